@@ -1,0 +1,67 @@
+#pragma once
+
+#include <array>
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+
+namespace troupe::kernels {
+
+enum class DType : std::uint8_t { kF32, kF16, kBF16, kI8, kI32, kU8 };
+
+constexpr std::size_t size_of(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+    case DType::kI32: return 4;
+    case DType::kF16:
+    case DType::kBF16: return 2;
+    case DType::kI8:
+    case DType::kU8: return 1;
+  }
+  return 0;
+}
+
+// Where memory lives. A pointer of another device is never dereferenced by the host.
+enum class DeviceKind : std::uint8_t { kCpu, kCuda };
+
+// A non-owning view of a dense matrix or vector: rows of `cols` contiguous elements, `row_stride` elements apart.
+// Value type; the caller keeps the memory alive. Higher-rank tensors are passed as matrices whose comment states
+// how rows and columns fold.
+template <class T>
+struct Matrix {
+  T* data = nullptr;
+  std::size_t rows = 0;
+  std::size_t cols = 0;
+  std::size_t row_stride = 0;  // elements
+
+  Matrix() = default;
+  Matrix(T* data, std::size_t rows, std::size_t cols) : Matrix(data, rows, cols, cols) {}
+  Matrix(T* data, std::size_t rows, std::size_t cols, std::size_t row_stride)
+      : data(data), rows(rows), cols(cols), row_stride(row_stride) {}
+
+  T* row(std::size_t index) const {
+    assert(index < rows);
+    return data + index * row_stride;
+  }
+  Matrix rows_from(std::size_t first, std::size_t count) const {
+    assert(first + count <= rows);
+    return {data + first * row_stride, count, cols, row_stride};
+  }
+  operator Matrix<const T>() const requires(!std::is_const_v<T>) { return {data, rows, cols, row_stride}; }
+};
+
+using MatrixF32 = Matrix<float>;
+using ConstMatrixF32 = Matrix<const float>;
+
+// A weight as it lies in a file: (rows = out_features, cols = in_features), row-major, of a storage type.
+struct WeightView {
+  const void* data = nullptr;
+  DType dtype = DType::kF32;
+  std::size_t rows = 0;
+  std::size_t cols = 0;
+  std::size_t row_stride = 0;  // elements
+};
+
+}  // namespace troupe::kernels

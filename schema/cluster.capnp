@@ -1,0 +1,159 @@
+@0xb2a1c7d3e4f50688;
+# Supervisors: who is there, who runs what, and how it is.
+#
+#   node supervisor --Join------> root supervisor    once, when its fabric is up; answered by Outcome
+#   root --Spawn----> node supervisor                answered by Spawned; while an actor loads it sends LoadProgress
+#   root --Assemble-> node supervisor -> its actors  when every actor of the plan exists; answered by Outcome
+#   root --Drain----> node supervisor                finish what runs, then end the process; answered by Outcome
+#   anyone --StatsRequest--> anyone                  answered by Stats
+#
+# After a loss the root spawns the lost actors again and assembles the replica under the next epoch.
+# Hello, authentication, heartbeats and credits belong to the fabric's frames (runtime/fabric/frame.h,
+# handshake.h): a peer speaks none of this before it has proved the cluster's secret.
+
+using Cxx = import "/capnp/c++.capnp";
+$Cxx.namespace("troupe::schema");
+
+using ActorAddress = import "address.capnp".ActorAddress;
+using NodeId = import "address.capnp".NodeId;
+using ErrorInfo = import "error.capnp".ErrorInfo;
+
+struct Join {
+  node @0 :NodeId;
+  endpoint @1 :Text;        # "host:port" on which the node's fabric listens
+  pid @2 :UInt32;
+}
+
+struct ModelSpec {
+  path @0 :Text;            # a Hugging Face directory, as seen by the node
+  servedName @1 :Text;      # what clients call it
+  maxModelLen @2 :UInt32;
+  blockSize @3 :UInt32;     # tokens a KV block
+  numBlocks @4 :UInt32;     # KV blocks of every shard of a replica
+  maxBatchTokens @5 :UInt32;
+  maxBatchSequences @6 :UInt32;
+}
+
+struct LimitSpec {
+  # A named limit of runtime/base/limits.h that the topology file overrides.
+  name @0 :Text;
+  value @1 :UInt64;
+}
+
+struct GatewaySpec {
+  listen @0 :Text;          # "host:port"
+  apiKeyFile @1 :Text;      # or empty
+}
+
+struct SchedulerSpec {
+  pipelineStages @0 :UInt32;
+}
+
+struct StageSpec {
+  replica @0 :UInt32;
+  stage @1 :UInt32;
+  stages @2 :UInt32;
+  ranks @3 :UInt32;
+}
+
+struct ShardSpec {
+  replica @0 :UInt32;
+  stage @1 :UInt32;
+  stages @2 :UInt32;
+  rank @3 :UInt32;
+  ranks @4 :UInt32;
+  firstLayer @5 :UInt32;    # the shard owns layers [firstLayer, lastLayer)
+  lastLayer @6 :UInt32;
+  device @7 :Text;          # "cpu:0", "cpu:0-3"
+}
+
+struct Spawn {
+  actor @0 :Text;           # the name under which it is published
+  model @1 :ModelSpec;
+  limits @2 :List(LimitSpec);
+  union {
+    gateway @3 :GatewaySpec;
+    scheduler @4 :SchedulerSpec;
+    stage @5 :StageSpec;
+    shard @6 :ShardSpec;
+  }
+}
+
+struct Spawned {
+  actor @0 :Text;
+  union {
+    ready :group {
+      detail @1 :Text;      # a line for people: bytes loaded, address served
+    }
+    error @2 :ErrorInfo;
+  }
+}
+
+struct LoadProgress {
+  actor @0 :Text;
+  bytes @1 :UInt64;         # weights read so far
+  totalBytes @2 :UInt64;
+  elapsedNs @3 :UInt64;
+}
+
+struct Assemble {
+  # Who works with whom from now on. An actor forgets everything of earlier epochs.
+  replica @0 :UInt32;
+  epoch @1 :UInt64;
+  actors @2 :List(ActorAddress);
+}
+
+struct Lost {
+  # Root to schedulers and gateways: these actors are away; requests that need them fail or wait.
+  actors @0 :List(Text);
+  reason @1 :Text;
+}
+
+struct Drain {
+  deadlineMs @0 :UInt32;    # what still runs then is cut off with an error event
+}
+
+struct StatsRequest {}
+
+struct Stats {
+  # What the actor and its process would show on a metrics page.
+  actor @0 :Text;
+  node @1 :NodeId;
+  families @2 :List(MetricFamily);
+
+  struct MetricFamily {
+    name @0 :Text;
+    help @1 :Text;
+    kind @2 :Kind;
+    metrics @3 :List(Metric);
+    enum Kind { counter @0; gauge @1; histogram @2; }
+  }
+  struct Metric {
+    labels @0 :List(Label);
+    value @1 :Float64;                    # counter, gauge; the sum of a histogram
+    count @2 :UInt64;                     # of a histogram
+    bucketBounds @3 :List(Float64);       # upper bounds, ascending, the last is +Inf
+    bucketCounts @4 :List(UInt64);        # cumulative
+  }
+  struct Label { name @0 :Text; value @1 :Text; }
+}
+
+struct ClusterStatusRequest {}
+
+struct ClusterStatus {
+  # What the root knows: answered to `troupe status`.
+  cluster @0 :Text;
+  epoch @1 :UInt64;
+  ready @2 :Bool;
+  actors @3 :List(ActorStatus);
+
+  struct ActorStatus {
+    actor @0 :Text;
+    node @1 :Text;
+    pid @2 :UInt32;
+    device @3 :Text;
+    state @4 :Text;                       # starting, loading, ready, lost
+    detail @5 :Text;
+    restarts @6 :UInt32;
+  }
+}

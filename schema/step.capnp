@@ -1,0 +1,71 @@
+@0xb2a1c7d3e4f50655;
+# Scheduler and stages: one batch through the pipeline.
+#
+#   scheduler --Step--> stage 0 --Activation--> stage 1 ... last stage --StepResult--> scheduler
+#
+# Everything is a flat list (struct of arrays) in the field's words, so that a step of 256 sequences is a few
+# memory copies. A step that fails anywhere comes back as a StepResult with `error`.
+
+using Cxx = import "/capnp/c++.capnp";
+$Cxx.namespace("troupe::schema");
+
+using ErrorInfo = import "error.capnp".ErrorInfo;
+using Sampling = import "generate.capnp".Sampling;
+using TokenLogprobs = import "generate.capnp".TokenLogprobs;
+
+struct Fence {
+  # Which life of which replica a message belongs to. A stage or shard that lives in another epoch drops it.
+  replica @0 :UInt32;
+  epoch @1 :UInt64;         # grows whenever a member of the replica was lost
+  step @2 :UInt64;          # grows by one a step within an epoch
+}
+
+struct SequenceStart {
+  # A sequence that is new to the shards, or begins again after preemption: its block table is empty.
+  sequence @0 :UInt64;
+  promptLength @1 :UInt32;  # tokens beyond it were generated: penalties tell the two apart
+  sampling @2 :Sampling;
+}
+
+struct Step {
+  fence @0 :Fence;
+
+  # One entry a sequence, in batch order:
+  sequences @1 :List(UInt64);
+  tokenCounts @2 :List(UInt32);     # new tokens in this step, >= 1
+  startPositions @3 :List(UInt32);  # position of the first of them = tokens already in the KV pages
+  newBlockCounts @4 :List(UInt32);  # how many of `newBlocks` are appended to this sequence's block table
+  sample @5 :List(Bool);            # the last token's logits are sampled in this step
+
+  # Flat, in batch order:
+  tokens @6 :List(UInt32);          # sum(tokenCounts)
+  newBlocks @7 :List(UInt32);       # sum(newBlockCounts): block-table delta
+
+  starts @8 :List(SequenceStart);   # applied before the step
+  released @9 :List(UInt64);        # sequences to forget, applied before `starts`
+}
+
+struct StageTiming {
+  stage @0 :UInt32;
+  queueNs @1 :UInt64;       # from arrival at the stage's first rank to the start of its computation
+  computeNs @2 :UInt64;     # kernels
+  collectiveNs @3 :UInt64;  # waiting for and exchanging with the other ranks
+}
+
+struct StepResult {
+  fence @0 :Fence;
+  sequences @1 :List(UInt64);       # those that sampled, in batch order
+  tokens @2 :List(UInt32);          # one each
+  logprobs @3 :List(TokenLogprobs); # one each; empty `top` and NaN for those that did not ask
+  promptLogprobs @4 :List(PromptLogprobs);
+  timings @5 :List(StageTiming);    # one a stage, in order
+  failed @6 :Bool;
+  error @7 :ErrorInfo;              # with `failed`; the lists are empty
+
+  struct PromptLogprobs {
+    # For those prompt positions whose logits this step computed. The logits at position p rate token p + 1.
+    sequence @0 :UInt64;
+    firstPosition @1 :UInt32;       # position of the first rated token
+    items @2 :List(TokenLogprobs);
+  }
+}
