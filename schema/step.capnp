@@ -47,9 +47,8 @@ struct Step {
 
 struct StageTiming {
   stage @0 :UInt32;
-  queueNs @1 :UInt64;       # from arrival at the stage's first rank to the start of its computation
-  computeNs @2 :UInt64;     # kernels
-  collectiveNs @3 :UInt64;  # waiting for and exchanging with the other ranks
+  computeNs @1 :UInt64;     # kernels, on the stage's first rank
+  collectiveNs @2 :UInt64;  # waiting for and exchanging with the other ranks
 }
 
 struct StepResult {

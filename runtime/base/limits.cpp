@@ -44,6 +44,7 @@ const std::vector<LimitField>& limit_fields() {
       {"json_file_bytes", &Limits::json_file_bytes, 1, std::uint64_t{1} << 40, true},
       {"topology_file_bytes", &Limits::topology_file_bytes, 1, std::uint64_t{1} << 40, true},
       {"tokenizer_entries", &Limits::tokenizer_entries, 1, std::uint64_t{1} << 40, false},
+      {"join_timeout_ms", &Limits::join_timeout_ms, 1, 86'400'000, false},
       {"spawn_timeout_ms", &Limits::spawn_timeout_ms, 1, 86'400'000, false},
       {"drain_timeout_ms", &Limits::drain_timeout_ms, 1, 86'400'000, false},
       {"restart_backoff_ms", &Limits::restart_backoff_ms, 1, 86'400'000, false},
