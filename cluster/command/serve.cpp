@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
+#include <iostream>
 #include <memory>
 #include <string>
 #include <thread>
@@ -72,7 +73,7 @@ int run_serve(const ServeOptions& options) {
     fmt::print(stderr, "troupe: {}\n", topology.error().message);
     return 2;
   }
-  auto loaded = plan_topology(*std::move(topology));
+  auto loaded = load_plan(TopologyReading{.topology = *std::move(topology)}, "troupe serve", std::cerr);
   if (!loaded) return 2;
   if (auto logging = start_logging("serve", options.log_level, options.log_format); !logging.ok()) {
     fmt::print(stderr, "troupe: {}\n", logging.error().message);

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <iostream>
 #include <memory>
 #include <string>
 
@@ -71,7 +72,7 @@ int detach_or_report(const std::string& cluster, int& exit_code) {
 }
 
 int run_up(const UpOptions& options) {
-  auto loaded = load_plan(options.file);
+  auto loaded = load_plan(options.file, std::cerr);
   if (!loaded) return 2;
   RunOptions run = {.topology = std::move(loaded->topology),
                     .plan = std::move(loaded->plan),

@@ -11,7 +11,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TROUPE = os.environ.get("TROUPE_BIN", str(ROOT / "build/release/cluster/troupe"))
+TROUPE = os.environ.get("TROUPE_BIN", str(ROOT / "build/release/bin/troupe"))
 TUTOR = ROOT / "examples/models/tutor"
 
 
