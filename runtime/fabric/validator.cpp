@@ -105,12 +105,18 @@ void Validator::check_pointer(AnyPointer::Reader pointer, const Shape& shape) co
     case Kind::kTwoByteList: pointer.getAs<List<std::uint16_t>>(); break;
     case Kind::kFourByteList: pointer.getAs<List<std::uint32_t>>(); break;
     case Kind::kEightByteList: pointer.getAs<List<std::uint64_t>>(); break;
-    case Kind::kPointerList:
-      for (auto element : pointer.getAs<List<AnyPointer>>()) check_pointer(element, element_shapes_[shape.inner]);
+    case Kind::kPointerList: {
+      auto list = pointer.getAs<capnp::AnyList>();
+      KJ_REQUIRE(list.getElementSize() == capnp::ElementSize::POINTER, "a list of pointers was expected");
+      for (auto element : list.as<List<AnyPointer>>()) check_pointer(element, element_shapes_[shape.inner]);
       break;
-    case Kind::kStructList:
-      for (auto element : pointer.getAs<List<AnyStruct>>()) check_struct(element, shape.inner);
+    }
+    case Kind::kStructList: {
+      auto list = pointer.getAs<capnp::AnyList>();
+      KJ_REQUIRE(list.getElementSize() != capnp::ElementSize::BIT, "a list of structs was expected");
+      for (auto element : list.as<List<AnyStruct>>()) check_struct(element, shape.inner);
       break;
+    }
   }
 }
 
