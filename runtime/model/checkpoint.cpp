@@ -1,10 +1,9 @@
 #include "runtime/model/checkpoint.h"
 
-#include <algorithm>
-#include <bit>
 #include <cstring>
 #include <system_error>
 
+#include "kernels/cpu/half.h"
 #include "runtime/base/log.h"
 #include "runtime/model/json_walk.h"
 #include "runtime/model/text_file.h"
@@ -117,18 +116,6 @@ Result<kernels::DType> usable_type(const StoredTensor& tensor, const std::string
   }
 }
 
-float widen_f16(std::uint16_t half) {
-  const std::uint32_t sign = std::uint32_t{half & 0x8000u} << 16;
-  const std::uint32_t exponent = (half >> 10) & 0x1f;
-  const std::uint32_t fraction = half & 0x3ff;
-  if (exponent == 0) {
-    const float magnitude = static_cast<float>(fraction) * 0x1p-24f;  // zero and subnormals
-    return sign != 0 ? -magnitude : magnitude;
-  }
-  const std::uint32_t widened = exponent == 0x1f ? 0xff : exponent + (127 - 15);
-  return std::bit_cast<float>(sign | widened << 23 | fraction << 13);
-}
-
 }  // namespace
 
 Result<Checkpoint> Checkpoint::open(const std::filesystem::path& model_directory, const Limits& limits) {
@@ -230,15 +217,8 @@ Result<std::vector<float>> Checkpoint::vector(const TensorSlice& slice) {
   const std::size_t size = kernels::size_of(whole.dtype);
   const std::byte* first = whole.data + slice.col_range.first * size;
   std::vector<float> values(slice.col_range.size());
-  if (whole.dtype == kernels::DType::kF32) {
-    std::memcpy(values.data(), first, values.size() * size);
-  } else {
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      std::uint16_t bits = 0;
-      std::memcpy(&bits, first + i * size, size);
-      values[i] =
-          whole.dtype == kernels::DType::kF16 ? widen_f16(bits) : std::bit_cast<float>(std::uint32_t{bits} << 16);
-    }
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    values[i] = kernels::load_as_f32(first, whole.dtype, i);  // at any alignment
   }
   bytes_read_ += values.size() * size;
   return values;
