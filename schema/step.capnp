@@ -46,6 +46,8 @@ struct Step {
   starts @8 :List(SequenceStart);   # applied before the step
   released @9 :List(UInt64);        # sequences to forget, applied before `starts`; unknown ones are no error,
                                     # because what a failed step released is released again
+  nextTokens @10 :List(UInt32);     # one a sequence: the prompt token that follows this step's tokens, 0 if none;
+                                    # with it the last row of a piece of a prompt can be rated
 }
 
 struct StageTiming {

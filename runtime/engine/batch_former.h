@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <vector>
 
 #include "runtime/engine/block_manager.h"
@@ -28,9 +27,6 @@ struct Batch {
   std::vector<SequenceId> preempted;  // went back to waiting; the shards forget them
 };
 
-// All sequences of the engine, in order of arrival.
-using SequenceMap = std::map<SequenceId, Sequence>;
-
 // The policy: who runs in the next step. First come, first served; running decodes before prefills before
 // newcomers; prompts in pieces; a sequence that is in a step whose result is not back is left out. With several
 // pipeline stages a step takes only its share of the sequences, so that every slot gets work.
@@ -44,14 +40,14 @@ class BatchFormer {
 
   // Chooses, allocates blocks and moves phases; the batch is empty when nobody can run now. Marks nothing as in
   // flight and leaves `computed` alone.
-  Batch form(SequenceMap& sequences);
+  Batch form(Sequences& sequences);
 
  private:
-  void add_decodes(SequenceMap& sequences, Batch& batch);
-  void add_prefills(SequenceMap& sequences, Batch& batch);
-  void add_newcomers(SequenceMap& sequences, Batch& batch);
+  void add_decodes(Sequences& sequences, Batch& batch);
+  void add_prefills(Sequences& sequences, Batch& batch);
+  void add_newcomers(Sequences& sequences, Batch& batch);
   void add(Sequence& sequence, bool starts, std::uint32_t first_new_block, Batch& batch);
-  bool make_room(SequenceMap& sequences, Sequence& sequence, Batch& batch);
+  bool make_room(Sequences& sequences, Sequence& sequence, Batch& batch);
 
   const BatchLimits limits_;
   BlockManager& blocks_;

@@ -10,8 +10,8 @@
 #include "runtime/base/result.h"
 #include "runtime/engine/batch_former.h"
 #include "runtime/engine/block_manager.h"
+#include "runtime/engine/delta.h"
 #include "runtime/engine/sequence.h"
-#include "schema/generate.capnp.h"
 #include "schema/step.capnp.h"
 
 namespace troupe::engine {
@@ -25,20 +25,6 @@ struct EngineOptions {
   std::uint32_t pipeline_stages = 1;  // steps in flight at a time
   Limits limits;                      // queue, stop_tokens, logit_bias_entries, top_logprobs
 };
-
-// What an owner is told about one of its requests.
-struct Delta {
-  std::uint64_t owner = 0;
-  std::uint64_t request = 0;
-  std::vector<std::uint32_t> tokens;
-  std::vector<RatedToken> logprobs;         // one for each of `tokens`, if asked for
-  std::vector<RatedToken> prompt_logprobs;  // for prompt positions 1.., complete, if asked for
-  schema::FinishReason finish = schema::FinishReason::NONE;
-  std::optional<Error> error;  // with finish = error
-  std::uint64_t queue_ns = 0;  // with the first token
-};
-
-void write_delta(const Delta& delta, schema::Delta::Builder to);
 
 struct EngineCounts {
   std::uint64_t waiting = 0;  // now
@@ -85,7 +71,7 @@ class Engine {
   // computed anew. REQUIRES: epoch is not one of an earlier life.
   std::vector<Delta> reset_for_epoch(std::uint32_t replica, std::uint64_t epoch, const Error& error);
 
-  bool idle() const { return sequences_.empty(); }
+  bool idle() const { return sequences_.waiting.empty() && sequences_.running.empty(); }
   std::size_t steps_in_flight() const { return in_flight_.size(); }
   std::optional<std::uint64_t> oldest_step_in_flight() const;
   std::optional<std::uint64_t> oldest_waiting_ns() const;
@@ -105,17 +91,21 @@ class Engine {
 
   Result<Sequence> checked(schema::Generate::Reader generate) const;
   void write_step(const Batch& batch, schema::Step::Builder step) const;
-  Result<void> check_result(const InFlightStep& flight, schema::StepResult::Reader result) const;
-  std::vector<Delta> fail_step(InFlightStep flight, const Error& error);
-  void collect_prompt_logprobs(schema::StepResult::Reader result);
-  std::optional<Delta> advance(Sequence& sequence, std::optional<std::uint32_t> token);
-  void forget(SequenceMap::iterator position);
-  Delta failure(const Sequence& sequence, const Error& error) const;
+  void launch(const Batch& batch, std::uint64_t now_ns);
+  Result<void> check_result(const InFlightStep& flight, schema::StepResult::Reader result);
+  Result<void> collect_prompt_logprobs(const InFlightStep& flight, schema::StepResult::Reader result);
+  // The sampled token, if any, is entry `index` of the result.
+  std::optional<Delta> advance(Sequence& sequence, schema::StepResult::Reader result, std::optional<unsigned> index);
+  std::vector<Delta> fail_step(const InFlightStep& flight, const Error& error);
+  void cancel(Sequence& sequence);
+  Delta fail(Sequence& sequence, const Error& error);
+  // Its blocks become free; the shards are told with the next step if they know it.
+  void forget(Sequence& sequence);
 
   const EngineOptions options_;
   BlockManager blocks_;
   BatchFormer former_;
-  SequenceMap sequences_;
+  Sequences sequences_;
   std::map<std::pair<std::uint64_t, std::uint64_t>, SequenceId> by_request_;  // (owner, request)
   std::deque<InFlightStep> in_flight_;                                        // oldest first
   std::vector<SequenceId> released_;                                          // the shards have yet to forget them

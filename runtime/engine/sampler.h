@@ -40,16 +40,22 @@ class Sampler {
     std::uint32_t token;
   };
 
+  // The logits with bias, penalties and mask: in row_, or `logits` itself when nothing changes it.
   std::span<const float> modified(std::span<const float> logits, std::span<const std::uint32_t> history,
                                   std::uint32_t prompt_length, const SamplingParameters& parameters);
   void penalize(std::span<const std::uint32_t> history, std::uint32_t prompt_length,
                 const SamplingParameters& parameters);
-  // candidates_ = the `count` largest of `row`, best first.
+  // candidates_ = the `count` largest of `row` that are neither NaN nor -infinity, best first.
   void select_top(std::span<const float> row, std::size_t count);
-  // Sorted candidates that top-k and top-p leave; false when neither is on and the row was not sorted.
-  bool truncate(std::span<const float> row, float max_logit, const SamplingParameters& parameters);
+  // Draws from the whole row, in token order.
+  std::uint32_t draw_from_row(std::span<const float> row, float max_logit, const SamplingParameters& parameters,
+                              double uniform);
+  // Draws from what top-k and top-p leave, best first.
+  std::uint32_t draw_from_top(std::span<const float> row, float max_logit, const SamplingParameters& parameters,
+                              double uniform);
 
   std::vector<float> row_;                // (vocabulary): modified logits
+  std::vector<float> weights_;            // of row or candidates: exp((logit - max) / temperature)
   std::vector<Candidate> candidates_;     // truncated support, best first
   std::vector<std::uint32_t> generated_;  // (vocabulary): how often generated; all zero between calls
   std::vector<std::uint8_t> seen_;        // (vocabulary): in the history; all zero between calls

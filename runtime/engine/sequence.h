@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -36,13 +37,30 @@ struct Sequence {
 
   std::uint64_t admitted_ns = 0;
   std::optional<std::uint64_t> first_step_ns;
-  bool reported = false;  // a delta was sent
 
-  std::vector<RatedToken> prompt_logprobs;  // of positions 1.., as far as they came back
-  bool prompt_logprobs_done = false;
+  std::vector<RatedToken> prompt_logprobs;  // of positions 1.., as far as they came back and are not yet reported
+  bool prompt_logprobs_complete = false;    // no need to ask for them again after preemption
 
-  std::uint32_t generated() const { return static_cast<std::uint32_t>(tokens.size()) - prompt_length; }
-  std::uint32_t uncomputed() const { return static_cast<std::uint32_t>(tokens.size()) - computed; }
+  std::uint32_t generated() const { return length() - prompt_length; }
+  std::uint32_t length() const { return static_cast<std::uint32_t>(tokens.size()); }
+  std::uint32_t uncomputed() const { return length() - computed; }
+};
+
+// In order of arrival. Nodes are moved between maps, so that pointers to a Sequence live as long as it does.
+using SequenceMap = std::map<SequenceId, Sequence>;
+
+struct Sequences {
+  SequenceMap waiting;  // phase kWaiting
+  SequenceMap running;  // every other phase
+
+  // nullptr when there is none.
+  Sequence* find(SequenceId id);
+
+  // A newcomer begins: its phase becomes kPrefill. REQUIRES: `id` waits.
+  Sequence& begin(SequenceId id);
+
+  // Back to waiting, to be computed anew; its blocks are not touched. REQUIRES: `id` runs and is not in flight.
+  Sequence& restart(SequenceId id);
 };
 
 }  // namespace troupe::engine

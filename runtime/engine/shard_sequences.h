@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "runtime/base/limits.h"
@@ -73,18 +74,21 @@ class ShardSequences {
   // One sequence of the step begun last.
   struct BatchItem {
     Entry* entry = nullptr;
-    std::uint32_t first_rated = 0;  // prompt positions [first_rated, first_rated + rated) are rated
-    std::uint32_t rated = 0;
-    bool sample = false;
+    std::uint32_t first_position = 0;
+    std::uint32_t rated = 0;       // its first so many rows rate the prompt token after them
+    std::uint32_t next_token = 0;  // after its last row, if the prompt goes on
+    bool sample = false;           // a token is drawn from its last row
   };
 
+  std::vector<std::unique_ptr<Entry>>::iterator lower_bound(std::uint64_t sequence);
   Entry* find(std::uint64_t sequence);
   void release(std::uint64_t sequence);
-  Result<void> start(schema::SequenceStart::Reader start);
+  Result<void> apply(schema::Step::Reader step);
   Result<void> check_sizes(schema::Step::Reader step) const;
-  Result<void> extend_table(Entry& entry, capnp::List<std::uint32_t>::Reader blocks, std::uint32_t first,
-                            std::uint32_t count) const;
-  void lay_out(Entry& entry, std::uint32_t start_position, std::uint32_t count, bool sample);
+  Result<void> start(schema::SequenceStart::Reader start);
+  std::string_view append(schema::Step::Reader step, unsigned index, unsigned first_token, unsigned first_block);
+  void lay_out(Entry& entry, std::uint32_t count, std::uint32_t next_token, bool sample);
+  void write_result(std::span<const float> logits, unsigned rated_sequences, schema::StepResult::Builder result);
 
   const ShardSequencesOptions options_;
   const Limits limits_;
