@@ -1,5 +1,7 @@
 #include "runtime/engine/sampler.h"
 
+#include <capnp/message.h>
+
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 #include <limits>
@@ -122,8 +124,8 @@ BOOST_AUTO_TEST_CASE(a_flat_nucleus_is_found_however_wide_it_is) {
 
 BOOST_AUTO_TEST_CASE(min_p_is_relative_to_the_most_probable_token) {
   const std::vector<float> logits = logits_of(kProbabilities);
-  BOOST_TEST((support(logits, {.min_p = 0.45F}) == Tokens{1, 3, 4}));            // at least 0.18
-  BOOST_TEST((support(logits, {.top_k = 4, .min_p = 0.6F}) == Tokens{1, 3}));    // at least 0.24
+  BOOST_TEST((support(logits, {.min_p = 0.45F}) == Tokens{1, 3, 4}));          // at least 0.18
+  BOOST_TEST((support(logits, {.top_k = 4, .min_p = 0.6F}) == Tokens{1, 3}));  // at least 0.24
   BOOST_TEST((support(logits, {.top_p = 0.99F, .min_p = 1}) == Tokens{1}));
 }
 
@@ -171,7 +173,7 @@ BOOST_AUTO_TEST_CASE(presence_and_frequency_penalties_count_generated_tokens_onl
   BOOST_TEST(greedy({1, 1.6F, 0}, {.presence_penalty = 0.5F}) == 1u);
   BOOST_TEST(greedy({0, 2.4F, 1.5F}, {.frequency_penalty = 0.5F}) == 2u);  // 2.4 - 1.5 = 0.9 < 1.5 - 0.5
   BOOST_TEST(greedy({0, 2.6F, 1.5F}, {.frequency_penalty = 0.5F}) == 1u);  // 1.1
-  BOOST_TEST(greedy({0, 2.6F, 1.5F}, {}) == 1u);  // nothing lingers from the calls before
+  BOOST_TEST(greedy({0, 2.6F, 1.5F}, {}) == 1u);                           // nothing lingers from the calls before
 }
 
 BOOST_AUTO_TEST_CASE(logit_bias_comes_before_penalties) {
