@@ -98,13 +98,11 @@ class HttpServer {
   void stop();
 
  private:
-  class Core;
-  class Session;
-  class Exchange;
+  struct Acceptor;
 
-  explicit HttpServer(std::shared_ptr<Core> core);
+  explicit HttpServer(std::unique_ptr<Acceptor> acceptor);
 
-  std::shared_ptr<Core> core_;
+  std::unique_ptr<Acceptor> acceptor_;
 };
 
 }  // namespace troupe
