@@ -7,44 +7,12 @@
 #include <utility>
 #include <vector>
 
+#include "cluster/diagnostic.h"
 #include "runtime/base/device.h"
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
 
 namespace troupe::cluster {
-
-// Where in the topology file something stands. Both count from 1, columns in bytes; line 0 means that it is not in
-// the file (a default, or a topology made up on the spot).
-struct Place {
-  std::uint32_t line = 0;
-  std::uint32_t column = 0;
-};
-
-// A value and where it was written, so that whoever finds it wrong later (the planner) can point into the file.
-template <class T>
-struct Placed {
-  T value{};
-  Place place;
-
-  Placed() = default;
-  Placed(T v, Place p = {}) : value(std::move(v)), place(p) {}
-  const T& operator*() const { return value; }
-  const T* operator->() const { return &value; }
-};
-
-// One finding about a topology. Errors forbid a start, warnings do not.
-struct Diagnostic {
-  enum class Severity { kError, kWarning };
-
-  Severity severity = Severity::kError;
-  Place place;
-  std::string message;
-
-  // "file:line:column: message", with "warning: " before the message of a warning; without a place, "file: message".
-  std::string to_string(std::string_view file) const;
-};
-
-bool has_errors(const std::vector<Diagnostic>& diagnostics);
 
 // One process of the cluster.
 struct NodeSpec {
@@ -112,7 +80,6 @@ struct Topology {
   Placed<std::string> served_model_name;  // default: the last part of the model's path
   std::vector<NodeSpec> nodes;            // at least one
   ParallelSpec parallel;
-  bool parallel_given = false;
   PlaceSpec place;
   Limits limits;                               // defaults with `overrides` applied
   std::vector<LimitOverride> limit_overrides;  // what the file says, for the nodes that must know it too
@@ -136,13 +103,11 @@ TopologyReading read_topology(const std::string& file);
 // `file` only names it in messages.
 TopologyReading parse_topology(std::string_view text, std::string_view file);
 
-// "64", "64KiB", "2GiB", "1.5GB": a number of bytes. Errors: not a number, unknown unit, more than 2^63.
+// "64", "64KiB", "2GiB", "1.5GB": a number of bytes. Errors: not a number, unknown unit, more than 2^62, a part of a
+// byte.
 Result<std::uint64_t> parse_bytes(std::string_view text);
 
 // "host:port" or "[v6]:port". Errors: no colon, an empty host, a port outside 0..65535.
 Result<std::pair<std::string, std::uint16_t>> parse_endpoint(std::string_view text);
-
-// The candidate that was most likely meant by `word` (edit distance), or "" if none is close.
-std::string nearest(std::string_view word, const std::vector<std::string>& candidates);
 
 }  // namespace troupe::cluster
