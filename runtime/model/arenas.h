@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "kernels/tensor.h"
+#include "runtime/base/result.h"
+
+namespace troupe::model {
+
+// Memory of one purpose ("kv", "scratch"), taken from the system once and handed out in pieces that live as long
+// as the arena: a step takes views, never memory. Zeroed. Movable; not thread-safe.
+class Arena {
+ public:
+  // Every piece begins at a multiple of this, so that rows start on a cache line and vector loads are aligned.
+  static constexpr std::size_t kAlignment = 64;
+
+  // Bytes that a piece of `bytes` takes up.
+  static constexpr std::uint64_t rounded(std::uint64_t bytes) {
+    return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  }
+
+  Arena() = default;
+  // Errors: kResourceExhausted when the system does not give that much; it names `purpose` and the bytes.
+  static Result<Arena> create(std::uint64_t bytes, std::string_view purpose);
+  ~Arena();
+  Arena(Arena&& other) noexcept;
+  Arena& operator=(Arena&& other) noexcept;
+
+  // REQUIRES: rounded(bytes) <= capacity() - used()
+  void* take(std::uint64_t bytes);
+
+  // (rows, cols), contiguous.
+  kernels::MatrixF32 take_matrix(std::uint64_t rows, std::uint64_t cols);
+
+  std::uint64_t capacity() const { return capacity_; }
+  std::uint64_t used() const { return used_; }
+
+  // Times that any arena of this process has asked the system for memory. A step leaves it as it is.
+  static std::uint64_t system_allocations();
+
+ private:
+  std::byte* data_ = nullptr;
+  std::uint64_t capacity_ = 0;
+  std::uint64_t used_ = 0;
+};
+
+}  // namespace troupe::model

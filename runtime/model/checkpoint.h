@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/tensor.h"
+#include "runtime/base/limits.h"
+#include "runtime/base/result.h"
+#include "runtime/model/safetensors.h"
+#include "runtime/model/slice.h"
+
+namespace troupe::model {
+
+// Part of a weight matrix in the mapping of its file, or in `copy` where the file does not align its elements.
+// Valid as long as the checkpoint and the copy live.
+struct LoadedMatrix {
+  kernels::WeightView view;
+  std::unique_ptr<std::byte[]> copy;
+};
+
+// The weights of a Hugging Face directory: model.safetensors, or model.safetensors.index.json and the files that it
+// names. Files are opened when the first tensor in them is asked for. Not thread-safe.
+class Checkpoint {
+ public:
+  // Errors: kNotFound when the directory holds neither; kCorruptData for a broken index or a file outside the
+  // directory (links into the blobs folder of a Hugging Face cache are accepted).
+  static Result<Checkpoint> open(const std::filesystem::path& model_directory, const Limits& limits = {});
+
+  // The rows and columns that `slice` owns, after the tensor's type (F32, F16 or BF16) and shape are checked.
+  // Errors name the file, the tensor and the offset.
+  Result<LoadedMatrix> matrix(const TensorSlice& slice);
+
+  // The same as float32, for norms and biases.
+  Result<std::vector<float>> vector(const TensorSlice& slice);
+
+  // Bytes of tensor data handed out so far: what a shard reads of the checkpoint, and nothing else is read.
+  std::uint64_t bytes_read() const { return bytes_read_; }
+
+ private:
+  Checkpoint() = default;
+
+  struct Located {
+    const SafetensorsFile* file = nullptr;
+    const StoredTensor* tensor = nullptr;
+  };
+  Result<Located> locate(const TensorSlice& slice);
+  Result<const SafetensorsFile*> file(const std::string& name);
+
+  Limits limits_;
+  std::filesystem::path directory_;
+  std::filesystem::path index_path_;                                            // empty for a single file
+  std::map<std::string, std::string, std::less<>> weight_map_;                  // tensor -> file name, of the index
+  std::map<std::string, std::unique_ptr<SafetensorsFile>, std::less<>> files_;  // opened so far
+  std::uint64_t bytes_read_ = 0;
+};
+
+}  // namespace troupe::model

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/tensor.h"
+#include "runtime/base/limits.h"
+#include "runtime/base/result.h"
+
+namespace troupe::model {
+
+enum class RopeScaling : std::uint8_t {
+  kNone,
+  kLinear,  // positions divided by `factor` (Chen et al. 2023)
+  kLlama3,  // long wavelengths divided by `factor`, short ones kept, a ramp between (Llama 3.1)
+};
+
+struct Rope {
+  double theta = 10000.0;
+  RopeScaling scaling = RopeScaling::kNone;
+  double factor = 1.0;
+  double low_freq_factor = 1.0;                        // kLlama3
+  double high_freq_factor = 4.0;                       // kLlama3
+  std::uint32_t original_max_position_embeddings = 0;  // kLlama3
+};
+
+// A dense decoder as data: everything the forward pass, the weight slices and the planner need to know, with no
+// family left to ask for. Plain value; validated when it comes from load_config or parse_config.
+struct ModelConfig {
+  std::string model_type;  // "llama", "mistral", "qwen2", "qwen3": for people, not for decisions
+  std::uint32_t vocab_size = 0;
+  std::uint32_t hidden_size = 0;
+  std::uint32_t intermediate_size = 0;
+  std::uint32_t num_layers = 0;
+  std::uint32_t num_heads = 0;
+  std::uint32_t num_kv_heads = 0;
+  std::uint32_t head_dim = 0;  // num_heads * head_dim need not be hidden_size
+  std::uint32_t max_position_embeddings = 0;
+  float rms_norm_eps = 1e-6f;
+  Rope rope;
+  bool qkv_bias = false;                       // of q_proj, k_proj, v_proj
+  bool output_bias = false;                    // of o_proj
+  bool mlp_bias = false;                       // of gate_proj, up_proj, down_proj
+  bool qk_norm = false;                        // RMS norm of every query and key head before RoPE
+  bool tie_word_embeddings = false;            // lm_head is the embedding table
+  std::vector<std::uint32_t> sliding_windows;  // (num_layers): positions a query sees, itself included; 0 = all
+
+  kernels::DType dtype = kernels::DType::kF32;  // what the config says the weights are stored as: for estimates
+  std::optional<std::uint32_t> bos_token_id;
+  std::vector<std::uint32_t> eos_token_ids;  // any of them ends an answer; may be empty
+};
+
+// Reads <model_directory>/config.json, in the spelling of transformers 4 or 5, and generation_config.json if there
+// is one (its token ids win, as in transformers).
+// Errors name the file and the key, and what is supported: kNotFound without config.json, kCorruptData for what is
+// not JSON or out of range, kUnsupported for architectures and options that this code does not compute exactly.
+Result<ModelConfig> load_config(const std::filesystem::path& model_directory, const Limits& limits = {});
+
+// The same from text; `place` stands for the file in errors. `generation_config` may be empty.
+Result<ModelConfig> parse_config(std::string_view config, const std::string& place,
+                                 std::string_view generation_config = {}, const std::string& generation_place = {},
+                                 const Limits& limits = {});
+
+// The rotary frequencies of the config: (head_dim / 2), position-independent.
+std::vector<float> inverse_frequencies(const ModelConfig& config);
+
+}  // namespace troupe::model

@@ -1,0 +1,112 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/tensor.h"
+#include "runtime/base/result.h"
+#include "runtime/model/config.h"
+
+namespace troupe::model {
+
+// Half-open range of rows, columns, heads, ....
+struct Range {
+  std::uint64_t first = 0;
+  std::uint64_t last = 0;
+
+  std::uint64_t size() const { return last - first; }
+  bool operator==(const Range&) const = default;
+};
+
+// Part `rank` of [0, total) cut into world_size parts whose sizes differ by at most one.
+Range even_part(std::uint64_t total, std::uint32_t rank, std::uint32_t world_size);
+
+// What one shard computes: layers [first_layer, last_layer) of num_layers, as tensor-parallel rank `rank` of
+// world_size. The first stage also embeds, the last one also makes logits.
+struct Slice {
+  std::uint32_t first_layer = 0;
+  std::uint32_t last_layer = 0;
+  std::uint32_t num_layers = 0;
+  std::uint32_t rank = 0;
+  std::uint32_t world_size = 1;
+
+  bool is_first_stage() const { return first_layer == 0; }
+  bool is_last_stage() const { return last_layer == num_layers; }
+  std::uint32_t layer_count() const { return last_layer - first_layer; }
+};
+
+// The parts of a layer that a rank owns. With fewer KV heads than ranks, several ranks hold the same KV head.
+struct RankShape {
+  Range heads;
+  Range kv_heads;
+  Range intermediate;  // of the MLP
+  Range vocab;         // rows of the embedding and of lm_head
+};
+
+// REQUIRES: check_slice(config, slice).ok()
+RankShape rank_shape(const ModelConfig& config, const Slice& slice);
+
+// Whether the model can be cut so. Errors (kInvalidArgument) name the key of config.json that is in the way and
+// what world sizes work.
+Result<void> check_slice(const ModelConfig& config, const Slice& slice);
+
+// What a tensor is for; kernels see it as a matrix (rows = out_features, cols = in_features) or a vector (rows = 1).
+enum class TensorRole : std::uint8_t {
+  kEmbedding,
+  kAttentionNorm,
+  kQuery,
+  kQueryBias,
+  kKey,
+  kKeyBias,
+  kValue,
+  kValueBias,
+  kQueryNorm,
+  kKeyNorm,
+  kOutput,
+  kOutputBias,
+  kMlpNorm,
+  kGate,
+  kGateBias,
+  kUp,
+  kUpBias,
+  kDown,
+  kDownBias,
+  kFinalNorm,
+  kLmHead,
+};
+
+// One tensor of the checkpoint and the part of it that a shard owns.
+struct TensorSlice {
+  TensorRole role;
+  std::uint32_t layer = 0;  // of the model, for the roles of a layer
+  std::string name;         // as in the checkpoint
+  bool is_vector = false;
+  std::uint64_t rows = 0;  // of the whole tensor; 1 for a vector
+  std::uint64_t cols = 0;
+  Range row_range;
+  Range col_range;
+
+  std::uint64_t elements() const { return row_range.size() * col_range.size(); }
+};
+
+// Every tensor that the shard reads, in the order it reads them. The loader, the byte counts and the tests all
+// go by this list. REQUIRES: check_slice(config, slice).ok()
+std::vector<TensorSlice> tensor_slices(const ModelConfig& config, const Slice& slice);
+
+// Bytes of weights of a shard as the checkpoint stores them (config.dtype). Needs no file: for the planner.
+// REQUIRES: check_slice(config, slice).ok()
+std::uint64_t weight_bytes(const ModelConfig& config, const Slice& slice);
+
+// Bytes of K and V of one block of `block_size` tokens, all layers of the shard together. For the planner.
+// REQUIRES: check_slice(config, slice).ok()
+std::uint64_t bytes_per_block(const ModelConfig& config, const Slice& slice, std::uint32_t block_size,
+                              kernels::DType kv_dtype = kernels::DType::kF32);
+
+// Bytes of scratch of a shard for steps of at most so many tokens and rows of logits. For the planner.
+// REQUIRES: check_slice(config, slice).ok()
+std::uint64_t scratch_bytes(const ModelConfig& config, const Slice& slice, std::uint32_t max_batch_tokens,
+                            std::uint32_t max_logits_rows);
+
+}  // namespace troupe::model

@@ -1,0 +1,112 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <vector>
+
+#include "kernels/kernels.h"
+#include "runtime/base/limits.h"
+#include "runtime/base/result.h"
+#include "runtime/collective/communicator.h"
+#include "runtime/model/arenas.h"
+#include "runtime/model/config.h"
+#include "runtime/model/kv_pages.h"
+#include "runtime/model/slice.h"
+#include "runtime/model/step_batch.h"
+#include "runtime/model/weights.h"
+
+namespace troupe::model {
+
+struct TransformerOptions {
+  std::uint32_t num_blocks = 0;
+  std::uint32_t block_size = 16;  // tokens
+  std::uint32_t max_batch_tokens = 512;
+  std::uint32_t max_batch_sequences = 64;
+  std::uint32_t max_logits_rows = 0;  // of one call to logits(); 0 = max_batch_sequences
+  kernels::DType kv_dtype = kernels::DType::kF32;
+};
+
+// The forward pass of layers [first, last) of one tensor-parallel rank: dense pre-norm decoders (Llama, Touvron et
+// al. 2023, and its relatives as ModelConfig describes them).
+//
+// Thread-safety: one thread. The ranks of a group call forward() and logits() with the same batch in the same order.
+// Memory: weights, KV pages and scratch are taken by load(); a step takes none.
+// Numbers: a row's result does not depend on the other rows of the batch.
+class Transformer {
+ public:
+  // `kernels` and `communicator` outlive the transformer (or set_communicator replaces it). The communicator's rank
+  // and world_size are the slice's. With world_size 1 it is never used.
+  // Errors: of check_slice, of the checkpoint, kResourceExhausted for memory, kInvalidArgument for options.
+  static Result<std::unique_ptr<Transformer>> load(const std::filesystem::path& model_directory,
+                                                   const ModelConfig& config, const Slice& slice,
+                                                   kernels::Kernels& kernels, collective::Communicator& communicator,
+                                                   const TransformerOptions& options,
+                                                   const ProgressCallback& progress = {}, const Limits& limits = {});
+
+  // Runs the batch through the layers of the slice and writes its K and V to the pages. The first stage embeds
+  // batch.tokens (hidden_in is empty); the others take hidden_in, (tokens, hidden_size), which is the same on every
+  // rank. Returns (tokens, hidden_size), the same on every rank, valid until the next call of forward().
+  // Errors: kInvalidArgument for a batch that does not fit; what the communicator reports. After an error the pages
+  // of the batch's tokens are undefined.
+  Result<kernels::ConstMatrixF32> forward(const StepBatch& batch, kernels::ConstMatrixF32 hidden_in);
+
+  // Last stage: the logits of batch.logits_rows, at most max_logits_rows of them, out of `hidden` as forward()
+  // returned it. Rank 0 gets (logits_rows, vocab_size), valid until the next call of logits(); the others get an
+  // empty matrix. A caller that wants more rows calls again with other rows.
+  Result<kernels::ConstMatrixF32> logits(const StepBatch& batch, kernels::ConstMatrixF32 hidden);
+
+  // A new group after the cluster was put together again. Same rank and world_size. Between steps only.
+  void set_communicator(collective::Communicator& communicator);
+
+  // Nanoseconds spent in collectives since load: waiting for the other ranks and exchanging. Grows only.
+  std::uint64_t collective_ns() const { return collective_ns_; }
+
+  const Slice& slice() const { return slice_; }
+  const ModelConfig& config() const { return config_; }
+  std::uint32_t max_logits_rows() const { return options_.max_logits_rows; }
+  std::uint64_t checkpoint_bytes_read() const { return weights_.checkpoint.bytes_read(); }
+  std::uint64_t kv_bytes() const { return kv_.bytes(); }
+
+ private:
+  // Activations of the largest step; a step uses the first rows of each.
+  struct Scratch {
+    kernels::MatrixF32 hidden;        // (max_batch_tokens, hidden_size)
+    kernels::MatrixF32 normed;        // (max_batch_tokens, hidden_size)
+    kernels::MatrixF32 partial;       // (max_batch_tokens, hidden_size): this rank's addend of a sum over ranks
+    kernels::MatrixF32 queries;       // (max_batch_tokens, heads * head_dim)
+    kernels::MatrixF32 keys;          // (max_batch_tokens, kv_heads * head_dim)
+    kernels::MatrixF32 values;        // (max_batch_tokens, kv_heads * head_dim)
+    kernels::MatrixF32 attended;      // (max_batch_tokens, heads * head_dim)
+    kernels::MatrixF32 gate;          // (max_batch_tokens, intermediate)
+    kernels::MatrixF32 up;            // (max_batch_tokens, intermediate)
+    kernels::MatrixF32 logits_input;  // (max_logits_rows, hidden_size)
+    kernels::MatrixF32 part_logits;   // (max_logits_rows, vocab rows of the largest rank)
+    kernels::MatrixF32 gathered;      // (world_size * max_logits_rows, vocab rows of the largest rank), rank 0
+    kernels::MatrixF32 logits;        // (max_logits_rows, vocab_size), rank 0
+  };
+
+  Transformer(const ModelConfig& config, const Slice& slice, kernels::Kernels& kernels,
+              collective::Communicator& communicator, const TransformerOptions& options, ShardWeights weights,
+              KvPages kv, Arena arena);
+
+  void attention(const LayerWeights& layer, std::uint32_t layer_index, const StepBatch& batch);
+  void mlp(const LayerWeights& layer, std::size_t tokens);
+  Result<void> add_over_ranks(std::size_t tokens);
+  Result<void> all_reduce(std::span<float> data);
+
+  ModelConfig config_;
+  Slice slice_;
+  RankShape shape_;
+  kernels::Kernels* kernels_;
+  collective::Communicator* communicator_;
+  TransformerOptions options_;
+  ShardWeights weights_;
+  KvPages kv_;
+  Arena arena_;
+  Scratch scratch_;
+  std::vector<float> inverse_frequencies_;  // (head_dim / 2)
+  std::uint64_t collective_ns_ = 0;
+};
+
+}  // namespace troupe::model

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "kernels/kernels.h"
+#include "runtime/base/limits.h"
+#include "runtime/base/result.h"
+#include "runtime/model/checkpoint.h"
+#include "runtime/model/slice.h"
+
+namespace troupe::model {
+
+// Told after every tensor: bytes read so far and in all.
+using ProgressCallback = std::function<void(std::uint64_t bytes_read, std::uint64_t bytes_total)>;
+
+// A matrix packed for the shard's kernels, with its bias.
+struct Linear {
+  std::unique_ptr<kernels::PackedWeight> weight;  // (out_features, in_features) of this rank; null if it owns no row
+  std::vector<float> bias;                        // (out_features) or empty
+
+  const float* bias_data() const { return bias.empty() ? nullptr : bias.data(); }
+};
+
+struct LayerWeights {
+  std::vector<float> attention_norm;  // (hidden_size)
+  std::vector<float> mlp_norm;        // (hidden_size)
+  std::vector<float> query_norm;      // (head_dim) or empty
+  std::vector<float> key_norm;        // (head_dim) or empty
+  Linear query;                       // (heads * head_dim, hidden_size)
+  Linear key;                         // (kv_heads * head_dim, hidden_size)
+  Linear value;                       // (kv_heads * head_dim, hidden_size)
+  Linear output;                      // (hidden_size, heads * head_dim); bias on rank 0 only: it enters the sum once
+  Linear gate;                        // (intermediate, hidden_size)
+  Linear up;                          // (intermediate, hidden_size)
+  Linear down;                        // (hidden_size, intermediate); bias on rank 0 only
+};
+
+// The weights of one shard. Immutable after load. Keeps the checkpoint mapped: the embedding table stays in its
+// file, and kernels may refer to weights there.
+struct ShardWeights {
+  // Reads the tensors of tensor_slices(config, slice), in that order, and packs them.
+  // REQUIRES: check_slice(config, slice).ok()
+  static Result<ShardWeights> load(const std::filesystem::path& model_directory, const ModelConfig& config,
+                                   const Slice& slice, kernels::Kernels& kernels, const ProgressCallback& progress = {},
+                                   const Limits& limits = {});
+
+  Checkpoint checkpoint;
+  std::vector<LoadedMatrix> mapped;  // every matrix, as long as kernels may refer to it
+
+  kernels::WeightView embedding;     // first stage: (vocab rows of this rank, hidden_size)
+  std::vector<LayerWeights> layers;  // (layers of the slice)
+  std::vector<float> final_norm;     // last stage: (hidden_size)
+  Linear lm_head;                    // last stage: (vocab rows of this rank, hidden_size)
+};
+
+}  // namespace troupe::model
