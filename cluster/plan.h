@@ -48,11 +48,11 @@ struct PlannedActor {
   std::string reason;  // why it is there, for people
 };
 
-// Bytes between two actors for each generated token of one sequence.
+// Payload bytes from one actor to another for each generated token of one sequence, without the messages' headers.
 struct PlannedLink {
   std::string from;
   std::string to;
-  std::string what;  // "step", "activation", "tokens", "all-reduce"
+  std::string what;  // "step", "activation", "all-reduce", "logits", "token"
   std::uint64_t bytes_per_token = 0;
   bool crosses_nodes = false;
 };
@@ -72,7 +72,7 @@ struct Plan {
   std::vector<PlannedActor> actors;  // gateway, scheduler, then stage by stage the stage and its shards
   std::vector<PlannedLink> links;
 
-  double tokens_per_second = 0;  // predicted for one sequence: the time to stream each stage's weights, stage by stage
+  double tokens_per_second = 0;  // predicted for one sequence: each stage in turn streams its weights from memory
   std::string prediction_basis;  // what that number assumes, for people
 
   const PlannedActor* find(const std::string& name) const;
@@ -84,11 +84,15 @@ struct Planning {
 };
 
 // Pure: the same arguments give the same plan, and nothing else is looked at.
-// Places whatever `topology.place` leaves open: shards go to the devices in the order of the file, stage by stage;
-// layers are split evenly with the remainder to the earlier stages; gateway and scheduler go to the first node.
-// Errors: layers beyond the model's or missing; ranks that do not divide the model's heads; a device that its node
-// does not have; a kv_memory in which the longest request does not fit; what later issues bring (experts, replicas,
-// GPUs). Warnings: shards that share a core, cores that the machine does not have, nodes without an actor.
+// Places whatever `topology.place` leaves open: shards go to the devices in the order of the file, stage by stage, and
+// share out a range of cores when there are fewer devices than shards; layers are split evenly with the remainder to
+// the earlier stages; the gateway goes to the first node, the scheduler beside it. A stage lives on the node of its
+// rank 0. Ranks may differ from stage to stage.
+// num_blocks: what kv_memory allows on the tightest shard; if the file does not set kv_memory, no more than a full
+// batch of longest sequences can use. max_model_len: if the file does not set it, at most what those blocks hold.
+// Errors: layers beyond the model's or missing; ranks that do not divide the model; a max_model_len beyond the model's
+// or beyond the blocks; GPUs, which come later.
+// Warnings: shards that share a core, cores that the machine does not have, nodes without an actor.
 Planning make_plan(const model::ModelConfig& model, const Topology& topology, const Machine& machine);
 
 }  // namespace troupe::cluster
