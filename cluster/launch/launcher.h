@@ -53,8 +53,9 @@ class Launcher {
   virtual ~Launcher() = default;
 
   // Returns once the program is running. `on_exit` is called once, on the launcher's own thread, after the process
-  // has ended, killed or not; it must not block, destroy a Process, or call the launcher. It is not called when
-  // start() returns an error, nor for a Process that was destroyed before its end.
+  // has ended, killed or not; it must not block or call the launcher. It is not called when
+  // start() returns an error, nor for a Process that was destroyed before its end, nor by the launcher's destructor.
+  // It may still be running when a Process destroyed on another thread is gone: capture what it needs by value.
   // Errors: no such program, no such network namespace or no right to enter it, no more processes.
   virtual Result<std::unique_ptr<Process>> start(const NodeSpec& node, const Command& command,
                                                  ExitCallback on_exit) = 0;
