@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "runtime/base/result.h"
 
@@ -15,7 +16,7 @@ namespace troupe::collective {
 // on who was first.
 // Errors: a peer that is gone (kUnavailable), nothing heard until the deadline (kDeadlineExceeded), or the group was
 // aborted (kCancelled). After an error the group is of no more use: the caller gives up the step.
-// Thread-safety: one thread a rank.
+// Thread-safety: one thread a rank; abort() from any thread.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -37,6 +38,10 @@ class Communicator {
 
   // out on rank `root` = in of rank 0, in of rank 1, ...; out is empty elsewhere.
   virtual Result<void> gather(std::span<const float> in, std::span<float> out, std::uint32_t root) = 0;
+
+  // Ends the group: every operation of this rank, waiting or yet to come, gives kCancelled with this reason, and the
+  // other ranks learn of it as soon as the transport can tell them.
+  virtual void abort(std::string_view reason) = 0;
 };
 
 }  // namespace troupe::collective

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -37,6 +39,10 @@ class Checkpoint {
   // The same as float32, for norms and biases.
   Result<std::vector<float>> vector(const TensorSlice& slice);
 
+  // Bytes that the parts of these tensors take in their files. Checks every tensor as matrix() and vector() do, and
+  // reads none.
+  Result<std::uint64_t> bytes_of(std::span<const TensorSlice> slices);
+
   // Bytes of tensor data handed out so far: what a shard reads of the checkpoint, and nothing else is read.
   std::uint64_t bytes_read() const { return bytes_read_; }
 
@@ -44,8 +50,8 @@ class Checkpoint {
   Checkpoint() = default;
 
   struct Located {
-    const SafetensorsFile* file = nullptr;
-    const StoredTensor* tensor = nullptr;
+    const std::byte* data = nullptr;  // the whole tensor
+    kernels::DType dtype = kernels::DType::kF32;
   };
   Result<Located> locate(const TensorSlice& slice);
   Result<const SafetensorsFile*> file(const std::string& name);

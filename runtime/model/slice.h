@@ -104,9 +104,4 @@ std::uint64_t weight_bytes(const ModelConfig& config, const Slice& slice);
 std::uint64_t bytes_per_block(const ModelConfig& config, const Slice& slice, std::uint32_t block_size,
                               kernels::DType kv_dtype = kernels::DType::kF32);
 
-// Bytes of scratch of a shard for steps of at most so many tokens and rows of logits. For the planner.
-// REQUIRES: check_slice(config, slice).ok()
-std::uint64_t scratch_bytes(const ModelConfig& config, const Slice& slice, std::uint32_t max_batch_tokens,
-                            std::uint32_t max_logits_rows);
-
 }  // namespace troupe::model

@@ -12,6 +12,7 @@
 #include "runtime/model/arenas.h"
 #include "runtime/model/config.h"
 #include "runtime/model/kv_pages.h"
+#include "runtime/model/scratch.h"
 #include "runtime/model/slice.h"
 #include "runtime/model/step_batch.h"
 #include "runtime/model/weights.h"
@@ -69,31 +70,15 @@ class Transformer {
   std::uint64_t kv_bytes() const { return kv_.bytes(); }
 
  private:
-  // Activations of the largest step; a step uses the first rows of each.
-  struct Scratch {
-    kernels::MatrixF32 hidden;        // (max_batch_tokens, hidden_size)
-    kernels::MatrixF32 normed;        // (max_batch_tokens, hidden_size)
-    kernels::MatrixF32 partial;       // (max_batch_tokens, hidden_size): this rank's addend of a sum over ranks
-    kernels::MatrixF32 queries;       // (max_batch_tokens, heads * head_dim)
-    kernels::MatrixF32 keys;          // (max_batch_tokens, kv_heads * head_dim)
-    kernels::MatrixF32 values;        // (max_batch_tokens, kv_heads * head_dim)
-    kernels::MatrixF32 attended;      // (max_batch_tokens, heads * head_dim)
-    kernels::MatrixF32 gate;          // (max_batch_tokens, intermediate)
-    kernels::MatrixF32 up;            // (max_batch_tokens, intermediate)
-    kernels::MatrixF32 logits_input;  // (max_logits_rows, hidden_size)
-    kernels::MatrixF32 part_logits;   // (max_logits_rows, vocab rows of the largest rank)
-    kernels::MatrixF32 gathered;      // (world_size * max_logits_rows, vocab rows of the largest rank), rank 0
-    kernels::MatrixF32 logits;        // (max_logits_rows, vocab_size), rank 0
-  };
-
   Transformer(const ModelConfig& config, const Slice& slice, kernels::Kernels& kernels,
               collective::Communicator& communicator, const TransformerOptions& options, ShardWeights weights,
-              KvPages kv, Arena arena);
+              KvPages kv, Arena arena, const Scratch& scratch);
 
-  void attention(const LayerWeights& layer, std::uint32_t layer_index, const StepBatch& batch);
+  void attention(const LayerWeights& layer, std::uint32_t index, const StepBatch& batch);
   void mlp(const LayerWeights& layer, std::size_t tokens);
-  Result<void> add_over_ranks(std::size_t tokens);
-  Result<void> all_reduce(std::span<float> data);
+  Result<void> add_partial(kernels::MatrixF32 hidden);
+  Result<void> all_reduce(kernels::MatrixF32 matrix);
+  Result<kernels::ConstMatrixF32> gather_logits(kernels::ConstMatrixF32 hidden);
 
   ModelConfig config_;
   Slice slice_;

@@ -19,7 +19,7 @@ using ProgressCallback = std::function<void(std::uint64_t bytes_read, std::uint6
 
 // A matrix packed for the shard's kernels, with its bias.
 struct Linear {
-  std::unique_ptr<kernels::PackedWeight> weight;  // (out_features, in_features) of this rank; null if it owns no row
+  std::unique_ptr<kernels::PackedWeight> weight;  // (out_features, in_features) of this rank
   std::vector<float> bias;                        // (out_features) or empty
 
   const float* bias_data() const { return bias.empty() ? nullptr : bias.data(); }
@@ -49,7 +49,7 @@ struct ShardWeights {
                                    const Limits& limits = {});
 
   Checkpoint checkpoint;
-  std::vector<LoadedMatrix> mapped;  // every matrix, as long as kernels may refer to it
+  std::vector<std::unique_ptr<std::byte[]>> copies;  // of matrices that lie unaligned in their file
 
   kernels::WeightView embedding;     // first stage: (vocab rows of this rank, hidden_size)
   std::vector<LayerWeights> layers;  // (layers of the slice)

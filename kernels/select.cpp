@@ -1,0 +1,69 @@
+#include "kernels/select.h"
+
+#include <cstdlib>
+
+#include "kernels/cpu/reference.h"
+
+namespace troupe::kernels {
+namespace {
+
+struct NamedImplementation {
+  std::string_view name;
+  CpuImplementation implementation;
+  bool CpuFeatures::*needs;  // null: nothing
+};
+
+// From the most to the least capable.
+constexpr NamedImplementation kImplementations[] = {
+    {"reference", CpuImplementation::kReference, nullptr},
+};
+
+bool can_run(const CpuFeatures& features, const NamedImplementation& implementation) {
+  return implementation.needs == nullptr || features.*implementation.needs;
+}
+
+std::string runnable_names(const CpuFeatures& features) {
+  std::string names;
+  for (const auto& known : kImplementations) {
+    if (!can_run(features, known)) continue;
+    if (!names.empty()) names += ", ";
+    names += known.name;
+  }
+  return names;
+}
+
+}  // namespace
+
+CpuFeatures detect_cpu_features() {
+  __builtin_cpu_init();
+  CpuFeatures features;
+  features.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  features.avx512 = features.avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return features;
+}
+
+Result<CpuImplementation> select_cpu_implementation(const CpuFeatures& features, std::string_view wanted) {
+  for (const auto& known : kImplementations) {
+    if (!wanted.empty() && known.name != wanted) continue;
+    if (can_run(features, known)) return known.implementation;
+    if (wanted.empty()) continue;
+    return unsupported("kernels '" + std::string(wanted) + "' need instructions that this machine lacks; it can run " +
+                           runnable_names(features),
+                       "TROUPE_KERNELS");
+  }
+  return invalid_argument(
+      "no kernels are called '" + std::string(wanted) + "'; this machine can run " + runnable_names(features),
+      "TROUPE_KERNELS");
+}
+
+Result<std::unique_ptr<Kernels>> make_cpu_kernels(const CpuKernelsOptions& options) {
+  std::string wanted = options.implementation;
+  if (const char* override = std::getenv("TROUPE_KERNELS"); wanted.empty() && override != nullptr) wanted = override;
+  TROUPE_ASSIGN_OR_RETURN(const CpuImplementation implementation,
+                          select_cpu_implementation(detect_cpu_features(), wanted));
+  (void)implementation;
+  return make_reference_kernels();
+}
+
+}  // namespace troupe::kernels

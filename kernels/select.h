@@ -1,0 +1,36 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/kernels.h"
+#include "runtime/base/result.h"
+
+namespace troupe::kernels {
+
+enum class CpuImplementation { kReference, kAvx2, kAvx512 };
+
+// What the machine and its operating system let us use.
+struct CpuFeatures {
+  bool avx2 = false;    // with FMA and F16C
+  bool avx512 = false;  // F, BW, DQ and VL
+};
+
+CpuFeatures detect_cpu_features();
+
+// The implementation named `wanted` ("reference", "avx2" or "avx512"), or the best that `features` allow where it is
+// empty. Errors (invalid argument, unsupported) list the names that this machine can run.
+Result<CpuImplementation> select_cpu_implementation(const CpuFeatures& features, std::string_view wanted);
+
+struct CpuKernelsOptions {
+  std::vector<int> cores;      // one worker for each, the calling thread being the first; empty = one, unpinned
+  std::string implementation;  // empty = the environment's TROUPE_KERNELS, or else the best
+};
+
+// Worker threads are pinned to cores[1..]; the calling thread is left as it is: the shard pins its own thread to
+// cores[0] with pin_this_thread (kernels/cpu/team.h).
+Result<std::unique_ptr<Kernels>> make_cpu_kernels(const CpuKernelsOptions& options);
+
+}  // namespace troupe::kernels

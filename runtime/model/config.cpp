@@ -1,0 +1,405 @@
+#include "runtime/model/config.h"
+
+#include <algorithm>
+#include <boost/json/parse_options.hpp>
+#include <boost/json/parser.hpp>
+#include <boost/json/serialize.hpp>
+#include <boost/json/value.hpp>
+#include <cmath>
+#include <limits>
+#include <numbers>
+#include <system_error>
+
+#include "runtime/base/log.h"
+#include "runtime/model/text_file.h"
+
+namespace troupe::model {
+namespace {
+
+namespace json = boost::json;
+
+enum class Bias : std::uint8_t { kNone, kAlways, kByKey };
+enum class Window : std::uint8_t {
+  kNone,
+  kEveryLayer,  // sliding_window
+  kByLayer,     // use_sliding_window, with layer_types or max_window_layers
+};
+
+// What transformers' modelling code of a family fixes, and the defaults of its configuration class.
+struct Family {
+  std::string_view model_type;
+  std::string_view architecture;
+  Bias attention_bias;  // q_proj, k_proj, v_proj; kByKey: attention_bias
+  Bias output_bias;     // o_proj; kByKey: attention_bias
+  Bias mlp_bias;        // kByKey: mlp_bias
+  bool qk_norm;
+  Window window;
+  std::uint32_t default_num_kv_heads;    // 0 = num_attention_heads
+  std::uint32_t default_head_dim;        // 0 = hidden_size / num_attention_heads
+  std::uint32_t default_sliding_window;  // when the key is absent; null means none
+};
+
+constexpr Family kFamilies[] = {
+    {"llama", "LlamaForCausalLM", Bias::kByKey, Bias::kByKey, Bias::kByKey, false, Window::kNone, 0, 0, 0},
+    {"mistral", "MistralForCausalLM", Bias::kNone, Bias::kNone, Bias::kNone, false, Window::kEveryLayer, 8, 0, 4096},
+    {"qwen2", "Qwen2ForCausalLM", Bias::kAlways, Bias::kNone, Bias::kNone, false, Window::kByLayer, 32, 0, 4096},
+    {"qwen3", "Qwen3ForCausalLM", Bias::kByKey, Bias::kByKey, Bias::kNone, true, Window::kByLayer, 32, 128, 4096},
+};
+constexpr std::uint32_t kDefaultMaxWindowLayers = 28;  // of Qwen2Config and Qwen3Config
+
+// config.json is a few kilobytes, and the document made of it takes several times its text: a tighter bound than
+// json_file_bytes.
+constexpr std::uint64_t kMaxConfigBytes = 1 << 20;
+
+// Upper ends of what a config may say: far beyond any model, and small enough that no product of three of them
+// overflows 64 bits.
+constexpr std::uint32_t kMaxVocab = 1 << 26;
+constexpr std::uint32_t kMaxWidth = 1 << 22;
+constexpr std::uint32_t kMaxLayers = 4096;
+constexpr std::uint32_t kMaxHeads = 1 << 16;
+constexpr std::uint32_t kMaxPositions = 1u << 31;
+
+std::string shown(const json::value& value) { return printable(json::serialize(value), 60); }
+
+// One JSON object of a configuration file; its getters check types and ranges and name the key in errors.
+class Section {
+ public:
+  Section(const json::object& object, std::string place, std::string prefix = {})
+      : object_(&object), place_(std::move(place)), prefix_(std::move(prefix)) {}
+
+  // Null both for an absent key and for JSON null, which mean the same unless contains() tells them apart.
+  const json::value* find(std::string_view key) const {
+    const json::value* value = object_->if_contains(key);
+    return value != nullptr && value->is_null() ? nullptr : value;
+  }
+  bool contains(std::string_view key) const { return object_->contains(key); }
+  const json::object& object() const { return *object_; }
+  const std::string& place() const { return place_; }
+
+  Error bad(std::string_view key, const std::string& what) const {
+    return Error{ErrorCode::kCorruptData, place_ + ": key '" + prefix_ + std::string(key) + "' " + what,
+                 prefix_ + std::string(key)};
+  }
+  Error refused(std::string_view key, const std::string& what) const {
+    return unsupported(place_ + ": key '" + prefix_ + std::string(key) + "' " + what, prefix_ + std::string(key));
+  }
+
+  Result<std::uint32_t> integer(std::string_view key, std::uint32_t min, std::uint32_t max,
+                                std::optional<std::uint32_t> otherwise = {}) const {
+    const json::value* value = find(key);
+    if (value == nullptr) {
+      if (otherwise) return *otherwise;
+      return bad(key, "is missing; it must be an integer from " + std::to_string(min) + " to " + std::to_string(max));
+    }
+    if (!value->is_int64() || value->get_int64() < min || value->get_int64() > max) {
+      return bad(key, "is " + shown(*value) + "; it must be an integer from " + std::to_string(min) + " to " +
+                          std::to_string(max));
+    }
+    return static_cast<std::uint32_t>(value->get_int64());
+  }
+
+  // A finite number in (0, max].
+  Result<double> positive(std::string_view key, double max, std::optional<double> otherwise = {}) const {
+    const json::value* value = find(key);
+    if (value == nullptr) {
+      if (otherwise) return *otherwise;
+      return bad(key, "is missing; it must be a positive number");
+    }
+    const double number = value->is_double()  ? value->get_double()
+                          : value->is_int64() ? static_cast<double>(value->get_int64())
+                                              : std::numeric_limits<double>::quiet_NaN();
+    if (!(number > 0 && number <= max)) {
+      return bad(key, "is " + shown(*value) + "; it must be a positive number of at most " + std::to_string(max));
+    }
+    return number;
+  }
+
+  Result<bool> boolean(std::string_view key, bool otherwise) const {
+    const json::value* value = find(key);
+    if (value == nullptr) return otherwise;
+    if (!value->is_bool()) return bad(key, "is " + shown(*value) + "; it must be true or false");
+    return value->get_bool();
+  }
+
+  Result<std::string> string(std::string_view key, std::optional<std::string> otherwise = {}) const {
+    const json::value* value = find(key);
+    if (value == nullptr) {
+      if (otherwise) return *otherwise;
+      return bad(key, "is missing; it must be a string");
+    }
+    if (!value->is_string()) return bad(key, "is " + shown(*value) + "; it must be a string");
+    return std::string(value->get_string());
+  }
+
+ private:
+  const json::object* object_;
+  std::string place_;
+  std::string prefix_;
+};
+
+Result<json::value> parse_json(std::string_view text, const std::string& place, const Limits& limits) {
+  json::parse_options options;
+  options.max_depth = limits.json_depth;
+  json::parser parser({}, options);
+  json::error_code failure;
+  std::size_t consumed = parser.write_some(text.data(), text.size(), failure);
+  if (!failure && consumed != text.size()) failure = json::error::extra_data;
+  if (failure) {
+    return corrupt_data(place + ": not valid JSON at byte " + std::to_string(consumed) + ": " + failure.message());
+  }
+  json::value value = parser.release();
+  if (!value.is_object()) return corrupt_data(place + ": the file must hold a JSON object");
+  return value;
+}
+
+Result<const Family*> family_of(const Section& config) {
+  TROUPE_ASSIGN_OR_RETURN(const std::string model_type, config.string("model_type"));
+  std::string supported;
+  for (const Family& family : kFamilies) {
+    if (family.model_type != model_type) {
+      supported += (supported.empty() ? "" : ", ") + std::string(family.model_type);
+      continue;
+    }
+    const json::value* architectures = config.find("architectures");
+    if (architectures == nullptr) return &family;
+    if (architectures->is_array()) {
+      for (const json::value& name : architectures->get_array()) {
+        if (name.is_string() && name.get_string() == family.architecture) return &family;
+      }
+    }
+    return config.refused("architectures",
+                          "is " + shown(*architectures) + "; supported: " + std::string(family.architecture));
+  }
+  return config.refused("model_type", "is \"" + printable(model_type, 60) + "\"; supported: " + supported);
+}
+
+Result<void> refuse_what_is_not_computed(const Section& config) {
+  if (const json::value* value = config.find("quantization_config")) {
+    return config.refused("quantization_config",
+                          "is set (" + shown(*value) + "); supported: weights in float32, float16 or bfloat16");
+  }
+  TROUPE_ASSIGN_OR_RETURN(const std::string act, config.string("hidden_act", "silu"));
+  if (act != "silu" && act != "swish") {
+    return config.refused("hidden_act", "is \"" + printable(act, 60) + "\"; supported: silu");
+  }
+  TROUPE_ASSIGN_OR_RETURN(const double rotary, config.positive("partial_rotary_factor", 1.0, 1.0));
+  if (rotary != 1.0) return config.refused("partial_rotary_factor", "is not 1; supported: 1");
+  return {};
+}
+
+Result<bool> bias(const Section& config, std::string_view key, Bias rule) {
+  TROUPE_ASSIGN_OR_RETURN(const bool asked, config.boolean(key, false));
+  if (rule == Bias::kAlways) return true;
+  if (asked && rule == Bias::kNone) return config.refused(key, "is true, which this model_type does not have");
+  return asked;
+}
+
+Result<void> read_sizes(const Section& config, const Family& family, ModelConfig& out) {
+  TROUPE_ASSIGN_OR_RETURN(out.vocab_size, config.integer("vocab_size", 1, kMaxVocab));
+  TROUPE_ASSIGN_OR_RETURN(out.hidden_size, config.integer("hidden_size", 1, kMaxWidth));
+  TROUPE_ASSIGN_OR_RETURN(out.intermediate_size, config.integer("intermediate_size", 1, kMaxWidth));
+  TROUPE_ASSIGN_OR_RETURN(out.num_layers, config.integer("num_hidden_layers", 1, kMaxLayers));
+  TROUPE_ASSIGN_OR_RETURN(out.num_heads, config.integer("num_attention_heads", 1, kMaxHeads));
+  const bool kv_heads_absent = !config.contains("num_key_value_heads");
+  const std::uint32_t default_kv_heads =
+      kv_heads_absent && family.default_num_kv_heads != 0 ? family.default_num_kv_heads : out.num_heads;
+  TROUPE_ASSIGN_OR_RETURN(out.num_kv_heads, config.integer("num_key_value_heads", 1, kMaxHeads, default_kv_heads));
+  if (out.num_heads % out.num_kv_heads != 0) {
+    return config.bad("num_key_value_heads", "(" + std::to_string(out.num_kv_heads) +
+                                                 ") must divide num_attention_heads (" + std::to_string(out.num_heads) +
+                                                 ")");
+  }
+  const bool head_dim_absent = !config.contains("head_dim");
+  if (config.find("head_dim") == nullptr && !(head_dim_absent && family.default_head_dim != 0)) {
+    if (out.hidden_size % out.num_heads != 0) {
+      return config.bad("head_dim", "is missing and hidden_size (" + std::to_string(out.hidden_size) +
+                                        ") is not a multiple of num_attention_heads (" + std::to_string(out.num_heads) +
+                                        ")");
+    }
+    out.head_dim = out.hidden_size / out.num_heads;
+  } else {
+    TROUPE_ASSIGN_OR_RETURN(out.head_dim, config.integer("head_dim", 2, kMaxHeads, family.default_head_dim));
+  }
+  if (out.head_dim % 2 != 0) {
+    return config.bad("head_dim", "is " + std::to_string(out.head_dim) + "; rotary embedding needs an even number");
+  }
+  if (std::uint64_t{out.num_heads} * out.head_dim > kMaxWidth) {
+    return config.bad("num_attention_heads", "times head_dim is more than " + std::to_string(kMaxWidth));
+  }
+  TROUPE_ASSIGN_OR_RETURN(out.max_position_embeddings, config.integer("max_position_embeddings", 1, kMaxPositions));
+  TROUPE_ASSIGN_OR_RETURN(const double eps, config.positive("rms_norm_eps", 1.0, 1e-6));
+  out.rms_norm_eps = static_cast<float>(eps);
+  return {};
+}
+
+// transformers 4 writes rope_theta and rope_scaling, transformers 5 one object rope_parameters.
+Result<Rope> read_rope(const Section& config) {
+  constexpr double kMaxTheta = 1e15;
+  Rope rope;
+  TROUPE_ASSIGN_OR_RETURN(rope.theta, config.positive("rope_theta", kMaxTheta, rope.theta));
+  const std::string key = config.find("rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
+  const json::value* value = config.find(key);
+  if (value == nullptr) return rope;
+  if (!value->is_object()) return config.bad(key, "is " + shown(*value) + "; it must be an object");
+  for (const auto& member : value->get_object()) {
+    if (member.value().is_object()) {
+      return config.refused(key, "sets parameters by kind of layer; supported: one set for all layers");
+    }
+  }
+  const Section scaling(value->get_object(), config.place(), key + ".");
+  TROUPE_ASSIGN_OR_RETURN(rope.theta, scaling.positive("rope_theta", kMaxTheta, rope.theta));
+  TROUPE_ASSIGN_OR_RETURN(const double rotary, scaling.positive("partial_rotary_factor", 1.0, 1.0));
+  if (rotary != 1.0) return scaling.refused("partial_rotary_factor", "is not 1; supported: 1");
+  const std::string type_key = scaling.find("rope_type") == nullptr ? "type" : "rope_type";
+  TROUPE_ASSIGN_OR_RETURN(const std::string type, scaling.string(type_key, "default"));
+  if (type == "default") return rope;
+  if (type != "linear" && type != "llama3") {
+    return scaling.refused(type_key, "is \"" + printable(type, 60) + "\"; supported: default, linear, llama3");
+  }
+  rope.scaling = type == "linear" ? RopeScaling::kLinear : RopeScaling::kLlama3;
+  TROUPE_ASSIGN_OR_RETURN(rope.factor, scaling.positive("factor", 1e6));
+  if (type == "llama3") {
+    TROUPE_ASSIGN_OR_RETURN(rope.low_freq_factor, scaling.positive("low_freq_factor", 1e6));
+    TROUPE_ASSIGN_OR_RETURN(rope.high_freq_factor, scaling.positive("high_freq_factor", 1e6));
+    TROUPE_ASSIGN_OR_RETURN(rope.original_max_position_embeddings,
+                            scaling.integer("original_max_position_embeddings", 1, kMaxPositions));
+    if (rope.high_freq_factor <= rope.low_freq_factor) {
+      return scaling.bad("high_freq_factor", "must be greater than low_freq_factor");
+    }
+  }
+  return rope;
+}
+
+Result<std::vector<std::uint32_t>> read_windows(const Section& config, const Family& family, std::uint32_t num_layers) {
+  std::uint32_t window = 0;
+  TROUPE_ASSIGN_OR_RETURN(const bool use, config.boolean("use_sliding_window", false));
+  if (family.window == Window::kEveryLayer || (family.window == Window::kByLayer && use)) {
+    const std::uint32_t otherwise = config.contains("sliding_window") ? 0 : family.default_sliding_window;
+    TROUPE_ASSIGN_OR_RETURN(window, config.integer("sliding_window", 1, kMaxPositions, otherwise));
+  }
+  std::vector<std::uint32_t> windows(num_layers, window);
+  if (family.window == Window::kByLayer) {
+    TROUPE_ASSIGN_OR_RETURN(const std::uint32_t first_sliding,
+                            config.integer("max_window_layers", 0, kMaxPositions, kDefaultMaxWindowLayers));
+    for (std::uint32_t layer = 0; layer < num_layers && layer < first_sliding; ++layer) windows[layer] = 0;
+  }
+  const json::value* types = config.find("layer_types");
+  if (types == nullptr) return windows;
+  if (!types->is_array() || types->get_array().size() != num_layers) {
+    return config.bad("layer_types",
+                      "must be a list with one entry for each of the " + std::to_string(num_layers) + " layers");
+  }
+  for (std::uint32_t layer = 0; layer < num_layers; ++layer) {
+    const json::value& type = types->get_array()[layer];
+    const std::string entry = "layer_types[" + std::to_string(layer) + "]";
+    const bool sliding = type.is_string() && type.get_string() == "sliding_attention";
+    if (!sliding && !(type.is_string() && type.get_string() == "full_attention")) {
+      return config.refused(entry, "is " + shown(type) + "; supported: full_attention, sliding_attention");
+    }
+    if (sliding && window == 0) return config.refused(entry, "is sliding_attention without a sliding_window");
+    if (!sliding && windows[layer] != 0 && family.window == Window::kEveryLayer) {
+      return config.refused(entry, "is full_attention; in this model_type every layer slides");
+    }
+    windows[layer] = sliding ? window : 0;
+  }
+  return windows;
+}
+
+Result<kernels::DType> read_dtype(const Section& config) {
+  const std::string key = config.find("dtype") != nullptr ? "dtype" : "torch_dtype";
+  TROUPE_ASSIGN_OR_RETURN(const std::string name, config.string(key, "float32"));
+  if (name == "float32") return kernels::DType::kF32;
+  if (name == "float16") return kernels::DType::kF16;
+  if (name == "bfloat16") return kernels::DType::kBF16;
+  return config.refused(key, "is \"" + printable(name, 60) + "\"; supported: float32, float16, bfloat16");
+}
+
+// A token id or a list of them. Ids outside the vocabulary are published in some models; they can never be sampled
+// and are left out.
+Result<std::vector<std::uint32_t>> read_token_ids(const Section& config, std::string_view key, std::uint32_t vocab_size,
+                                                  std::uint64_t max_ids) {
+  std::vector<std::uint32_t> ids;
+  const json::value* value = config.find(key);
+  if (value == nullptr) return ids;
+  const json::array one = value->is_array() ? json::array() : json::array({*value});
+  const json::array& list = value->is_array() ? value->get_array() : one;
+  if (list.size() > max_ids) {
+    return config.bad(key, "lists more than " + std::to_string(max_ids) + " ids (limit stop_tokens)");
+  }
+  for (const json::value& id : list) {
+    if (!id.is_int64()) return config.bad(key, "is " + shown(*value) + "; it must be a token id or a list of them");
+    if (id.get_int64() >= 0 && id.get_int64() < vocab_size) ids.push_back(static_cast<std::uint32_t>(id.get_int64()));
+  }
+  return ids;
+}
+
+Result<void> read_special_tokens(const Section& section, const Limits& limits, ModelConfig& out) {
+  TROUPE_ASSIGN_OR_RETURN(auto bos, read_token_ids(section, "bos_token_id", out.vocab_size, 1));
+  if (!bos.empty()) out.bos_token_id = bos.front();
+  TROUPE_ASSIGN_OR_RETURN(auto eos, read_token_ids(section, "eos_token_id", out.vocab_size, limits.stop_tokens));
+  if (!eos.empty()) out.eos_token_ids = std::move(eos);
+  return {};
+}
+
+}  // namespace
+
+Result<ModelConfig> parse_config(std::string_view config, const std::string& place, std::string_view generation_config,
+                                 const std::string& generation_place, const Limits& limits) {
+  TROUPE_ASSIGN_OR_RETURN(const json::value document, parse_json(config, place, limits));
+  const Section section(document.get_object(), place);
+  TROUPE_ASSIGN_OR_RETURN(const Family* family, family_of(section));
+  TROUPE_RETURN_IF_ERROR(refuse_what_is_not_computed(section));
+
+  ModelConfig out;
+  out.model_type = family->model_type;
+  TROUPE_RETURN_IF_ERROR(read_sizes(section, *family, out));
+  TROUPE_ASSIGN_OR_RETURN(out.rope, read_rope(section));
+  TROUPE_ASSIGN_OR_RETURN(out.qkv_bias, bias(section, "attention_bias", family->attention_bias));
+  out.output_bias = family->output_bias == Bias::kByKey && out.qkv_bias;
+  TROUPE_ASSIGN_OR_RETURN(out.mlp_bias, bias(section, "mlp_bias", family->mlp_bias));
+  out.qk_norm = family->qk_norm;
+  TROUPE_ASSIGN_OR_RETURN(out.tie_word_embeddings, section.boolean("tie_word_embeddings", false));
+  TROUPE_ASSIGN_OR_RETURN(out.sliding_windows, read_windows(section, *family, out.num_layers));
+  TROUPE_ASSIGN_OR_RETURN(out.dtype, read_dtype(section));
+  TROUPE_RETURN_IF_ERROR(read_special_tokens(section, limits, out));
+  if (!generation_config.empty()) {
+    TROUPE_ASSIGN_OR_RETURN(const json::value generation, parse_json(generation_config, generation_place, limits));
+    TROUPE_RETURN_IF_ERROR(read_special_tokens(Section(generation.get_object(), generation_place), limits, out));
+  }
+  return out;
+}
+
+Result<ModelConfig> load_config(const std::filesystem::path& model_directory, const Limits& limits) {
+  const std::filesystem::path path = model_directory / "config.json";
+  const std::filesystem::path generation_path = model_directory / "generation_config.json";
+  const std::uint64_t max_bytes = std::min(kMaxConfigBytes, limits.json_file_bytes);
+  TROUPE_ASSIGN_OR_RETURN(const std::string config, read_text_file(path, max_bytes, "json_file_bytes"));
+  std::string generation;
+  std::error_code ignored;
+  if (std::filesystem::exists(generation_path, ignored)) {
+    TROUPE_ASSIGN_OR_RETURN(generation, read_text_file(generation_path, max_bytes, "json_file_bytes"));
+  }
+  return parse_config(config, path.string(), generation, generation_path.string(), limits);
+}
+
+std::vector<float> inverse_frequencies(const ModelConfig& config) {
+  const Rope& rope = config.rope;
+  std::vector<float> frequencies(config.head_dim / 2);
+  for (std::size_t i = 0; i < frequencies.size(); ++i) {
+    double frequency = std::pow(rope.theta, -2.0 * static_cast<double>(i) / config.head_dim);
+    if (rope.scaling == RopeScaling::kLinear) frequency /= rope.factor;
+    if (rope.scaling == RopeScaling::kLlama3) {
+      const double turns = rope.original_max_position_embeddings * frequency / (2 * std::numbers::pi);
+      if (turns < rope.low_freq_factor) {
+        frequency /= rope.factor;
+      } else if (turns <= rope.high_freq_factor) {
+        const double keep = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
+        frequency = (1 - keep) * frequency / rope.factor + keep * frequency;
+      }
+    }
+    frequencies[i] = static_cast<float>(frequency);
+  }
+  return frequencies;
+}
+
+}  // namespace troupe::model

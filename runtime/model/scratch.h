@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/tensor.h"
+#include "runtime/model/arenas.h"
+#include "runtime/model/slice.h"
+
+namespace troupe::model {
+
+// What the largest step of a shard may hold.
+struct StepSize {
+  std::uint32_t max_batch_tokens = 0;
+  std::uint32_t max_logits_rows = 0;
+};
+
+// Activations of the largest step, in one arena; a step uses the first rows of each. Matrices that a shard does not
+// need are empty. Non-owning.
+struct Scratch {
+  kernels::MatrixF32 hidden;         // (max_batch_tokens, hidden_size)
+  kernels::MatrixF32 normed;         // (max_batch_tokens, hidden_size)
+  kernels::MatrixF32 partial;        // (max_batch_tokens, hidden_size): this rank's addend of a sum over ranks
+  kernels::MatrixF32 queries;        // (max_batch_tokens, heads * head_dim)
+  kernels::MatrixF32 keys;           // (max_batch_tokens, kv_heads * head_dim)
+  kernels::MatrixF32 values;         // (max_batch_tokens, kv_heads * head_dim)
+  kernels::MatrixF32 attended;       // (max_batch_tokens, heads * head_dim)
+  kernels::MatrixF32 gate;           // (max_batch_tokens, intermediate)
+  kernels::MatrixF32 up;             // (max_batch_tokens, intermediate)
+  kernels::MatrixF32 logits_hidden;  // last stage: (max_logits_rows, hidden_size)
+  kernels::MatrixF32 part_logits;    // last stage, several ranks: (max_logits_rows, vocab rows of the largest rank)
+  kernels::MatrixF32 gathered;       // the same of all ranks, on rank 0: (world_size * max_logits_rows, same)
+  kernels::MatrixF32 logits;         // last stage, rank 0: (max_logits_rows, vocab_size)
+
+  // REQUIRES: arena has scratch_bytes(config, slice, size) left.
+  static Scratch take(Arena& arena, const ModelConfig& config, const Slice& slice, const StepSize& size);
+};
+
+// Vocabulary rows of the rank that has most: what every rank sends when logits are gathered.
+std::uint64_t largest_vocab_part(const ModelConfig& config, const Slice& slice);
+
+// Bytes of scratch of a shard. Needs no file: for the planner. REQUIRES: check_slice(config, slice).ok()
+std::uint64_t scratch_bytes(const ModelConfig& config, const Slice& slice, const StepSize& size);
+
+}  // namespace troupe::model

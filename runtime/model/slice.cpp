@@ -1,0 +1,165 @@
+#include "runtime/model/slice.h"
+
+namespace troupe::model {
+namespace {
+
+std::string describe(const Slice& slice) {
+  return "layers " + std::to_string(slice.first_layer) + " to " + std::to_string(slice.last_layer) + " of " +
+         std::to_string(slice.num_layers) + ", rank " + std::to_string(slice.rank) + " of " +
+         std::to_string(slice.world_size);
+}
+
+// Builds the list of tensor_slices.
+class SliceList {
+ public:
+  SliceList(const ModelConfig& config, const Slice& slice) : config_(config), shape_(rank_shape(config, slice)) {}
+
+  void matrix(TensorRole role, std::string name, std::uint64_t rows, std::uint64_t cols, Range row_range,
+              Range col_range) {
+    list_.push_back({role, layer_, std::move(name), false, rows, cols, row_range, col_range});
+  }
+  void vector(TensorRole role, std::string name, std::uint64_t size, Range range) {
+    list_.push_back({role, layer_, std::move(name), true, 1, size, {0, 1}, range});
+  }
+  void whole_vector(TensorRole role, std::string name, std::uint64_t size) {
+    vector(role, std::move(name), size, {0, size});
+  }
+
+  void embedding(TensorRole role, std::string name) {
+    matrix(role, std::move(name), config_.vocab_size, config_.hidden_size, shape_.vocab, {0, config_.hidden_size});
+  }
+
+  void layer(std::uint32_t index, bool owns_output_biases) {
+    layer_ = index;
+    const std::string prefix = "model.layers." + std::to_string(index) + ".";
+    const std::string attention = prefix + "self_attn.";
+    const std::string mlp = prefix + "mlp.";
+    const std::uint64_t hidden = config_.hidden_size;
+    const std::uint64_t head_dim = config_.head_dim;
+    const std::uint64_t query_size = config_.num_heads * head_dim;
+    const Range heads = {shape_.heads.first * head_dim, shape_.heads.last * head_dim};
+
+    whole_vector(TensorRole::kAttentionNorm, prefix + "input_layernorm.weight", hidden);
+    split_rows(TensorRole::kQuery, TensorRole::kQueryBias, attention + "q_proj", query_size, heads, config_.qkv_bias);
+    const std::uint64_t kv_size = config_.num_kv_heads * head_dim;
+    const Range kv_heads = {shape_.kv_heads.first * head_dim, shape_.kv_heads.last * head_dim};
+    split_rows(TensorRole::kKey, TensorRole::kKeyBias, attention + "k_proj", kv_size, kv_heads, config_.qkv_bias);
+    split_rows(TensorRole::kValue, TensorRole::kValueBias, attention + "v_proj", kv_size, kv_heads, config_.qkv_bias);
+    if (config_.qk_norm) {
+      whole_vector(TensorRole::kQueryNorm, attention + "q_norm.weight", head_dim);
+      whole_vector(TensorRole::kKeyNorm, attention + "k_norm.weight", head_dim);
+    }
+    matrix(TensorRole::kOutput, attention + "o_proj.weight", hidden, query_size, {0, hidden}, heads);
+    if (config_.output_bias && owns_output_biases) {
+      whole_vector(TensorRole::kOutputBias, attention + "o_proj.bias", hidden);
+    }
+
+    const std::uint64_t intermediate = config_.intermediate_size;
+    whole_vector(TensorRole::kMlpNorm, prefix + "post_attention_layernorm.weight", hidden);
+    split_rows(TensorRole::kGate, TensorRole::kGateBias, mlp + "gate_proj", intermediate, shape_.intermediate,
+               config_.mlp_bias);
+    split_rows(TensorRole::kUp, TensorRole::kUpBias, mlp + "up_proj", intermediate, shape_.intermediate,
+               config_.mlp_bias);
+    matrix(TensorRole::kDown, mlp + "down_proj.weight", hidden, intermediate, {0, hidden}, shape_.intermediate);
+    if (config_.mlp_bias && owns_output_biases) {
+      whole_vector(TensorRole::kDownBias, mlp + "down_proj.bias", hidden);
+    }
+    layer_ = 0;
+  }
+
+  std::vector<TensorSlice> take() { return std::move(list_); }
+
+ private:
+  // A projection whose output features are divided among the ranks.
+  void split_rows(TensorRole role, TensorRole bias_role, const std::string& name, std::uint64_t rows, Range range,
+                  bool has_bias) {
+    matrix(role, name + ".weight", rows, config_.hidden_size, range, {0, config_.hidden_size});
+    if (has_bias) vector(bias_role, name + ".bias", rows, range);
+  }
+
+  const ModelConfig& config_;
+  RankShape shape_;
+  std::uint32_t layer_ = 0;
+  std::vector<TensorSlice> list_;
+};
+
+}  // namespace
+
+Range even_part(std::uint64_t total, std::uint32_t rank, std::uint32_t world_size) {
+  return {total * rank / world_size, total * (rank + 1) / world_size};
+}
+
+RankShape rank_shape(const ModelConfig& config, const Slice& slice) {
+  RankShape shape;
+  if (config.num_kv_heads >= slice.world_size) {
+    const std::uint64_t group = config.num_heads / config.num_kv_heads;
+    shape.kv_heads = even_part(config.num_kv_heads, slice.rank, slice.world_size);
+    shape.heads = {shape.kv_heads.first * group, shape.kv_heads.last * group};
+  } else {
+    const std::uint64_t ranks_per_kv_head = slice.world_size / config.num_kv_heads;
+    shape.heads = even_part(config.num_heads, slice.rank, slice.world_size);
+    shape.kv_heads = {slice.rank / ranks_per_kv_head, slice.rank / ranks_per_kv_head + 1};
+  }
+  shape.intermediate = even_part(config.intermediate_size, slice.rank, slice.world_size);
+  shape.vocab = even_part(config.vocab_size, slice.rank, slice.world_size);
+  return shape;
+}
+
+Result<void> check_slice(const ModelConfig& config, const Slice& slice) {
+  if (slice.num_layers != config.num_layers || slice.first_layer >= slice.last_layer ||
+      slice.last_layer > slice.num_layers) {
+    return invalid_argument("a shard of " + describe(slice) + " does not fit num_hidden_layers = " +
+                                std::to_string(config.num_layers) + " of config.json; give every stage at least one",
+                            "num_hidden_layers");
+  }
+  if (slice.world_size == 0 || slice.rank >= slice.world_size) {
+    return invalid_argument("a shard of " + describe(slice) + ": the rank must be less than the number of ranks",
+                            "tensor");
+  }
+  const std::uint32_t world = slice.world_size;
+  if (config.num_kv_heads < world && (world % config.num_kv_heads != 0 || config.num_heads % world != 0)) {
+    return invalid_argument(
+        std::to_string(world) + " tensor-parallel ranks cannot share num_key_value_heads = " +
+            std::to_string(config.num_kv_heads) + " and num_attention_heads = " + std::to_string(config.num_heads) +
+            " of config.json; use at most num_key_value_heads ranks, or a multiple of it that divides "
+            "num_attention_heads",
+        "num_key_value_heads");
+  }
+  if (config.intermediate_size < world) {
+    return invalid_argument(std::to_string(world) + " tensor-parallel ranks are more than intermediate_size = " +
+                                std::to_string(config.intermediate_size) + " of config.json",
+                            "intermediate_size");
+  }
+  if (config.vocab_size < world) {
+    return invalid_argument(std::to_string(world) + " tensor-parallel ranks are more than vocab_size = " +
+                                std::to_string(config.vocab_size) + " of config.json",
+                            "vocab_size");
+  }
+  return {};
+}
+
+std::vector<TensorSlice> tensor_slices(const ModelConfig& config, const Slice& slice) {
+  static const std::string kTable = "model.embed_tokens.weight";
+  SliceList list(config, slice);
+  if (slice.is_first_stage()) list.embedding(TensorRole::kEmbedding, kTable);
+  for (std::uint32_t layer = slice.first_layer; layer < slice.last_layer; ++layer) list.layer(layer, slice.rank == 0);
+  if (slice.is_last_stage()) {
+    list.whole_vector(TensorRole::kFinalNorm, "model.norm.weight", config.hidden_size);
+    list.embedding(TensorRole::kLmHead, config.tie_word_embeddings ? kTable : "lm_head.weight");
+  }
+  return list.take();
+}
+
+std::uint64_t weight_bytes(const ModelConfig& config, const Slice& slice) {
+  std::uint64_t elements = 0;
+  for (const TensorSlice& tensor : tensor_slices(config, slice)) elements += tensor.elements();
+  return elements * kernels::size_of(config.dtype);
+}
+
+std::uint64_t bytes_per_block(const ModelConfig& config, const Slice& slice, std::uint32_t block_size,
+                              kernels::DType kv_dtype) {
+  const std::uint64_t kv_heads = rank_shape(config, slice).kv_heads.size();
+  return 2 * slice.layer_count() * kv_heads * config.head_dim * block_size * kernels::size_of(kv_dtype);
+}
+
+}  // namespace troupe::model

@@ -1,0 +1,218 @@
+#include "runtime/model/transformer.h"
+
+#include <algorithm>
+#include <cassert>
+#include <chrono>
+#include <cmath>
+#include <utility>
+
+namespace troupe::model {
+namespace {
+
+// Adds the time of its scope to a counter.
+class Stopwatch {
+ public:
+  explicit Stopwatch(std::uint64_t& total_ns) : total_ns_(total_ns), start_(std::chrono::steady_clock::now()) {}
+  ~Stopwatch() {
+    const auto elapsed = std::chrono::steady_clock::now() - start_;
+    total_ns_ += static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(elapsed).count());
+  }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  std::uint64_t& total_ns_;
+  std::chrono::steady_clock::time_point start_;
+};
+
+std::span<float> contiguous(const kernels::MatrixF32& matrix) {
+  assert(matrix.row_stride == matrix.cols);
+  return {matrix.data, matrix.rows * matrix.cols};
+}
+
+void copy_rows(kernels::ConstMatrixF32 from, kernels::MatrixF32 to) {
+  for (std::size_t row = 0; row < to.rows; ++row) std::copy_n(from.row(row), to.cols, to.row(row));
+}
+
+Result<void> check_options(const TransformerOptions& options) {
+  if (options.max_batch_tokens == 0) return invalid_argument("a step holds at least one token", "max_batch_tokens");
+  if (options.max_batch_sequences == 0) {
+    return invalid_argument("a step holds at least one sequence", "max_batch_sequences");
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::path& model_directory,
+                                                       const ModelConfig& config, const Slice& slice,
+                                                       kernels::Kernels& kernels,
+                                                       collective::Communicator& communicator,
+                                                       const TransformerOptions& requested,
+                                                       const ProgressCallback& progress, const Limits& limits) {
+  TransformerOptions options = requested;
+  if (options.max_logits_rows == 0) options.max_logits_rows = options.max_batch_sequences;
+  TROUPE_RETURN_IF_ERROR(check_options(options));
+  TROUPE_RETURN_IF_ERROR(check_slice(config, slice));
+  const StepSize size{options.max_batch_tokens, options.max_logits_rows};
+  TROUPE_ASSIGN_OR_RETURN(KvPages kv,
+                          KvPages::create(config, slice, options.num_blocks, options.block_size, options.kv_dtype));
+  TROUPE_ASSIGN_OR_RETURN(Arena arena, Arena::create(scratch_bytes(config, slice, size),
+                                                     "scratch (limits max_batch_tokens, max_batch_sequences)"));
+  const Scratch scratch = Scratch::take(arena, config, slice, size);
+  TROUPE_ASSIGN_OR_RETURN(ShardWeights weights,
+                          ShardWeights::load(model_directory, config, slice, kernels, progress, limits));
+  return std::unique_ptr<Transformer>(new Transformer(config, slice, kernels, communicator, options, std::move(weights),
+                                                      std::move(kv), std::move(arena), scratch));
+}
+
+Transformer::Transformer(const ModelConfig& config, const Slice& slice, kernels::Kernels& kernels,
+                         collective::Communicator& communicator, const TransformerOptions& options,
+                         ShardWeights weights, KvPages kv, Arena arena, const Scratch& scratch)
+    : config_(config),
+      slice_(slice),
+      shape_(rank_shape(config, slice)),
+      kernels_(&kernels),
+      options_(options),
+      weights_(std::move(weights)),
+      kv_(std::move(kv)),
+      arena_(std::move(arena)),
+      scratch_(scratch),
+      inverse_frequencies_(inverse_frequencies(config)) {
+  set_communicator(communicator);
+}
+
+void Transformer::set_communicator(collective::Communicator& communicator) {
+  assert(slice_.world_size == 1 ||
+         (communicator.rank() == slice_.rank && communicator.world_size() == slice_.world_size));
+  communicator_ = &communicator;
+}
+
+Result<kernels::ConstMatrixF32> Transformer::forward(const StepBatch& batch, kernels::ConstMatrixF32 hidden_in) {
+  TROUPE_RETURN_IF_ERROR(check_batch(batch, {config_.vocab_size, options_.num_blocks, options_.block_size,
+                                             options_.max_batch_tokens, options_.max_batch_sequences}));
+  const std::size_t tokens = batch.tokens.size();
+  const kernels::MatrixF32 hidden = scratch_.hidden.rows_from(0, tokens);
+  if (slice_.is_first_stage()) {
+    kernels_->embed(batch.tokens, weights_.embedding, static_cast<std::uint32_t>(shape_.vocab.first), hidden);
+    TROUPE_RETURN_IF_ERROR(all_reduce(hidden));
+  } else {
+    if (hidden_in.rows != tokens || hidden_in.cols != config_.hidden_size) {
+      return invalid_argument("step: the hidden states are (" + std::to_string(hidden_in.rows) + ", " +
+                              std::to_string(hidden_in.cols) + "); (" + std::to_string(tokens) + ", " +
+                              std::to_string(config_.hidden_size) + ") are needed");
+    }
+    copy_rows(hidden_in, hidden);
+  }
+  for (std::uint32_t index = slice_.first_layer; index < slice_.last_layer; ++index) {
+    const LayerWeights& layer = weights_.layers[index - slice_.first_layer];
+    attention(layer, index, batch);
+    TROUPE_RETURN_IF_ERROR(add_partial(hidden));
+    mlp(layer, tokens);
+    TROUPE_RETURN_IF_ERROR(add_partial(hidden));
+  }
+  return kernels::ConstMatrixF32(hidden);
+}
+
+// scratch_.partial = this rank's part of attention over the normed hidden states.
+void Transformer::attention(const LayerWeights& layer, std::uint32_t index, const StepBatch& batch) {
+  const std::size_t tokens = batch.tokens.size();
+  const kernels::MatrixF32 normed = scratch_.normed.rows_from(0, tokens);
+  const kernels::MatrixF32 queries = scratch_.queries.rows_from(0, tokens);
+  const kernels::MatrixF32 keys = scratch_.keys.rows_from(0, tokens);
+  const kernels::MatrixF32 values = scratch_.values.rows_from(0, tokens);
+  const kernels::MatrixF32 attended = scratch_.attended.rows_from(0, tokens);
+
+  kernels_->rms_norm(scratch_.hidden.rows_from(0, tokens), layer.attention_norm, config_.rms_norm_eps, normed);
+  kernels_->linear(normed, *layer.query.weight, layer.query.bias_data(), queries);
+  kernels_->linear(normed, *layer.key.weight, layer.key.bias_data(), keys);
+  kernels_->linear(normed, *layer.value.weight, layer.value.bias_data(), values);
+  if (config_.qk_norm) {
+    kernels_->rms_norm_heads(queries, layer.query_norm, config_.rms_norm_eps);
+    kernels_->rms_norm_heads(keys, layer.key_norm, config_.rms_norm_eps);
+  }
+  constexpr float kMagnitude = 1.0f;
+  constexpr auto kLayout = kernels::RopeLayout::kHalves;
+  kernels_->rope(queries, config_.head_dim, batch.positions, inverse_frequencies_, kMagnitude, kLayout);
+  kernels_->rope(keys, config_.head_dim, batch.positions, inverse_frequencies_, kMagnitude, kLayout);
+
+  const kernels::PagedKv& kv = kv_.layer(index);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
+  kernels_->write_kv(keys, values, batch.slots, kv);
+  kernels_->attention(
+      queries, kv, batch.attention,
+      {shape_.heads.size(), shape_.kv_heads.size(), config_.head_dim, scale, config_.sliding_windows[index]}, attended);
+  kernels_->linear(attended, *layer.output.weight, layer.output.bias_data(), scratch_.partial.rows_from(0, tokens));
+}
+
+// scratch_.partial = this rank's part of the MLP over the normed hidden states.
+void Transformer::mlp(const LayerWeights& layer, std::size_t tokens) {
+  const kernels::MatrixF32 normed = scratch_.normed.rows_from(0, tokens);
+  const kernels::MatrixF32 gate = scratch_.gate.rows_from(0, tokens);
+  const kernels::MatrixF32 up = scratch_.up.rows_from(0, tokens);
+  kernels_->rms_norm(scratch_.hidden.rows_from(0, tokens), layer.mlp_norm, config_.rms_norm_eps, normed);
+  kernels_->linear(normed, *layer.gate.weight, layer.gate.bias_data(), gate);
+  kernels_->linear(normed, *layer.up.weight, layer.up.bias_data(), up);
+  kernels_->silu_multiply(gate, up, gate);
+  kernels_->linear(gate, *layer.down.weight, layer.down.bias_data(), scratch_.partial.rows_from(0, tokens));
+}
+
+Result<void> Transformer::add_partial(kernels::MatrixF32 hidden) {
+  const kernels::MatrixF32 partial = scratch_.partial.rows_from(0, hidden.rows);
+  TROUPE_RETURN_IF_ERROR(all_reduce(partial));
+  kernels_->add(partial, hidden);
+  return {};
+}
+
+Result<void> Transformer::all_reduce(kernels::MatrixF32 matrix) {
+  if (slice_.world_size == 1) return {};
+  const Stopwatch stopwatch(collective_ns_);
+  return communicator_->all_reduce(contiguous(matrix));
+}
+
+Result<kernels::ConstMatrixF32> Transformer::logits(const StepBatch& batch, kernels::ConstMatrixF32 hidden) {
+  assert(slice_.is_last_stage());
+  const std::size_t rows = batch.logits_rows.size();
+  if (rows == 0) return kernels::ConstMatrixF32();
+  if (rows > options_.max_logits_rows) {
+    return invalid_argument("step: logits of " + std::to_string(rows) + " rows are asked for; at most " +
+                                std::to_string(options_.max_logits_rows) + " fit",
+                            "logits_rows");
+  }
+  const kernels::MatrixF32 wanted = scratch_.logits_hidden.rows_from(0, rows);
+  for (std::size_t i = 0; i < rows; ++i) {
+    if (batch.logits_rows[i] >= hidden.rows) {
+      return invalid_argument("step: logits_rows[" + std::to_string(i) + "] is not a row of the batch", "logits_rows");
+    }
+    std::copy_n(hidden.row(batch.logits_rows[i]), wanted.cols, wanted.row(i));
+  }
+  kernels_->rms_norm(wanted, weights_.final_norm, config_.rms_norm_eps, wanted);
+  if (slice_.world_size > 1) return gather_logits(wanted);
+  const kernels::MatrixF32 logits = scratch_.logits.rows_from(0, rows);
+  kernels_->linear(wanted, *weights_.lm_head.weight, nullptr, logits);
+  return kernels::ConstMatrixF32(logits);
+}
+
+// The parts differ in size by at most one column; each travels padded to the largest, and rank 0 puts them together.
+Result<kernels::ConstMatrixF32> Transformer::gather_logits(kernels::ConstMatrixF32 hidden) {
+  const std::size_t rows = hidden.rows;
+  const kernels::MatrixF32 part = scratch_.part_logits.rows_from(0, rows);
+  kernels_->linear(hidden, *weights_.lm_head.weight, nullptr, {part.data, rows, shape_.vocab.size(), part.row_stride});
+  const bool is_root = slice_.rank == 0;
+  const kernels::MatrixF32 gathered =
+      is_root ? scratch_.gathered.rows_from(0, slice_.world_size * rows) : kernels::MatrixF32();
+  {
+    const Stopwatch stopwatch(collective_ns_);
+    TROUPE_RETURN_IF_ERROR(communicator_->gather(contiguous(part), contiguous(gathered), 0));
+  }
+  if (!is_root) return kernels::ConstMatrixF32();
+  const kernels::MatrixF32 logits = scratch_.logits.rows_from(0, rows);
+  for (std::uint32_t rank = 0; rank < slice_.world_size; ++rank) {
+    const Range columns = even_part(config_.vocab_size, rank, slice_.world_size);
+    copy_rows(gathered.rows_from(rank * rows, rows),
+              {logits.data + columns.first, rows, columns.size(), logits.row_stride});
+  }
+  return kernels::ConstMatrixF32(logits);
+}
+
+}  // namespace troupe::model

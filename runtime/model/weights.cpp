@@ -1,0 +1,73 @@
+#include "runtime/model/weights.h"
+
+#include <cassert>
+#include <utility>
+
+namespace troupe::model {
+namespace {
+
+// The vector or matrix of a layer that a tensor fills.
+std::vector<float>& vector_for(TensorRole role, LayerWeights& layer) {
+  switch (role) {
+    case TensorRole::kAttentionNorm: return layer.attention_norm;
+    case TensorRole::kMlpNorm: return layer.mlp_norm;
+    case TensorRole::kQueryNorm: return layer.query_norm;
+    case TensorRole::kKeyNorm: return layer.key_norm;
+    case TensorRole::kQueryBias: return layer.query.bias;
+    case TensorRole::kKeyBias: return layer.key.bias;
+    case TensorRole::kValueBias: return layer.value.bias;
+    case TensorRole::kOutputBias: return layer.output.bias;
+    case TensorRole::kGateBias: return layer.gate.bias;
+    case TensorRole::kUpBias: return layer.up.bias;
+    default: assert(role == TensorRole::kDownBias); return layer.down.bias;
+  }
+}
+
+Linear& matrix_for(TensorRole role, LayerWeights& layer) {
+  switch (role) {
+    case TensorRole::kQuery: return layer.query;
+    case TensorRole::kKey: return layer.key;
+    case TensorRole::kValue: return layer.value;
+    case TensorRole::kOutput: return layer.output;
+    case TensorRole::kGate: return layer.gate;
+    case TensorRole::kUp: return layer.up;
+    default: assert(role == TensorRole::kDown); return layer.down;
+  }
+}
+
+bool is_of_a_layer(TensorRole role) {
+  return role != TensorRole::kEmbedding && role != TensorRole::kFinalNorm && role != TensorRole::kLmHead;
+}
+
+}  // namespace
+
+Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model_directory, const ModelConfig& config,
+                                        const Slice& slice, kernels::Kernels& kernels, const ProgressCallback& progress,
+                                        const Limits& limits) {
+  TROUPE_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::open(model_directory, limits));
+  ShardWeights weights{std::move(checkpoint)};
+  weights.layers.resize(slice.layer_count());
+  const std::vector<TensorSlice> tensors = tensor_slices(config, slice);
+  // What the file holds may differ from config.dtype, so that the total is only known once its headers are read.
+  TROUPE_ASSIGN_OR_RETURN(const std::uint64_t bytes_total, weights.checkpoint.bytes_of(tensors));
+
+  for (const TensorSlice& tensor : tensors) {
+    LayerWeights* layer = is_of_a_layer(tensor.role) ? &weights.layers[tensor.layer - slice.first_layer] : nullptr;
+    if (tensor.is_vector) {
+      TROUPE_ASSIGN_OR_RETURN(auto values, weights.checkpoint.vector(tensor));
+      (layer != nullptr ? vector_for(tensor.role, *layer) : weights.final_norm) = std::move(values);
+    } else {
+      TROUPE_ASSIGN_OR_RETURN(LoadedMatrix matrix, weights.checkpoint.matrix(tensor));
+      if (matrix.copy) weights.copies.push_back(std::move(matrix.copy));
+      if (tensor.role == TensorRole::kEmbedding) {
+        weights.embedding = matrix.view;
+      } else {
+        (layer != nullptr ? matrix_for(tensor.role, *layer) : weights.lm_head).weight = kernels.pack(matrix.view);
+      }
+    }
+    if (progress) progress(weights.checkpoint.bytes_read(), bytes_total);
+  }
+  return weights;
+}
+
+}  // namespace troupe::model

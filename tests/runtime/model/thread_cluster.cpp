@@ -1,0 +1,151 @@
+#include "tests/runtime/model/thread_cluster.h"
+
+#include <algorithm>
+#include <boost/test/unit_test.hpp>
+#include <optional>
+#include <thread>
+
+#include "kernels/select.h"
+#include "runtime/collective/in_process.h"
+
+namespace troupe::model::testing {
+namespace {
+
+// The flat lists of a step.
+struct OwnedBatch {
+  std::vector<std::uint32_t> tokens, positions, slots, row_starts{0}, context_lengths, block_tables,
+      block_table_starts{0}, logits_rows;
+
+  void add(const StepPart& part, std::uint32_t block_size) {
+    const TestSequence& sequence = *part.sequence;
+    for (std::uint32_t i = 0; i < part.count; ++i) {
+      const std::uint32_t position = sequence.computed + i;
+      if (part.all_logits || i + 1 == part.count) logits_rows.push_back(static_cast<std::uint32_t>(tokens.size()));
+      tokens.push_back(sequence.tokens[position]);
+      positions.push_back(position);
+      slots.push_back(sequence.blocks[position / block_size] * block_size + position % block_size);
+    }
+    row_starts.push_back(static_cast<std::uint32_t>(tokens.size()));
+    context_lengths.push_back(sequence.computed + part.count);
+    block_tables.insert(block_tables.end(), sequence.blocks.begin(), sequence.blocks.end());
+    block_table_starts.push_back(static_cast<std::uint32_t>(block_tables.size()));
+  }
+  StepBatch view() const {
+    return {tokens, positions, slots, {row_starts, context_lengths, block_tables, block_table_starts}, logits_rows};
+  }
+};
+
+}  // namespace
+
+ThreadCluster::ThreadCluster(const std::filesystem::path& model_directory, const ModelConfig& config,
+                             const Options& options)
+    : options_(options) {
+  std::vector<std::uint32_t> bounds{0};
+  bounds.insert(bounds.end(), options.cuts.begin(), options.cuts.end());
+  bounds.push_back(config.num_layers);
+  for (std::size_t stage = 0; stage + 1 < bounds.size(); ++stage) {
+    stages_.emplace_back().group = collective::make_in_process_group(options.world_size);
+    for (std::uint32_t rank = 0; rank < options.world_size; ++rank) {
+      auto made = kernels::make_cpu_kernels({{}, options.implementation});
+      BOOST_REQUIRE_MESSAGE(made.ok(), made.error().message);
+      auto loaded = Transformer::load(model_directory, config,
+                                      {bounds[stage], bounds[stage + 1], config.num_layers, rank, options.world_size},
+                                      **made, *stages_[stage].group[rank], options.transformer);
+      BOOST_REQUIRE_MESSAGE(loaded.ok(), loaded.error().message);
+      stages_[stage].ranks.push_back({std::move(*made), std::move(*loaded)});
+    }
+  }
+  for (std::uint32_t block = 0; block < options.transformer.num_blocks; ++block) free_blocks_.push_back(block);
+  std::shuffle(free_blocks_.begin(), free_blocks_.end(), std::mt19937(7));
+}
+
+std::vector<std::vector<float>> ThreadCluster::step(const std::vector<StepPart>& parts) {
+  const std::uint32_t block_size = options_.transformer.block_size;
+  OwnedBatch owned;
+  for (const StepPart& part : parts) {
+    TestSequence& sequence = *part.sequence;
+    while (sequence.blocks.size() * block_size < sequence.computed + part.count) {
+      BOOST_REQUIRE(!free_blocks_.empty());
+      sequence.blocks.push_back(free_blocks_.back());
+      free_blocks_.pop_back();
+    }
+    owned.add(part, block_size);
+  }
+  const StepBatch batch = owned.view();
+
+  kernels::ConstMatrixF32 hidden;
+  kernels::ConstMatrixF32 logits;
+  for (Stage& stage : stages_) {
+    std::vector<std::optional<Error>> errors(stage.ranks.size());
+    std::vector<kernels::ConstMatrixF32> outputs(stage.ranks.size());
+    std::vector<kernels::ConstMatrixF32> logits_of_rank(stage.ranks.size());
+    std::vector<std::thread> threads;
+    for (std::size_t rank = 0; rank < stage.ranks.size(); ++rank) {
+      threads.emplace_back([&, rank] {
+        Transformer& transformer = *stage.ranks[rank].transformer;
+        auto output = transformer.forward(batch, hidden);
+        if (!output.ok()) {
+          errors[rank] = output.error();
+          return;
+        }
+        outputs[rank] = *output;
+        if (!transformer.slice().is_last_stage()) return;
+        auto rows = transformer.logits(batch, *output);
+        if (!rows.ok()) {
+          errors[rank] = rows.error();
+          return;
+        }
+        logits_of_rank[rank] = *rows;
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (const auto& error : errors) BOOST_REQUIRE_MESSAGE(!error, error->message);
+    for (std::size_t rank = 1; rank < outputs.size(); ++rank) {
+      BOOST_TEST(logits_of_rank[rank].rows == 0u);
+      for (std::size_t row = 0; row < outputs[0].rows; ++row) {
+        BOOST_REQUIRE(std::equal(outputs[0].row(row), outputs[0].row(row) + outputs[0].cols, outputs[rank].row(row)));
+      }
+    }
+    hidden = outputs[0];
+    logits = logits_of_rank[0];
+  }
+  for (const StepPart& part : parts) part.sequence->computed += part.count;
+  std::vector<std::vector<float>> rows;
+  for (std::size_t row = 0; row < logits.rows; ++row) rows.emplace_back(logits.row(row), logits.row(row) + logits.cols);
+  return rows;
+}
+
+std::vector<std::vector<float>> ThreadCluster::prefill(TestSequence& sequence, std::uint32_t chunk) {
+  std::vector<std::vector<float>> rows;
+  while (sequence.computed < sequence.tokens.size()) {
+    const auto left = static_cast<std::uint32_t>(sequence.tokens.size()) - sequence.computed;
+    for (auto& row : step({{&sequence, std::min(chunk, left), true}})) rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+std::vector<std::uint32_t> ThreadCluster::greedy(const std::vector<std::uint32_t>& prompt, std::size_t count) {
+  TestSequence sequence{prompt, 0, {}};
+  std::vector<std::uint32_t> answer;
+  auto next = static_cast<std::uint32_t>(prompt.size());
+  while (answer.size() < count) {
+    const auto rows = step({{&sequence, next, false}});
+    answer.push_back(argmax(rows.back()));
+    sequence.tokens.push_back(answer.back());
+    next = 1;
+  }
+  release(sequence);
+  return answer;
+}
+
+void ThreadCluster::release(TestSequence& sequence) {
+  free_blocks_.insert(free_blocks_.end(), sequence.blocks.begin(), sequence.blocks.end());
+  sequence.blocks.clear();
+  sequence.computed = 0;
+}
+
+std::uint32_t argmax(const std::vector<float>& row) {
+  return static_cast<std::uint32_t>(std::max_element(row.begin(), row.end()) - row.begin());
+}
+
+}  // namespace troupe::model::testing

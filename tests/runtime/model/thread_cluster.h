@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/kernels.h"
+#include "runtime/collective/communicator.h"
+#include "runtime/model/transformer.h"
+
+namespace troupe::model::testing {
+
+// A sequence as a scheduler would keep it: its blocks lie scattered over the pages.
+struct TestSequence {
+  std::vector<std::uint32_t> tokens;
+  std::uint32_t computed = 0;  // tokens whose K and V are in the pages
+  std::vector<std::uint32_t> blocks;
+};
+
+// One row of a step and what to take from it.
+struct StepPart {
+  TestSequence* sequence;
+  std::uint32_t count;  // of its next tokens
+  bool all_logits;      // of every row, else of the last one
+};
+
+// The shards of one model as threads: stages cut at `cuts`, each of world_size ranks with a group of their own.
+class ThreadCluster {
+ public:
+  struct Options {
+    std::vector<std::uint32_t> cuts;  // first layers of the stages after the first
+    std::uint32_t world_size = 1;
+    std::string implementation = "reference";
+    TransformerOptions transformer = {
+        .num_blocks = 64, .block_size = 4, .max_batch_tokens = 64, .max_batch_sequences = 8, .max_logits_rows = 64};
+  };
+
+  // Fails the test when the model does not load.
+  ThreadCluster(const std::filesystem::path& model_directory, const ModelConfig& config, const Options& options);
+
+  // One step through all stages; the logits rows in batch order.
+  std::vector<std::vector<float>> step(const std::vector<StepPart>& parts);
+
+  // Logits of every token of a prompt, computed in pieces of `chunk` tokens.
+  std::vector<std::vector<float>> prefill(TestSequence& sequence, std::uint32_t chunk = 64);
+
+  // Greedy continuation of a prompt.
+  std::vector<std::uint32_t> greedy(const std::vector<std::uint32_t>& prompt, std::size_t count);
+
+  void release(TestSequence& sequence);
+  Transformer& shard(std::size_t stage, std::size_t rank) { return *stages_[stage].ranks[rank].transformer; }
+
+ private:
+  struct Rank {
+    std::unique_ptr<kernels::Kernels> kernels;
+    std::unique_ptr<Transformer> transformer;
+  };
+  struct Stage {
+    std::vector<std::unique_ptr<collective::Communicator>> group;  // (world_size)
+    std::vector<Rank> ranks;                                       // (world_size)
+  };
+
+  Options options_;
+  std::vector<Stage> stages_;
+  std::vector<std::uint32_t> free_blocks_;
+};
+
+std::uint32_t argmax(const std::vector<float>& row);
+
+}  // namespace troupe::model::testing
