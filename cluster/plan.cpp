@@ -1,0 +1,331 @@
+#include "cluster/plan.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "cluster/plan_costs.h"
+#include "runtime/model/config.h"
+#include "runtime/model/slice.h"
+
+namespace troupe::cluster {
+namespace {
+
+std::string layers_text(std::uint32_t first, std::uint32_t last) {
+  return first + 1 == last ? "layer " + std::to_string(first)
+                           : "layers " + std::to_string(first) + "-" + std::to_string(last - 1);
+}
+
+// One shard with the place that a complaint about it points at.
+struct PlacedShard {
+  std::string node;
+  Device device;
+  Place place;
+  std::string reason;
+};
+
+struct PlacedStage {
+  std::uint32_t first_layer = 0;
+  std::uint32_t last_layer = 0;
+  Place place;
+  std::vector<PlacedShard> shards;
+};
+
+class Planner {
+ public:
+  Planner(const model::ModelConfig& model, const Topology& topology, const Machine& machine)
+      : model_(model), topology_(topology), machine_(machine) {}
+
+  Planning run() {
+    plan_.cluster = *topology_.cluster;
+    plan_.model_path = *topology_.model;
+    plan_.served_model_name = *topology_.served_model_name;
+    plan_.num_layers = model_.num_layers;
+    stages_ = topology_.place.stages.empty() ? stages_by_planner() : stages_of_file();
+    check_devices();
+    check_slices();
+    if (!diagnostics_.has_errors()) place_actors();
+    if (!diagnostics_.has_errors()) size_kv();
+    if (!diagnostics_.has_errors()) add_costs(model_, machine_, plan_);
+    warn_of_idle_nodes();
+
+    Planning planning;
+    if (!diagnostics_.has_errors()) planning.plan = std::move(plan_);
+    planning.diagnostics = diagnostics_.take();
+    return planning;
+  }
+
+ private:
+  std::vector<PlacedStage> stages_of_file() {
+    std::vector<PlacedStage> stages;
+    for (const StagePlace& given : topology_.place.stages) {
+      PlacedStage stage{given.first_layer, given.last_layer, given.place, {}};
+      if (given.last_layer > model_.num_layers) {
+        diagnostics_.error(given.layers_place, layers_text(given.first_layer, given.last_layer) +
+                                                   " go beyond the model's " + std::to_string(model_.num_layers) +
+                                                   " layers (0-" + std::to_string(model_.num_layers - 1) + ")");
+      }
+      for (const auto& shard : given.shards) {
+        stage.shards.push_back({shard->node, shard->device, shard.place, "placed by the file"});
+      }
+      stages.push_back(std::move(stage));
+    }
+    const StagePlace& last = topology_.place.stages.back();
+    if (last.last_layer < model_.num_layers) {
+      diagnostics_.error(last.layers_place, layers_text(last.last_layer, model_.num_layers) +
+                                                " of the model belong to no stage; it has " +
+                                                std::to_string(model_.num_layers) + " layers");
+    }
+    return stages;
+  }
+
+  std::vector<PlacedStage> stages_by_planner() {
+    const std::uint32_t count = *topology_.parallel.pipeline;
+    const std::uint32_t ranks = *topology_.parallel.tensor;
+    if (count > model_.num_layers) {
+      diagnostics_.error(topology_.parallel.pipeline.place, std::to_string(count) + " stages for a model of " +
+                                                                std::to_string(model_.num_layers) +
+                                                                " layers; a stage has at least one layer");
+      return {};
+    }
+    const std::vector<PlacedShard> shards = spread(std::size_t{count} * ranks);
+    if (shards.empty()) return {};
+    std::vector<PlacedStage> stages(count);
+    std::uint32_t next = 0;
+    for (std::uint32_t i = 0; i < count; ++i) {
+      const std::uint32_t layers = model_.num_layers / count + (i < model_.num_layers % count ? 1 : 0);
+      stages[i] = {next, next + layers, topology_.parallel.tensor.place, {}};
+      next += layers;
+      stages[i].shards.assign(shards.begin() + i * ranks, shards.begin() + (i + 1) * ranks);
+    }
+    return stages;
+  }
+
+  // Devices for so many shards, in the order of the file. Neighbours stay together: ranks of one stage talk most.
+  std::vector<PlacedShard> spread(std::size_t count) {
+    std::vector<PlacedShard> devices;
+    for (const NodeSpec& node : topology_.nodes) {
+      for (const auto& device : node.devices) devices.push_back({*node.name, *device, device.place, ""});
+    }
+    if (devices.empty()) {
+      diagnostics_.error(topology_.nodes.front().name.place,
+                         "no node has devices to compute on; give one `devices: [cpu:0]`");
+      return {};
+    }
+    std::vector<PlacedShard> shards;
+    if (count <= devices.size()) {
+      devices.resize(count);
+      for (PlacedShard& shard : devices) shard.reason = "the next device of the file";
+      return devices;
+    }
+    for (std::size_t d = 0; d < devices.size(); ++d) {
+      const std::size_t first = d * count / devices.size();
+      const std::size_t guests = (d + 1) * count / devices.size() - first;
+      const std::uint32_t cores = devices[d].device.cores();
+      for (std::size_t guest = 0; guest < guests; ++guest) {
+        PlacedShard shard = devices[d];
+        shard.reason = "the next device of the file";
+        if (guests > 1 && cores >= guests) {
+          shard.device.first += static_cast<std::uint32_t>(guest * cores / guests);
+          shard.device.last = devices[d].device.first + static_cast<std::uint32_t>((guest + 1) * cores / guests) - 1;
+          shard.reason = "a part of " + devices[d].device.to_string();
+        } else if (guests > 1) {
+          shard.reason =
+              "more shards than devices: " + std::to_string(guests) + " share " + devices[d].device.to_string();
+        }
+        shards.push_back(std::move(shard));
+      }
+    }
+    return shards;
+  }
+
+  void check_devices() {
+    std::map<std::uint32_t, std::vector<std::string>> shards_of_core;
+    std::map<std::uint32_t, Place> last_place;
+    for (std::size_t s = 0; s < stages_.size(); ++s) {
+      for (std::size_t r = 0; r < stages_[s].shards.size(); ++r) {
+        const PlacedShard& shard = stages_[s].shards[r];
+        const std::string name = shard_name(s, r);
+        if (shard.device.kind != Device::Kind::kCpu) {
+          diagnostics_.error(shard.place,
+                             name + " on " + shard.device.to_string() + ": GPUs come with a later version; use cpu:N");
+          continue;
+        }
+        if (shard.device.last >= machine_.cores) {
+          diagnostics_.warning(shard.place, name + " on " + shard.device.to_string() + ": this machine has " +
+                                                std::to_string(machine_.cores) + " core(s), numbered from 0");
+        }
+        for (std::uint32_t core = shard.device.first; core <= shard.device.last; ++core) {
+          shards_of_core[core].push_back(name);
+          last_place[core] = shard.place;
+        }
+      }
+    }
+    // Cores shared by the same shards make one warning.
+    std::map<std::vector<std::string>, std::uint32_t> first_core;
+    for (const auto& [core, shards] : shards_of_core) {
+      if (shards.size() < 2 || !first_core.emplace(shards, core).second) continue;
+      std::string names = shards[0];
+      for (std::size_t i = 1; i < shards.size(); ++i) names += (i + 1 == shards.size() ? " and " : ", ") + shards[i];
+      diagnostics_.warning(last_place[core], "core " + std::to_string(core) + " is shared by " + names);
+    }
+  }
+
+  void check_slices() {
+    if (diagnostics_.has_errors()) return;
+    for (std::size_t s = 0; s < stages_.size(); ++s) {
+      const PlacedStage& stage = stages_[s];
+      const auto ranks = static_cast<std::uint32_t>(stage.shards.size());
+      const model::Slice slice{stage.first_layer, stage.last_layer, model_.num_layers, 0, ranks};
+      if (auto checked = model::check_slice(model_, slice); !checked.ok()) {
+        const Place place = topology_.place.stages.empty() ? topology_.parallel.tensor.place : stage.place;
+        diagnostics_.error(place, "stage " + std::to_string(s) + " cannot be cut into " + std::to_string(ranks) +
+                                      " shard(s): " + checked.error().message);
+        if (topology_.place.stages.empty()) return;  // all stages are cut alike
+      }
+    }
+  }
+
+  void place_actors() {
+    const auto& place = topology_.place;
+    const std::string gateway = place.gateway ? *place.gateway->node : *topology_.nodes.front().name;
+    add(PlannedActor::Kind::kGateway, "gateway", gateway, place.gateway ? "placed by the file" : "the first node");
+    add(PlannedActor::Kind::kScheduler, "scheduler", place.scheduler ? **place.scheduler : gateway,
+        place.scheduler ? "placed by the file" : "beside the gateway");
+    plan_.stages = static_cast<std::uint32_t>(stages_.size());
+    for (std::uint32_t s = 0; s < plan_.stages; ++s) {
+      const PlacedStage& stage = stages_[s];
+      const auto describe = [&](PlannedActor& actor) {
+        actor.stage = s;
+        actor.ranks = static_cast<std::uint32_t>(stage.shards.size());
+        actor.first_layer = stage.first_layer;
+        actor.last_layer = stage.last_layer;
+      };
+      describe(add(PlannedActor::Kind::kStage, "stage/0/" + std::to_string(s), stage.shards.front().node,
+                   "beside its rank 0"));
+      for (std::uint32_t r = 0; r < stage.shards.size(); ++r) {
+        const PlacedShard& placed = stage.shards[r];
+        PlannedActor& shard = add(PlannedActor::Kind::kShard, shard_name(s, r), placed.node, placed.reason);
+        describe(shard);
+        shard.rank = r;
+        shard.device = placed.device;
+        shard.weight_bytes = model::weight_bytes(model_, slice_of(plan_, shard));
+      }
+    }
+  }
+
+  PlannedActor& add(PlannedActor::Kind kind, std::string name, const std::string& node, std::string reason) {
+    PlannedActor actor;
+    actor.kind = kind;
+    actor.name = std::move(name);
+    actor.node = node;
+    actor.reason = std::move(reason);
+    plan_.actors.push_back(std::move(actor));
+    return plan_.actors.back();
+  }
+
+  void size_kv() {
+    const Limits& limits = topology_.limits;
+    const auto block_size = static_cast<std::uint32_t>(limits.block_size);
+    std::uint64_t blocks = UINT32_MAX;
+    const PlannedActor* tightest = nullptr;
+    for (const PlannedActor& actor : plan_.actors) {
+      if (actor.kind != PlannedActor::Kind::kShard) continue;
+      const std::uint64_t fit = limits.kv_memory / model::bytes_per_block(model_, slice_of(plan_, actor), block_size);
+      if (fit < blocks) {
+        blocks = fit;
+        tightest = &actor;
+      }
+    }
+
+    const Place memory_place = place_of_limit("kv_memory");
+    const Place len_place = place_of_limit("max_model_len");
+    if (blocks == 0) {
+      diagnostics_.error(memory_place, "kv_memory (" + std::to_string(limits.kv_memory) +
+                                           " bytes) holds not one block of " + std::to_string(block_size) +
+                                           " tokens on " + tightest->name + "; raise limits.kv_memory");
+      return;
+    }
+    std::uint64_t max_len = limits.max_model_len > 0 ? limits.max_model_len : model_.max_position_embeddings;
+    if (max_len > model_.max_position_embeddings) {
+      diagnostics_.error(len_place, "max_model_len " + std::to_string(max_len) + " is beyond the model's " +
+                                        std::to_string(model_.max_position_embeddings) + " positions");
+      return;
+    }
+    if (max_len > blocks * block_size) {
+      const std::string held = "kv_memory (" + std::to_string(limits.kv_memory) + " bytes) holds " +
+                               std::to_string(blocks * block_size) + " tokens on " + tightest->name;
+      if (limits.max_model_len > 0) {
+        diagnostics_.error(len_place, "max_model_len is " + std::to_string(max_len) + ", but " + held +
+                                          "; raise limits.kv_memory or lower max_model_len");
+        return;
+      }
+      diagnostics_.warning(memory_place,
+                           held + ": max_model_len becomes that instead of the model's " + std::to_string(max_len));
+      max_len = blocks * block_size;
+    }
+    if (!memory_place.known()) {
+      const std::uint64_t useful = limits.max_batch_sequences * ((max_len + block_size - 1) / block_size);
+      blocks = std::min(blocks, useful);
+    }
+
+    plan_.max_model_len = static_cast<std::uint32_t>(max_len);
+    plan_.block_size = block_size;
+    plan_.num_blocks = static_cast<std::uint32_t>(blocks);
+    for (PlannedActor& actor : plan_.actors) {
+      if (actor.kind != PlannedActor::Kind::kShard) continue;
+      actor.kv_bytes = blocks * model::bytes_per_block(model_, slice_of(plan_, actor), block_size);
+    }
+  }
+
+  Place place_of_limit(std::string_view name) const {
+    for (const LimitOverride& given : topology_.limit_overrides) {
+      if (given.name == name) return given.value.place;
+    }
+    return {};
+  }
+
+  void warn_of_idle_nodes() {
+    if (diagnostics_.has_errors()) return;
+    std::set<std::string> used;
+    for (const PlannedActor& actor : plan_.actors) used.insert(actor.node);
+    for (const NodeSpec& node : topology_.nodes) {
+      if (!used.contains(*node.name)) {
+        diagnostics_.warning(node.name.place, "nothing runs on node '" + *node.name + "'");
+      }
+    }
+  }
+
+  static std::string shard_name(std::size_t stage, std::size_t rank) {
+    return "shard/0/" + std::to_string(stage) + "/" + std::to_string(rank);
+  }
+
+  const model::ModelConfig& model_;
+  const Topology& topology_;
+  const Machine& machine_;
+  std::vector<PlacedStage> stages_;
+  Diagnostics diagnostics_;
+  Plan plan_;
+};
+
+}  // namespace
+
+Machine this_machine() {
+  Machine machine;
+  // Online ones, not those this process may use: devices are numbered as the machine numbers them.
+  machine.cores = static_cast<std::uint32_t>(std::max(1L, sysconf(_SC_NPROCESSORS_ONLN)));
+  return machine;
+}
+
+const PlannedActor* Plan::find(const std::string& name) const {
+  const auto found = std::find_if(actors.begin(), actors.end(), [&](const PlannedActor& a) { return a.name == name; });
+  return found == actors.end() ? nullptr : &*found;
+}
+
+Planning make_plan(const model::ModelConfig& model, const Topology& topology, const Machine& machine) {
+  return Planner(model, topology, machine).run();
+}
+
+}  // namespace troupe::cluster

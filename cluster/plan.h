@@ -1,0 +1,98 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cluster/topology.h"
+#include "runtime/base/device.h"
+
+namespace troupe::model {
+struct ModelConfig;
+}
+
+namespace troupe::cluster {
+
+// What the planner must know of the machine that `localhost` is.
+struct Machine {
+  std::uint32_t cores = 1;
+  double bytes_per_second_per_core = 8e9;  // of streaming weights from memory
+  bool measured = false;                   // false: the number above is an assumption
+};
+
+// This machine's cores; the bandwidth stays an assumption.
+Machine this_machine();
+
+// One actor and where it lives.
+struct PlannedActor {
+  enum class Kind { kGateway, kScheduler, kStage, kShard };
+
+  Kind kind = Kind::kGateway;
+  std::string name;  // "gateway", "scheduler", "stage/REPLICA/STAGE", "shard/REPLICA/STAGE/RANK"
+  std::string node;
+  std::optional<Device> device;  // of a shard
+
+  // Of stages and shards; 0 otherwise.
+  std::uint32_t replica = 0;
+  std::uint32_t stage = 0;
+  std::uint32_t rank = 0;
+  std::uint32_t ranks = 0;        // shards of its stage
+  std::uint32_t first_layer = 0;  // layers [first_layer, last_layer)
+  std::uint32_t last_layer = 0;
+
+  // Of shards.
+  std::uint64_t weight_bytes = 0;
+  std::uint64_t kv_bytes = 0;  // pages of num_blocks blocks
+
+  std::string reason;  // why it is there, for people
+};
+
+// Payload bytes from one actor to another for each generated token of one sequence, without the messages' headers.
+struct PlannedLink {
+  std::string from;
+  std::string to;
+  std::string what;  // "step", "activation", "all-reduce", "logits", "token"
+  std::uint64_t bytes_per_token = 0;
+  bool crosses_nodes = false;
+};
+
+// Who runs where, before anything starts.
+struct Plan {
+  std::string cluster;
+  std::string model_path;
+  std::string served_model_name;
+
+  std::uint32_t stages = 0;      // of every replica
+  std::uint32_t num_layers = 0;  // of the model
+  std::uint32_t max_model_len = 0;
+  std::uint32_t block_size = 0;  // tokens of a KV block
+  std::uint32_t num_blocks = 0;  // of every shard: what the tightest one can hold within kv_memory
+
+  std::vector<PlannedActor> actors;  // gateway, scheduler, then stage by stage the stage and its shards
+  std::vector<PlannedLink> links;
+
+  double tokens_per_second = 0;  // predicted for one sequence: each stage in turn streams its weights from memory
+  std::string prediction_basis;  // what that number assumes, for people
+
+  const PlannedActor* find(const std::string& name) const;
+};
+
+struct Planning {
+  std::optional<Plan> plan;  // absent if there is an error among the diagnostics
+  std::vector<Diagnostic> diagnostics;
+};
+
+// Pure: the same arguments give the same plan, and nothing else is looked at.
+// Places whatever `topology.place` leaves open: shards go to the devices in the order of the file, stage by stage, and
+// share out a range of cores when there are fewer devices than shards; layers are split evenly with the remainder to
+// the earlier stages; the gateway goes to the first node, the scheduler beside it. A stage lives on the node of its
+// rank 0. Ranks may differ from stage to stage.
+// num_blocks: what kv_memory allows on the tightest shard; if the file does not set kv_memory, no more than a full
+// batch of longest sequences can use. max_model_len: if the file does not set it, at most what those blocks hold.
+// Errors: layers beyond the model's or missing; ranks that do not divide the model; a max_model_len beyond the model's
+// or beyond the blocks; GPUs, which come later.
+// Warnings: shards that share a core, cores that the machine does not have, nodes without an actor.
+Planning make_plan(const model::ModelConfig& model, const Topology& topology, const Machine& machine);
+
+}  // namespace troupe::cluster

@@ -1,0 +1,114 @@
+#include "cluster/plan_costs.h"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "kernels/tensor.h"
+
+namespace troupe::cluster {
+namespace {
+
+// What one sequence adds to the flat lists of a decoding Step (schema/step.capnp): sequence, token count, start
+// position, count of new blocks, token.
+constexpr std::uint64_t kStepBytes = 8 + 4 + 4 + 4 + 4;
+// And to a StepResult or Delta: sequence or request, token.
+constexpr std::uint64_t kTokenBytes = 8 + 4;
+constexpr std::uint64_t kActivationBytes = sizeof(float);
+
+std::vector<const PlannedActor*> shards_of_stage(const Plan& plan, std::uint32_t stage) {
+  std::vector<const PlannedActor*> shards;
+  for (const PlannedActor& actor : plan.actors) {
+    if (actor.kind == PlannedActor::Kind::kShard && actor.stage == stage) shards.push_back(&actor);
+  }
+  return shards;
+}
+
+// Bytes of weights that one token makes a shard read: all but the embedding table, of which it needs one row, unless
+// the table also makes the logits.
+std::uint64_t streamed_bytes(const model::ModelConfig& model, const model::Slice& slice) {
+  std::uint64_t elements = 0;
+  std::uint64_t embedding = 0;
+  bool has_lm_head = false;
+  for (const model::TensorSlice& tensor : model::tensor_slices(model, slice)) {
+    has_lm_head = has_lm_head || tensor.role == model::TensorRole::kLmHead;
+    (tensor.role == model::TensorRole::kEmbedding ? embedding : elements) += tensor.elements();
+  }
+  if (slice.is_last_stage() && !has_lm_head) elements += embedding;
+  return elements * kernels::size_of(model.dtype);
+}
+
+void add_links(const model::ModelConfig& model, Plan& plan) {
+  const auto link = [&plan](const std::string& from, const std::string& to, const char* what, std::uint64_t bytes) {
+    plan.links.push_back({from, to, what, bytes, plan.find(from)->node != plan.find(to)->node});
+  };
+  const auto stage_name = [](std::uint32_t stage) { return "stage/0/" + std::to_string(stage); };
+  const std::uint64_t hidden_bytes = model.hidden_size * kActivationBytes;
+
+  link("scheduler", stage_name(0), "step", kStepBytes);
+  for (std::uint32_t stage = 0; stage < plan.stages; ++stage) {
+    const auto shards = shards_of_stage(plan, stage);
+    const bool last_stage = stage + 1 == plan.stages;
+    // One sum after attention and one after the MLP of each layer, and one after the embedding, whose rows are shared
+    // out; a sum by reduce-scatter and all-gather sends two parts of 1/ranks from each rank to each other.
+    const std::uint64_t layers = shards[0]->last_layer - shards[0]->first_layer;
+    const std::uint64_t sums = 2 * layers + (stage == 0 ? 1 : 0);
+    for (const PlannedActor* from : shards) {
+      for (const PlannedActor* to : shards) {
+        if (from == to) continue;
+        link(from->name, to->name, "all-reduce", sums * 2 * hidden_bytes / shards.size());
+        if (last_stage && to->rank == 0) {
+          const auto rows = model::rank_shape(model, slice_of(plan, *from)).vocab.size();
+          link(from->name, to->name, "logits", rows * kActivationBytes);
+        }
+      }
+    }
+    if (last_stage) {
+      link(stage_name(stage), "scheduler", "token", kTokenBytes);
+    } else {
+      link(stage_name(stage), stage_name(stage + 1), "activation", hidden_bytes + kStepBytes);
+    }
+  }
+  link("scheduler", "gateway", "token", kTokenBytes);
+}
+
+// One sequence passes the stages one after the other, so shards of different stages never compete for a core; those of
+// one stage do.
+double seconds_per_token(const model::ModelConfig& model, const Machine& machine, const Plan& plan) {
+  double seconds = 0;
+  for (std::uint32_t stage = 0; stage < plan.stages; ++stage) {
+    const auto shards = shards_of_stage(plan, stage);
+    double slowest = 0;
+    for (const PlannedActor* shard : shards) {
+      const auto sharing = std::count_if(shards.begin(), shards.end(), [&](const PlannedActor* other) {
+        return other->device->overlaps(*shard->device);
+      });
+      const double bandwidth =
+          machine.bytes_per_second_per_core * shard->device->cores() / static_cast<double>(sharing);
+      slowest = std::max(slowest, static_cast<double>(streamed_bytes(model, slice_of(plan, *shard))) / bandwidth);
+    }
+    seconds += slowest;
+  }
+  return seconds;
+}
+
+}  // namespace
+
+model::Slice slice_of(const Plan& plan, const PlannedActor& shard) {
+  return {.first_layer = shard.first_layer,
+          .last_layer = shard.last_layer,
+          .num_layers = plan.num_layers,
+          .rank = shard.rank,
+          .world_size = shard.ranks};
+}
+
+void add_costs(const model::ModelConfig& model, const Machine& machine, Plan& plan) {
+  add_links(model, plan);
+  plan.tokens_per_second = 1 / seconds_per_token(model, machine, plan);
+  char basis[160];
+  std::snprintf(basis, sizeof basis,
+                "one sequence, every weight read once a token at %.1f GB/s a core (%s); no messages counted",
+                machine.bytes_per_second_per_core / 1e9, machine.measured ? "measured" : "assumed");
+  plan.prediction_basis = basis;
+}
+
+}  // namespace troupe::cluster

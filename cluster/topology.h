@@ -1,0 +1,113 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "cluster/diagnostic.h"
+#include "runtime/base/device.h"
+#include "runtime/base/limits.h"
+#include "runtime/base/result.h"
+
+namespace troupe::cluster {
+
+// One process of the cluster.
+struct NodeSpec {
+  Placed<std::string> name;                  // unique; 1 to 64 bytes of [A-Za-z0-9._-]
+  Placed<std::string> host{"localhost"};     // where it is started; only "localhost" for now
+  Placed<std::string> address{"127.0.0.1"};  // on which its fabric listens, and where the other nodes reach it
+  Placed<std::uint16_t> port{0};             // of the fabric; 0 = any free one
+  Placed<std::string> netns;                 // network namespace on its host, or empty
+  std::vector<Placed<Device>> devices;       // may be empty: such a node runs only gateways and schedulers
+};
+
+struct ParallelSpec {
+  Placed<std::uint32_t> pipeline{1};  // stages
+  Placed<std::uint32_t> tensor{1};    // shards of a stage
+  Placed<std::uint32_t> expert{1};
+  Placed<std::uint32_t> replicas{1};
+};
+
+struct GatewayPlace {
+  Placed<std::string> node;
+  Placed<std::string> host{"127.0.0.1"};  // of `listen: host:port`
+  Placed<std::uint16_t> port{8080};       // 0 = any free one
+  Placed<std::string> api_key_file;       // absolute, or empty
+};
+
+// "node/device"
+struct ShardPlace {
+  std::string node;
+  Device device;
+};
+
+struct StagePlace {
+  Place place;
+  std::uint32_t first_layer = 0;
+  std::uint32_t last_layer = 0;  // exclusive, unlike the file's `layers: 0-2`
+  Place layers_place;
+  std::vector<Placed<ShardPlace>> shards;  // in rank order
+};
+
+// What `place:` says. The planner places whatever is absent.
+struct PlaceSpec {
+  std::optional<GatewayPlace> gateway;
+  std::optional<Placed<std::string>> scheduler;  // its node
+  std::vector<StagePlace> stages;                // empty = the planner's choice
+};
+
+struct LimitOverride {
+  std::string name;
+  Placed<std::uint64_t> value;
+};
+
+struct FabricSpec {
+  Placed<std::string> transports;   // UCX transports such as "tcp" or "tcp,sm,self"; empty = UCX's choice
+  Placed<std::string> secret_file;  // absolute; empty = `troupe up` draws one and hands it to its nodes
+};
+
+// A topology file that was read and found right in itself: names resolve, numbers are in range, stages are
+// contiguous from layer 0. Whether it suits a model and a machine, the planner says (plan.h).
+// A plain value; immutable after reading by convention.
+struct Topology {
+  std::string file;  // as given by the user; how errors name it
+  Placed<std::string> cluster;
+  Placed<std::string> model;  // absolute, if it exists; a path in the file is looked for beside the file, then in
+                              // the current directory
+  Placed<std::string> served_model_name;  // default: the last part of the model's path
+  std::vector<NodeSpec> nodes;            // at least one
+  ParallelSpec parallel;
+  PlaceSpec place;
+  Limits limits;                               // defaults with `overrides` applied
+  std::vector<LimitOverride> limit_overrides;  // what the file says, for the nodes that must know it too
+  FabricSpec fabric;
+
+  // The node of that name, or null.
+  const NodeSpec* find_node(std::string_view name) const;
+};
+
+// A topology with everything that was found on the way; `topology` is absent if there is an error among it.
+struct TopologyReading {
+  std::optional<Topology> topology;
+  std::vector<Diagnostic> diagnostics;  // in the order of the file
+};
+
+// Reads a file of at most Limits().topology_file_bytes. Never throws; a file that cannot be read is an error
+// without a place.
+TopologyReading read_topology(const std::string& file);
+
+// The same for text that is in memory, without touching the file system: paths stay as they are written.
+// `file` only names it in messages.
+TopologyReading parse_topology(std::string_view text, std::string_view file);
+
+// "64", "64KiB", "2GiB", "1.5GB": a number of bytes. Errors: not a number, unknown unit, more than 2^62, a part of a
+// byte.
+Result<std::uint64_t> parse_bytes(std::string_view text);
+
+// "host:port" or "[v6]:port". Errors: no colon, an empty host, a port outside 0..65535.
+Result<std::pair<std::string, std::uint16_t>> parse_endpoint(std::string_view text);
+
+}  // namespace troupe::cluster

@@ -1,0 +1,511 @@
+#include "cluster/topology_reader.h"
+
+#include <arpa/inet.h>
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <functional>
+#include <initializer_list>
+#include <string>
+#include <vector>
+
+#include "runtime/base/log.h"
+
+namespace troupe::cluster {
+namespace {
+
+constexpr std::uint32_t kMaxStages = 1024;
+constexpr std::uint32_t kMaxRanks = 256;
+constexpr std::uint32_t kMaxLayers = 4096;
+constexpr std::size_t kMaxNodes = 1024;
+constexpr std::size_t kMaxDevices = 256;  // of one node
+constexpr std::size_t kMaxText = 4096;    // bytes of one value
+
+bool is_name(std::string_view text) {
+  return !text.empty() && text.size() <= 64 && text != "." && text != ".." &&
+         std::all_of(text.begin(), text.end(), [](char c) {
+           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+                  c == '-';
+         });
+}
+
+std::optional<std::uint64_t> whole_number(std::string_view text) {
+  std::uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (text.empty() || error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return number;
+}
+
+class Reader {
+ public:
+  Reader(Topology& topology, Diagnostics& diagnostics) : topology_(topology), diagnostics_(diagnostics) {}
+
+  void read(const DocumentNode& root) {
+    keys(root, "the topology", {"model", "nodes"},
+         {
+             {"cluster", [&](const DocumentNode& v) { name(v, "a cluster's name", topology_.cluster); }},
+             {"model", [&](const DocumentNode& v) { text(v, topology_.model); }},
+             {"served_model_name", [&](const DocumentNode& v) { text(v, topology_.served_model_name); }},
+             {"nodes", [&](const DocumentNode& v) { nodes(v); }},
+             {"parallel", [&](const DocumentNode& v) { parallel(v); }},
+             {"place", [&](const DocumentNode& v) { place(v); }},
+             {"limits", [&](const DocumentNode& v) { limits(v); }},
+             {"fabric", [&](const DocumentNode& v) { fabric(v); }},
+         });
+    check_nodes_reach_each_other();
+    check_references();
+    check_stages();
+  }
+
+ private:
+  struct Key {
+    std::string name;
+    std::function<void(const DocumentNode&)> read;
+  };
+
+  // Reads a map: every key by its function, an error for those unknown and those required but missing.
+  void keys(const DocumentNode& node, const std::string& where, std::initializer_list<std::string> required,
+            const std::vector<Key>& known) {
+    std::vector<std::string> names;
+    for (const Key& key : known) names.push_back(key.name);
+    if (node.kind != DocumentNode::Kind::kMap) {
+      diagnostics_.error(node.place, where + " must be a map with the keys " + any_of(names) + ", not " +
+                                         std::string(describe(node.kind)));
+      return;
+    }
+    for (const DocumentEntry& entry : node.entries) {
+      const auto key = std::find_if(known.begin(), known.end(), [&](const Key& k) { return k.name == entry.key; });
+      if (key == known.end()) {
+        diagnostics_.error(entry.key_place, "unknown key '" + printable(entry.key) + "' in " + where + "; " +
+                                                suggestion(entry.key, names));
+      } else {
+        key->read(entry.value);
+      }
+    }
+    for (const std::string& name : required) {
+      const bool given = std::any_of(node.entries.begin(), node.entries.end(),
+                                     [&](const DocumentEntry& entry) { return entry.key == name; });
+      if (!given) diagnostics_.error(node.place, where + " has no '" + name + "', which it must have");
+    }
+  }
+
+  const std::vector<DocumentNode>* list(const DocumentNode& node, const std::string& what, std::size_t max) {
+    if (node.kind != DocumentNode::Kind::kSequence) {
+      diagnostics_.error(node.place, what + " must be a list, not " + std::string(describe(node.kind)));
+      return nullptr;
+    }
+    if (node.items.size() > max) {
+      diagnostics_.error(node.place, what + " has " + std::to_string(node.items.size()) + " entries, more than " +
+                                         std::to_string(max));
+      return nullptr;
+    }
+    return &node.items;
+  }
+
+  bool text(const DocumentNode& node, Placed<std::string>& out) {
+    if (node.kind != DocumentNode::Kind::kScalar) {
+      diagnostics_.error(node.place, "expected a single value, found " + std::string(describe(node.kind)));
+      return false;
+    }
+    if (node.scalar.empty() || node.scalar.size() > kMaxText || node.scalar.find('\0') != std::string::npos) {
+      diagnostics_.error(node.place, "expected 1 to " + std::to_string(kMaxText) + " bytes of text");
+      return false;
+    }
+    out = {node.scalar, node.place};
+    return true;
+  }
+
+  bool name(const DocumentNode& node, const std::string& what, Placed<std::string>& out) {
+    Placed<std::string> read;
+    if (!text(node, read)) return false;
+    if (!is_name(*read)) {
+      diagnostics_.error(node.place,
+                         what + " is 1 to 64 of the characters A-Z a-z 0-9 . _ -, not '" + printable(*read) + "'");
+      return false;
+    }
+    out = read;
+    return true;
+  }
+
+  template <class T>
+  void number(const DocumentNode& node, std::uint64_t min, std::uint64_t max, Placed<T>& out) {
+    Placed<std::string> read;
+    if (!text(node, read)) return;
+    const auto value = whole_number(*read);
+    if (!value || *value < min || *value > max) {
+      diagnostics_.error(node.place, "expected a whole number from " + std::to_string(min) + " to " +
+                                         std::to_string(max) + ", found '" + printable(*read) + "'");
+      return;
+    }
+    out = {static_cast<T>(*value), node.place};
+  }
+
+  void nodes(const DocumentNode& node) {
+    const auto* items = list(node, "nodes", kMaxNodes);
+    if (items == nullptr) return;
+    if (items->empty()) diagnostics_.error(node.place, "nodes is empty; a cluster has at least one node");
+    for (const DocumentNode& item : *items) {
+      NodeSpec spec;
+      keys(item, "a node", {"name"},
+           {
+               {"name", [&](const DocumentNode& v) { name(v, "a node's name", spec.name); }},
+               {"host", [&](const DocumentNode& v) { host(v, spec.host); }},
+               {"address", [&](const DocumentNode& v) { address(v, spec.address); }},
+               {"port", [&](const DocumentNode& v) { number(v, 0, 65535, spec.port); }},
+               {"netns", [&](const DocumentNode& v) { name(v, "a network namespace's name", spec.netns); }},
+               {"devices", [&](const DocumentNode& v) { devices(v, spec.devices); }},
+           });
+      if (const NodeSpec* twin = spec.name->empty() ? nullptr : topology_.find_node(*spec.name)) {
+        diagnostics_.error(spec.name.place, "there are two nodes named '" + *spec.name + "'; the first is in line " +
+                                                std::to_string(twin->name.place.line));
+        continue;
+      }
+      topology_.nodes.push_back(std::move(spec));
+    }
+  }
+
+  void host(const DocumentNode& node, Placed<std::string>& out) {
+    Placed<std::string> read;
+    if (!text(node, read)) return;
+    if (*read != "localhost") {
+      diagnostics_.error(node.place, "host '" + printable(*read) +
+                                         "': only localhost works so far; starting nodes on other hosts (ssh, slurm, "
+                                         "kubernetes) comes with a later version");
+      return;
+    }
+    out = read;
+  }
+
+  void address(const DocumentNode& node, Placed<std::string>& out) {
+    Placed<std::string> read;
+    if (!text(node, read)) return;
+    in_addr v4{};
+    in6_addr v6{};
+    if (inet_pton(AF_INET, read->c_str(), &v4) != 1 && inet_pton(AF_INET6, read->c_str(), &v6) != 1) {
+      diagnostics_.error(node.place, "'" + printable(*read) + "' is not an IP address such as 127.0.0.1 or 10.0.0.2");
+      return;
+    }
+    if (*read == "0.0.0.0" || *read == "::") {
+      diagnostics_.error(node.place, "the other nodes cannot reach '" + *read + "'; write one address of the host");
+      return;
+    }
+    out = read;
+  }
+
+  void devices(const DocumentNode& node, std::vector<Placed<Device>>& out) {
+    const auto* items = list(node, "devices", kMaxDevices);
+    if (items == nullptr) return;
+    for (const DocumentNode& item : *items) {
+      Placed<std::string> read;
+      if (!text(item, read)) continue;
+      auto device = parse_device(*read);
+      if (!device.ok()) {
+        diagnostics_.error(item.place, device.error().message);
+        continue;
+      }
+      out.push_back({*device, item.place});
+    }
+  }
+
+  void parallel(const DocumentNode& node) {
+    ParallelSpec& spec = topology_.parallel;
+    keys(node, "parallel", {},
+         {
+             {"pipeline", [&](const DocumentNode& v) { number(v, 1, kMaxStages, spec.pipeline); }},
+             {"tensor", [&](const DocumentNode& v) { number(v, 1, kMaxRanks, spec.tensor); }},
+             {"expert", [&](const DocumentNode& v) { only_one(v, "expert parallelism", spec.expert); }},
+             {"replicas", [&](const DocumentNode& v) { only_one(v, "more than one replica", spec.replicas); }},
+         });
+  }
+
+  void only_one(const DocumentNode& node, const std::string& feature, Placed<std::uint32_t>& out) {
+    number(node, 1, kMaxRanks, out);
+    if (*out > 1) diagnostics_.error(node.place, feature + " is not supported yet; write 1");
+  }
+
+  void place(const DocumentNode& node) {
+    keys(node, "place", {},
+         {
+             {"gateway", [&](const DocumentNode& v) { gateway(v); }},
+             {"scheduler",
+              [&](const DocumentNode& v) {
+                Placed<std::string> on;
+                keys(v, "place.scheduler", {"node"}, {{"node", [&](const DocumentNode& n) { text(n, on); }}});
+                topology_.place.scheduler = on;
+              }},
+             {"stages",
+              [&](const DocumentNode& v) {
+                const auto* items = list(v, "place.stages", kMaxStages);
+                if (items == nullptr) return;
+                if (items->empty()) diagnostics_.error(v.place, "place.stages is empty; leave it out or list stages");
+                for (const DocumentNode& item : *items) stage(item);
+              }},
+         });
+  }
+
+  void gateway(const DocumentNode& node) {
+    GatewayPlace spec;
+    keys(node, "place.gateway", {"node"},
+         {
+             {"node", [&](const DocumentNode& v) { text(v, spec.node); }},
+             {"listen",
+              [&](const DocumentNode& v) {
+                Placed<std::string> read;
+                if (!text(v, read)) return;
+                auto endpoint = parse_endpoint(*read);
+                if (!endpoint.ok()) {
+                  diagnostics_.error(v.place, endpoint.error().message);
+                  return;
+                }
+                spec.host = {endpoint->first, v.place};
+                spec.port = {endpoint->second, v.place};
+              }},
+             {"api_key_file", [&](const DocumentNode& v) { text(v, spec.api_key_file); }},
+         });
+    topology_.place.gateway = std::move(spec);
+  }
+
+  void stage(const DocumentNode& node) {
+    StagePlace spec;
+    spec.place = node.place;
+    keys(node, "a stage", {"layers", "shards"},
+         {
+             {"layers", [&](const DocumentNode& v) { layers(v, spec); }},
+             {"shards",
+              [&](const DocumentNode& v) {
+                const auto* items = list(v, "shards", kMaxRanks);
+                if (items == nullptr) return;
+                if (items->empty()) diagnostics_.error(v.place, "shards is empty; a stage has at least one");
+                for (const DocumentNode& item : *items) shard(item, spec);
+              }},
+         });
+    topology_.place.stages.push_back(std::move(spec));
+  }
+
+  void layers(const DocumentNode& node, StagePlace& spec) {
+    Placed<std::string> read;
+    if (!text(node, read)) return;
+    const std::size_t dash = read->find('-');
+    const auto first = whole_number(std::string_view(*read).substr(0, dash));
+    const auto last = dash == std::string::npos ? first : whole_number(std::string_view(*read).substr(dash + 1));
+    if (!first || !last || *last < *first || *last >= kMaxLayers) {
+      diagnostics_.error(node.place, "layers '" + printable(*read) + "' is neither one layer (3) nor a range (0-2), " +
+                                         "the last one included, below " + std::to_string(kMaxLayers));
+      return;
+    }
+    spec.first_layer = static_cast<std::uint32_t>(*first);
+    spec.last_layer = static_cast<std::uint32_t>(*last) + 1;
+    spec.layers_place = node.place;
+  }
+
+  void shard(const DocumentNode& node, StagePlace& spec) {
+    Placed<std::string> read;
+    if (!text(node, read)) return;
+    const std::size_t slash = read->find('/');
+    if (slash == std::string::npos) {
+      diagnostics_.error(node.place, "shard '" + printable(*read) + "' is not of the form NODE/DEVICE: left/cpu:0");
+      return;
+    }
+    auto device = parse_device(std::string_view(*read).substr(slash + 1));
+    if (!device.ok()) {
+      diagnostics_.error(node.place, device.error().message);
+      return;
+    }
+    spec.shards.push_back({ShardPlace{read->substr(0, slash), *device}, node.place});
+  }
+
+  void limits(const DocumentNode& node) {
+    std::vector<Key> known;
+    for (const LimitField& field : limit_fields()) {
+      known.push_back({std::string(field.name), [this, &field](const DocumentNode& v) { limit(v, field); }});
+    }
+    keys(node, "limits", {}, known);
+  }
+
+  void limit(const DocumentNode& node, const LimitField& field) {
+    Placed<std::string> read;
+    if (!text(node, read)) return;
+    std::uint64_t value = 0;
+    if (field.is_bytes) {
+      auto bytes = parse_bytes(*read);
+      if (!bytes.ok()) {
+        diagnostics_.error(node.place, "limit " + std::string(field.name) + ": " + bytes.error().message);
+        return;
+      }
+      value = *bytes;
+    } else {
+      const auto count = whole_number(*read);
+      if (!count) {
+        diagnostics_.error(node.place, "limit " + std::string(field.name) + " is a whole number without a unit, not '" +
+                                           printable(*read) + "'");
+        return;
+      }
+      value = *count;
+    }
+    override_limit(field.name, {value, node.place});
+  }
+
+  void override_limit(std::string_view name, Placed<std::uint64_t> value) {
+    for (const LimitOverride& earlier : topology_.limit_overrides) {
+      if (earlier.name != name) continue;
+      diagnostics_.error(value.place, "limit " + earlier.name + " is set twice; line " +
+                                          std::to_string(earlier.value.place.line) + " sets it already");
+      return;
+    }
+    if (auto set = set_limit(topology_.limits, name, *value); !set.ok()) {
+      diagnostics_.error(value.place, set.error().message);
+      return;
+    }
+    topology_.limit_overrides.push_back({std::string(name), value});
+  }
+
+  void fabric(const DocumentNode& node) {
+    keys(node, "fabric", {},
+         {
+             {"transports", [&](const DocumentNode& v) { transports(v); }},
+             {"spin_us",
+              [&](const DocumentNode& v) {
+                const auto field = std::find_if(limit_fields().begin(), limit_fields().end(),
+                                                [](const LimitField& f) { return f.name == "spin_us"; });
+                limit(v, *field);
+              }},
+             {"secret_file", [&](const DocumentNode& v) { text(v, topology_.fabric.secret_file); }},
+         });
+  }
+
+  // UCX's own spelling: names with commas between, perhaps a ^ in front. A list means the same.
+  void transports(const DocumentNode& node) {
+    Placed<std::string> joined{"", node.place};
+    if (node.kind == DocumentNode::Kind::kSequence) {
+      for (const DocumentNode& item : node.items) {
+        Placed<std::string> one;
+        if (!text(item, one)) return;
+        joined.value += (joined->empty() ? "" : ",") + *one;
+      }
+    } else if (!text(node, joined)) {
+      return;
+    }
+    const bool valid = !joined->empty() && std::all_of(joined->begin(), joined->end(), [](char c) {
+      return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == ',' || c == '^';
+    });
+    if (!valid) {
+      diagnostics_.error(node.place,
+                         "'" + printable(*joined) + "' is not a list of UCX transports such as tcp,sm,self");
+      return;
+    }
+    topology_.fabric.transports = joined;
+  }
+
+  bool known_node(const Placed<std::string>& wanted) {
+    if (topology_.find_node(*wanted) != nullptr) return true;
+    std::vector<std::string> names;
+    for (const NodeSpec& node : topology_.nodes) {
+      if (!node.name->empty()) names.push_back(*node.name);
+    }
+    diagnostics_.error(wanted.place, "there is no node '" + printable(*wanted) + "'; " + suggestion(*wanted, names));
+    return false;
+  }
+
+  // Whatever was wrong with a name itself has been said already: empty ones are skipped.
+  void check_references() {
+    const PlaceSpec& place = topology_.place;
+    if (place.gateway && !place.gateway->node->empty()) known_node(place.gateway->node);
+    if (place.scheduler && !(*place.scheduler)->empty()) known_node(*place.scheduler);
+    for (const StagePlace& stage : place.stages) {
+      for (const Placed<ShardPlace>& shard : stage.shards) {
+        if (!known_node({shard->node, shard.place})) continue;
+        const NodeSpec& node = *topology_.find_node(shard->node);
+        const Device& wanted = shard->device;
+        std::vector<std::string> devices;
+        bool found = false;
+        for (const Placed<Device>& device : node.devices) {
+          found =
+              found || (device->kind == wanted.kind && device->first <= wanted.first && wanted.last <= device->last);
+          devices.push_back(device->to_string());
+        }
+        if (!found) {
+          diagnostics_.error(shard.place,
+                             "node '" + *node.name + "' has no device " + wanted.to_string() + "; " +
+                                 (devices.empty() ? "it has none; give it `devices:`" : "it has " + any_of(devices)));
+        }
+      }
+    }
+  }
+
+  // Stages must cover layers 0, 1, 2, ... without a gap; where the model ends, only the planner knows.
+  void check_stages() {
+    const auto& stages = topology_.place.stages;
+    std::uint32_t next = 0;
+    for (std::size_t i = 0; i < stages.size(); ++i) {
+      const StagePlace& stage = stages[i];
+      if (!stage.layers_place.known()) return;
+      if (stage.first_layer != next) {
+        const std::string must = "; stage " + std::to_string(i) + " must begin with layer " + std::to_string(next);
+        diagnostics_.error(stage.layers_place, stage.first_layer < next
+                                                   ? "layer " + std::to_string(stage.first_layer) +
+                                                         " belongs to an earlier stage already" + must
+                                                   : "layer " + std::to_string(next) + " belongs to no stage" + must);
+      }
+      next = std::max(next, stage.last_layer);
+    }
+    const ParallelSpec& parallel = topology_.parallel;
+    if (stages.empty()) return;
+    if (parallel.pipeline.place.known() && *parallel.pipeline != stages.size()) {
+      diagnostics_.warning(parallel.pipeline.place, "place.stages lists " + std::to_string(stages.size()) +
+                                                        " stages, and what is placed counts");
+    }
+    const bool same = std::all_of(stages.begin(), stages.end(),
+                                  [&](const StagePlace& s) { return s.shards.size() == *parallel.tensor; });
+    if (parallel.tensor.place.known() && !same) {
+      diagnostics_.warning(parallel.tensor.place,
+                           "place.stages has stages with another number of shards, and what is placed counts");
+    }
+  }
+
+  void check_nodes_reach_each_other() {
+    const auto& nodes = topology_.nodes;
+    for (std::size_t i = 0; i < nodes.size(); ++i) {
+      const NodeSpec& node = nodes[i];
+      const bool loopback = node.address->starts_with("127.") || *node.address == "::1";
+      const bool others_elsewhere =
+          std::any_of(nodes.begin(), nodes.end(), [&](const NodeSpec& other) { return *other.netns != *node.netns; });
+      if (loopback && others_elsewhere) {
+        diagnostics_.error(node.name.place, "node '" + *node.name + "' listens on " + *node.address +
+                                                ", which nodes in another network namespace cannot reach; give it an "
+                                                "`address:`");
+      }
+      for (std::size_t j = 0; j < i; ++j) {
+        if (*node.port != 0 && *node.port == *nodes[j].port && *node.address == *nodes[j].address &&
+            *node.netns == *nodes[j].netns) {
+          diagnostics_.error(node.port.place,
+                             "nodes '" + *nodes[j].name + "' and '" + *node.name +
+                                 "' have the same address and port; leave `port:` out for any free one");
+        }
+      }
+    }
+  }
+
+  Topology& topology_;
+  Diagnostics& diagnostics_;
+};
+
+}  // namespace
+
+Topology read_tree(const DocumentNode& root, std::string_view file, Diagnostics& diagnostics) {
+  Topology topology;
+  topology.file = file;
+  Reader(topology, diagnostics).read(root);
+  if (topology.cluster->empty()) {
+    const std::string stem = std::filesystem::path(file).stem();
+    topology.cluster = {is_name(stem) ? stem : "troupe"};
+  }
+  if (topology.served_model_name->empty()) {
+    std::filesystem::path model(*topology.model);
+    if (!model.has_filename()) model = model.parent_path();  // "models/tutor/"
+    topology.served_model_name = {model.filename().string()};
+  }
+  return topology;
+}
+
+}  // namespace troupe::cluster
