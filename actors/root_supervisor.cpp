@@ -7,6 +7,7 @@
 
 #include "actors/outcome.h"
 #include "runtime/base/log.h"
+#include "runtime/engine/error_info.h"
 
 namespace troupe {
 namespace {
@@ -194,7 +195,7 @@ struct RootState {
             [this, name, incarnation](const fabric::Message<schema::Spawned>& message) {
               const auto spawned = message.read();
               if (spawned->isError()) {
-                spawn_failed(name, incarnation, read_error(spawned->getError()));
+                spawn_failed(name, incarnation, engine::read_error(spawned->getError()));
               } else {
                 spawn_succeeded(name, incarnation, spawned->getReady().getDetail());
               }
@@ -427,7 +428,7 @@ caf::behavior run_root(caf::stateful_actor<RootState>* self, RootSupervisorOptio
       },
       [self](const fabric::Message<schema::Lost>& message) {
         if (!self->state.ready || self->state.draining) return;
-        spdlog::warn("assembling again: {}", printable(std::string_view(message.read()->getReason())));
+        spdlog::warn("assembling again: {}", printable(message.read()->getReason().cStr()));
         self->state.ready = false;
         self->state.assemble_if_complete();
       },

@@ -12,6 +12,7 @@
 #include "kernels/select.h"
 #include "runtime/base/device.h"
 #include "runtime/base/log.h"
+#include "runtime/engine/error_info.h"
 #include "runtime/base/metrics.h"
 #include "runtime/engine/shard_sequences.h"
 #include "runtime/fabric/message.h"
@@ -131,7 +132,7 @@ struct ShardState {
     const std::string path = model_spec.getPath();
     const Limits& limits = options.limits;
 
-    TROUPE_ASSIGN_OR_RETURN(const Device device, parse_device(std::string_view(spec.getDevice())));
+    TROUPE_ASSIGN_OR_RETURN(const Device device, parse_device(spec.getDevice().cStr()));
     if (device.kind != Device::Kind::kCpu) return unsupported("device " + device.to_string() + ": only CPUs so far");
     TROUPE_ASSIGN_OR_RETURN(const model::ModelConfig config, model::load_config(path, limits));
     const model::Slice slice = {.first_layer = spec.getFirstLayer(),
@@ -195,7 +196,7 @@ struct ShardState {
     epoch = 0;
     caf::actor found;
     for (const auto address : plan.getActors()) {
-      if (std::string_view(address.getActor()) == stage_name(replica, stage_index)) found = options.resolve(address);
+      if (stage_name(replica, stage_index) == address.getActor().cStr()) found = options.resolve(address);
     }
     if (!found) return unavailable(stage_name(replica, stage_index) + " cannot be reached");
     const auto spawn = loaded->spawn.read();
@@ -310,7 +311,7 @@ struct ShardState {
     self->send(stage, fabric::make_message<schema::StepResult>([&](schema::StepResult::Builder out) {
                  out.setFence(step.getFence());
                  out.setFailed(true);
-                 write_error(error, out.initError());
+                 engine::write_error(error, out.initError());
                }));
     epoch = 0;
     // Another rank that is gone makes a new epoch soon; anything else means that this rank no longer agrees with
@@ -342,7 +343,7 @@ caf::behavior run_shard(caf::stateful_actor<ShardState>* self, ShardOptions opti
           if (detail.ok()) {
             out.initReady().setDetail(*detail);
           } else {
-            write_error(detail.error(), out.initError());
+            engine::write_error(detail.error(), out.initError());
           }
         });
       },

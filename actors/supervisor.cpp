@@ -6,12 +6,16 @@
 
 #include "actors/outcome.h"
 #include "runtime/base/log.h"
+#include "runtime/engine/error_info.h"
 
 namespace troupe {
 namespace {
 
 using SpawnMessage = fabric::Message<schema::Spawn>;
 using SpawnedMessage = fabric::Message<schema::Spawned>;
+
+// What delegate must know of an actor that answers a Spawn by itself.
+using SpawnAnswerer = caf::typed_actor<caf::replies_to<SpawnMessage>::with<SpawnedMessage>>;
 
 struct SupervisorState {
   const char* name = "supervisor";
@@ -26,7 +30,7 @@ SpawnedMessage spawned(const std::string& actor, const Result<std::string>& deta
     if (detail.ok()) {
       out.initReady().setDetail(*detail);
     } else {
-      write_error(detail.error(), out.initError());
+      engine::write_error(detail.error(), out.initError());
     }
   });
 }
@@ -66,7 +70,7 @@ caf::behavior run_supervisor(caf::stateful_actor<SupervisorState>* self, Supervi
         state.hosted.emplace(actor, made->handle);
         self->monitor(made->handle);
         state.options.publish(actor, made->handle);
-        if (made->answers_spawn) return self->delegate(made->handle, message);
+        if (made->answers_spawn) return self->delegate(caf::actor_cast<SpawnAnswerer>(made->handle), message);
         return spawned(actor, made->detail);
       },
       [self](const fabric::Message<schema::Assemble>& message) {

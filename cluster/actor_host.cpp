@@ -8,6 +8,7 @@
 #include "actors/gateway/gateway.h"
 #include "actors/scheduler.h"
 #include "actors/stage.h"
+#include "cluster/fabric_metrics.h"
 #include "runtime/base/log.h"
 #include "runtime/collective/over_fabric.h"
 #include "runtime/model/config.h"
@@ -18,7 +19,7 @@ namespace {
 Result<Limits> read_limits(schema::Spawn::Reader spawn) {
   Limits limits;
   for (const auto entry : spawn.getLimits()) {
-    TROUPE_RETURN_IF_ERROR(set_limit(limits, std::string_view(entry.getName()), entry.getValue()));
+    TROUPE_RETURN_IF_ERROR(set_limit(limits, entry.getName().cStr(), entry.getValue()));
   }
   return limits;
 }

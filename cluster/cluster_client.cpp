@@ -54,7 +54,7 @@ Result<caf::actor> ClusterClient::find(const std::string& actor) {
   TROUPE_ASSIGN_OR_RETURN(const auto message, status());
   const auto status = message.read();
   for (const auto entry : status->getActors()) {
-    if (std::string_view(entry.getActor()) != actor) continue;
+    if (actor != entry.getActor().cStr()) continue;
     TROUPE_ASSIGN_OR_RETURN(const fabric::NodeId node, fabric_->connect(entry.getEndpoint()));
     auto handle = caf::actor_cast<caf::actor>(fabric_->resolve(node, actor));
     if (!handle) return unavailable(actor + " cannot be reached");

@@ -20,29 +20,29 @@ struct StatusOptions {
 };
 
 void print_table(schema::ClusterStatus::Reader status) {
-  fmt::print("cluster {}  {}  epoch {}\n", std::string_view(status.getCluster()),
+  fmt::print("cluster {}  {}  epoch {}\n", status.getCluster().cStr(),
              status.getReady() ? "ready" : "not ready", status.getEpoch());
   fmt::print("{:<14} {:<10} {:>8} {:<9} {:<9} {:>8}  {}\n", "actor", "node", "pid", "device", "state", "restarts",
              "detail");
   for (const auto actor : status.getActors()) {
-    fmt::print("{:<14} {:<10} {:>8} {:<9} {:<9} {:>8}  {}\n", std::string_view(actor.getActor()),
-               std::string_view(actor.getNode()), actor.getPid(), std::string_view(actor.getDevice()),
-               std::string_view(actor.getState()), actor.getRestarts(), std::string_view(actor.getDetail()));
+    fmt::print("{:<14} {:<10} {:>8} {:<9} {:<9} {:>8}  {}\n", actor.getActor().cStr(),
+               actor.getNode().cStr(), actor.getPid(), actor.getDevice().cStr(),
+               actor.getState().cStr(), actor.getRestarts(), actor.getDetail().cStr());
   }
 }
 
 void print_json(schema::ClusterStatus::Reader status) {
   boost::json::array actors;
   for (const auto actor : status.getActors()) {
-    actors.push_back(boost::json::object{{"actor", std::string_view(actor.getActor())},
-                                         {"node", std::string_view(actor.getNode())},
+    actors.push_back(boost::json::object{{"actor", actor.getActor().cStr()},
+                                         {"node", actor.getNode().cStr()},
                                          {"pid", actor.getPid()},
-                                         {"device", std::string_view(actor.getDevice())},
-                                         {"state", std::string_view(actor.getState())},
+                                         {"device", actor.getDevice().cStr()},
+                                         {"state", actor.getState().cStr()},
                                          {"restarts", actor.getRestarts()},
-                                         {"detail", std::string_view(actor.getDetail())}});
+                                         {"detail", actor.getDetail().cStr()}});
   }
-  fmt::print("{}\n", boost::json::serialize(boost::json::object{{"cluster", std::string_view(status.getCluster())},
+  fmt::print("{}\n", boost::json::serialize(boost::json::object{{"cluster", status.getCluster().cStr()},
                                                                 {"ready", status.getReady()},
                                                                 {"epoch", status.getEpoch()},
                                                                 {"actors", std::move(actors)}}));
