@@ -28,7 +28,7 @@ Result<void> check_core(int core) {
   if (core >= 0 && core < CPU_SETSIZE && CPU_ISSET(core, &allowed)) return {};
   std::string usable;
   for (int i = 0; i < CPU_SETSIZE; ++i) {
-    if (CPU_ISSET(i, &allowed)) usable += " " + std::to_string(i);
+    if (CPU_ISSET(i, &allowed)) usable.append(" ").append(std::to_string(i));
   }
   return invalid_argument("core " + std::to_string(core) + " is not open to this process; use one of" + usable,
                           "cores");
