@@ -47,7 +47,8 @@ struct Step {
   released @9 :List(UInt64);        # sequences to forget, applied before `starts`; unknown ones are no error,
                                     # because what a failed step released is released again
   nextTokens @10 :List(UInt32);     # one a sequence: the prompt token that follows this step's tokens, 0 if none;
-                                    # with it the last row of a piece of a prompt can be rated
+                                    # with it the last row of a piece of a prompt can be rated.
+                                    # Empty when no sequence of the step asked for promptLogprobs
 }
 
 struct StageTiming {

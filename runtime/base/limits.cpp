@@ -25,6 +25,7 @@ const std::vector<LimitField>& limit_fields() {
       {"kv_memory", &Limits::kv_memory, 1, std::uint64_t{1} << 40, true},
       {"block_size", &Limits::block_size, 1, 256, false},
       {"step_timeout_ms", &Limits::step_timeout_ms, 1, 86'400'000, false},
+      {"away_wait_ms", &Limits::away_wait_ms, 1, 86'400'000, false},
       {"frame_bytes", &Limits::frame_bytes, 1 << 20, std::uint64_t{1} << 40, true},
       {"frame_metadata_bytes", &Limits::frame_metadata_bytes, 1, std::uint64_t{1} << 40, true},
       {"attachments", &Limits::attachments, 1, std::uint64_t{1} << 40, false},

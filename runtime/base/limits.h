@@ -35,6 +35,7 @@ struct Limits {
   std::uint64_t kv_memory = 256 << 20;     // bytes of KV pages of one shard
   std::uint64_t block_size = 16;           // tokens of a KV block
   std::uint64_t step_timeout_ms = 60'000;  // a step that takes longer has failed
+  std::uint64_t away_wait_ms = 60'000;     // requests wait so long for a lost member to come back
 
   // Fabric.
   std::uint64_t frame_bytes = 1 << 30;            // one message with its attachments

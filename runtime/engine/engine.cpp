@@ -140,7 +140,9 @@ void Engine::write_step(const Batch& batch, schema::Step::Builder step) const {
   auto start_positions = step.initStartPositions(size);
   auto new_block_counts = step.initNewBlockCounts(size);
   auto sample = step.initSample(size);
-  auto next_tokens = step.initNextTokens(size);
+  const bool rates = std::any_of(batch.items.begin(), batch.items.end(),
+                                 [](const BatchItem& item) { return !item.sequence->prompt_logprobs_complete; });
+  if (rates) step.initNextTokens(size);
   unsigned tokens_size = 0, new_blocks_size = 0, starts_size = 0;
   for (unsigned i = 0; i < size; ++i) {
     const BatchItem& item = batch.items[i];
@@ -152,7 +154,7 @@ void Engine::write_step(const Batch& batch, schema::Step::Builder step) const {
     start_positions.set(i, sequence.computed);
     new_block_counts.set(i, new_blocks);
     sample.set(i, item.sample);
-    next_tokens.set(i, end < sequence.prompt_length ? sequence.tokens[end] : 0);
+    if (rates) step.getNextTokens().set(i, end < sequence.prompt_length ? sequence.tokens[end] : 0);
     tokens_size += item.count;
     new_blocks_size += new_blocks;
     starts_size += item.starts ? 1 : 0;
@@ -333,6 +335,14 @@ std::vector<Delta> Engine::fail_waiting(const Error& error, std::uint64_t admitt
     Sequence& sequence = next->second;
     ++next;  // failing erases the entry
     if (sequence.admitted_ns < admitted_before_ns) deltas.push_back(fail(sequence, error));
+  }
+  return deltas;
+}
+
+std::vector<Delta> Engine::fail_all(const Error& error) {
+  std::vector<Delta> deltas = fail_in_flight(error);
+  for (SequenceMap* map : {&sequences_.running, &sequences_.waiting}) {
+    while (!map->empty()) deltas.push_back(fail(map->begin()->second, error));
   }
   return deltas;
 }

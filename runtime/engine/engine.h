@@ -67,6 +67,9 @@ class Engine {
   // Fails what waits since before `admitted_before_ns`.
   std::vector<Delta> fail_waiting(const Error& error, std::uint64_t admitted_before_ns);
 
+  // Fails everything that waits or runs.
+  std::vector<Delta> fail_all(const Error& error);
+
   // The replica's next life: its shards know no sequence. Fails the sequences of steps in flight; all others are
   // computed anew. REQUIRES: epoch is not one of an earlier life.
   std::vector<Delta> reset_for_epoch(std::uint32_t replica, std::uint64_t epoch, const Error& error);

@@ -78,7 +78,7 @@ Result<void> ShardSequences::check_sizes(schema::Step::Reader step) const {
   }
   if (step.getTokenCounts().size() != size || step.getStartPositions().size() != size ||
       step.getNewBlockCounts().size() != size || step.getSample().size() != size ||
-      step.getNextTokens().size() != size) {
+      (step.getNextTokens().size() != size && step.getNextTokens().size() != 0)) {
     return bad_step(step, "its lists with one entry a sequence differ in length");
   }
   const auto tokens = step.getTokens().size();
@@ -162,7 +162,7 @@ std::string_view ShardSequences::append(schema::Step::Reader step, unsigned inde
     if (token >= options_.vocab_size) return "has a token beyond the vocabulary";
     entry->tokens.push_back(token);
   }
-  const std::uint32_t next_token = step.getNextTokens()[index];
+  const std::uint32_t next_token = step.getNextTokens().size() == 0 ? 0 : step.getNextTokens()[index];
   if (next_token >= options_.vocab_size) return "is followed by a token beyond the vocabulary";
   lay_out(*entry, count, next_token, step.getSample()[index]);
   return {};
