@@ -15,6 +15,8 @@
 
 namespace troupe::text {
 
+class JsonDocument;
+
 // A byte-level or SentencePiece-style BPE tokenizer as described by a Hugging Face tokenizer.json.
 // Immutable once loaded; every method may be called from any thread at the same time.
 class Tokenizer {
@@ -55,6 +57,10 @@ class Tokenizer {
   struct Parts;
 
   explicit Tokenizer(std::unique_ptr<const Parts> parts);
+
+  // `config` (tokenizer_config.json) may be null.
+  static Result<std::unique_ptr<const Parts>> parse_parts(const JsonDocument& document, const JsonDocument* config,
+                                                          const Limits& limits);
 
   std::unique_ptr<const Parts> parts_;
 };
