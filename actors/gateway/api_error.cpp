@@ -43,12 +43,18 @@ ApiError http_error(unsigned status, std::string message) {
   const char* type = status >= 500 ? "server_error" : "invalid_request_error";
   const char* code = "";
   switch (status) {
-    case 401: type = "authentication_error"; code = "invalid_api_key"; break;
+    case 401:
+      type = "authentication_error";
+      code = "invalid_api_key";
+      break;
     case 404: code = "unknown_url"; break;
     case 405: code = "method_not_allowed"; break;
     case 408: code = "request_timeout"; break;
     case 413: code = "request_too_large"; break;
-    case 429: type = "rate_limit_error"; code = "rate_limit_exceeded"; break;
+    case 429:
+      type = "rate_limit_error";
+      code = "rate_limit_exceeded";
+      break;
     case 431: code = "header_too_large"; break;
     case 503: code = "unavailable"; break;
     default: break;

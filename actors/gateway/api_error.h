@@ -11,9 +11,9 @@ namespace troupe {
 // An error as OpenAI's clients know it.
 struct ApiError {
   unsigned status = 500;
-  std::string type;     // "invalid_request_error", "server_error", ...
-  std::string code;     // "context_length_exceeded", "model_not_found", ...; empty = null
-  std::string param;    // "messages[1].content"; empty = null
+  std::string type;   // "invalid_request_error", "server_error", ...
+  std::string code;   // "context_length_exceeded", "model_not_found", ...; empty = null
+  std::string param;  // "messages[1].content"; empty = null
   std::string message;
 };
 

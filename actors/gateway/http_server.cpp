@@ -31,7 +31,8 @@ void raise_descriptor_limit(std::uint64_t connections) {
 
 std::string address_text(const tcp::endpoint& endpoint) {
   const std::string host = endpoint.address().to_string();
-  return (endpoint.address().is_v6() ? "[" + host + "]" : host) + ":" + std::to_string(endpoint.port());
+  return endpoint.address().is_v6() ? fmt::format("[{}]:{}", host, endpoint.port())
+                                    : fmt::format("{}:{}", host, endpoint.port());
 }
 
 }  // namespace

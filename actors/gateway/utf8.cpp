@@ -14,7 +14,12 @@ bool is_utf8(std::string_view bytes) {
   std::size_t i = 0;
   while (i < bytes.size()) {
     const auto lead = static_cast<unsigned char>(bytes[i]);
-    const std::size_t length = lead < 0x80 ? 1 : lead < 0xc2 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : lead < 0xf5 ? 4 : 0;
+    const std::size_t length = lead < 0x80   ? 1
+                               : lead < 0xc2 ? 0
+                               : lead < 0xe0 ? 2
+                               : lead < 0xf0 ? 3
+                               : lead < 0xf5 ? 4
+                                             : 0;
     if (length == 0 || bytes.size() - i < length) return false;
     std::uint32_t code = length == 1 ? lead : lead & (0x7fu >> length);
     for (std::size_t k = 1; k < length; ++k) {
@@ -30,8 +35,8 @@ bool is_utf8(std::string_view bytes) {
 }
 
 std::size_t utf8_characters(std::string_view bytes) {
-  return static_cast<std::size_t>(
-      std::count_if(bytes.begin(), bytes.end(), [](char c) { return !is_continuation(static_cast<unsigned char>(c)); }));
+  return static_cast<std::size_t>(std::count_if(
+      bytes.begin(), bytes.end(), [](char c) { return !is_continuation(static_cast<unsigned char>(c)); }));
 }
 
 }  // namespace troupe
