@@ -24,7 +24,7 @@ std::string matches(std::string_view pattern, std::string_view text) {
 BOOST_AUTO_TEST_SUITE(regex)
 
 BOOST_AUTO_TEST_CASE(words_are_letters_marks_digits_and_connectors) {
-  BOOST_CHECK_EQUAL(matches("\\w+", "e\u0301_1 \u0915\u093F-\u00B2"), "e\u0301_1|\u0915\u093F");
+  BOOST_CHECK_EQUAL(matches("\\w+", "e\u0301_1 \u0915\u093F-\u00B2\u200D"), "e\u0301_1|\u0915\u093F|\u00B2");
   BOOST_CHECK_EQUAL(matches("[\\w-]+", "a-b c"), "a-b|c");
   BOOST_CHECK_EQUAL(matches("\\b\\w", "ab c\u0301d"), "a|c");
 }
@@ -45,6 +45,11 @@ BOOST_AUTO_TEST_CASE(letters_mean_what_they_mean_in_tokenizer_files) {
   BOOST_CHECK_EQUAL(matches("\\u00e9", "e\u00E9"), "\u00E9");
   BOOST_CHECK_EQUAL(matches("[[:alpha:]]+", "a\u093F1"), "a\u093F");
   BOOST_CHECK_EQUAL(matches("(?i:'s|'re)", "'S 'Re 's"), "'S|'Re|'s");
+}
+
+BOOST_AUTO_TEST_CASE(a_script_is_the_characters_of_that_script_alone) {
+  BOOST_CHECK_EQUAL(matches("\\p{Han}+", "\u65E5\u672C\u3001\u8A9E"), "\u65E5\u672C|\u8A9E");
+  BOOST_CHECK_EQUAL(matches("[^\\p{Han}]+", "\u65E5\u3001a\u8A9E"), "\u3001a");
 }
 
 BOOST_AUTO_TEST_CASE(a_plus_behind_an_interval_repeats_it) {
