@@ -145,6 +145,23 @@ class Rewriter {
     return {};
   }
 
+  // At "[:" inside a class; `end` is where its ":]" is. PCRE2 takes letters alone for alphabetic.
+  void posix_bracket(std::size_t end) {
+    const std::string_view name = in_.substr(at_ + 2, end - at_ - 2);
+    const std::size_t bytes = end + 2 - at_;
+    if (name == "alpha") {
+      replace(bytes, "\\p{Alphabetic}");
+    } else if (name == "alnum") {
+      replace(bytes, "\\p{Alphabetic}\\p{Nd}");
+    } else if (name == "space") {
+      replace(bytes, "\\p{White_Space}");
+    } else if (name == "word") {
+      replace(bytes, kWordMembers);
+    } else {
+      take(bytes);
+    }
+  }
+
   // At '['.
   Result<void> character_class() {
     begin_atom();
@@ -165,7 +182,7 @@ class Rewriter {
         if (in_.substr(at_, 2) != "[:" || end == std::string_view::npos) {
           return unsupported("a character class inside a character class");
         }
-        take(end + 2 - at_);
+        posix_bracket(end);
       } else if (in_.substr(at_, 2) == "&&") {
         return unsupported("an intersection of character classes (&&)");
       } else {
