@@ -1,8 +1,11 @@
 #include "kernels/select.h"
 
+#include <cassert>
 #include <cstdlib>
 
 #include "kernels/cpu/reference.h"
+#include "kernels/cpu/team.h"
+#include "kernels/cpu/vector_kernels.h"
 
 namespace troupe::kernels {
 namespace {
@@ -15,6 +18,10 @@ struct NamedImplementation {
 
 // From the most to the least capable.
 constexpr NamedImplementation kImplementations[] = {
+#if TROUPE_KERNELS_X86
+    {"avx512", CpuImplementation::kAvx512, &CpuFeatures::avx512},
+    {"avx2", CpuImplementation::kAvx2, &CpuFeatures::avx2},
+#endif
     {"reference", CpuImplementation::kReference, nullptr},
 };
 
@@ -35,11 +42,13 @@ std::string runnable_names(const CpuFeatures& features) {
 }  // namespace
 
 CpuFeatures detect_cpu_features() {
-  __builtin_cpu_init();
   CpuFeatures features;
+#if TROUPE_KERNELS_X86
+  __builtin_cpu_init();
   features.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   features.avx512 = features.avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#endif
   return features;
 }
 
@@ -62,7 +71,12 @@ Result<std::unique_ptr<Kernels>> make_cpu_kernels(const CpuKernelsOptions& optio
   if (const char* override = std::getenv("TROUPE_KERNELS"); wanted.empty() && override != nullptr) wanted = override;
   TROUPE_ASSIGN_OR_RETURN(const CpuImplementation implementation,
                           select_cpu_implementation(detect_cpu_features(), wanted));
-  (void)implementation;
+  TROUPE_ASSIGN_OR_RETURN(auto team, Team::make(options.cores));
+#if TROUPE_KERNELS_X86
+  if (implementation == CpuImplementation::kAvx512) return make_vector_kernels(kAvx512Ops, std::move(team));
+  if (implementation == CpuImplementation::kAvx2) return make_vector_kernels(kAvx2Ops, std::move(team));
+#endif
+  assert(implementation == CpuImplementation::kReference);
   return make_reference_kernels();
 }
 

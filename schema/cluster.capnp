@@ -5,7 +5,11 @@
 #   root --Spawn----> node supervisor                answered by Spawned; while an actor loads it sends LoadProgress
 #   root --Assemble-> node supervisor -> its actors  when every actor of the plan exists; answered by Outcome
 #   root --Drain----> node supervisor                finish what runs, then end the process; answered by Outcome
+#   scheduler --Lost--> root                         a step never came back: assemble the replica again
+#   launcher --NodeExited-> root                     within the root's process: a node's process has ended
 #   anyone --StatsRequest--> anyone                  answered by Stats
+#   `troupe status` --ClusterStatusRequest--> root   answered by ClusterStatus
+#   `troupe down` --Drain--> root                    answered by Outcome when every node has ended
 #
 # After a loss the root spawns the lost actors again and assembles the replica under the next epoch.
 # Hello, authentication, heartbeats and credits belong to the fabric's frames (runtime/fabric/frame.h,
@@ -104,9 +108,16 @@ struct Assemble {
 }
 
 struct Lost {
-  # Root to schedulers and gateways: these actors are away; requests that need them fail or wait.
+  # Root to scheduler and gateway: these actors are away; requests that need them fail or wait.
+  # Scheduler to root: these actors did not do their part of a step in time.
   actors @0 :List(Text);
   reason @1 :Text;
+}
+
+struct NodeExited {
+  node @0 :Text;
+  pid @1 :UInt32;
+  reason @2 :Text;          # "exit status 1", "killed by signal 9"
 }
 
 struct Drain {
@@ -155,5 +166,7 @@ struct ClusterStatus {
     state @4 :Text;                       # starting, loading, ready, lost
     detail @5 :Text;
     restarts @6 :UInt32;
+    endpoint @7 :Text;                    # of the node's fabric, and its incarnation: enough to reach the actor
+    incarnation @8 :UInt64;
   }
 }

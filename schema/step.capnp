@@ -25,6 +25,8 @@ struct SequenceStart {
   sequence @0 :UInt64;
   promptLength @1 :UInt32;  # tokens beyond it were generated: penalties tell the two apart
   sampling @2 :Sampling;
+  stopTokens @3 :List(UInt32);      # masked while fewer than minTokens tokens are generated
+  minTokens @4 :UInt32;             # 0 = no mask, and stopTokens may be left empty
 }
 
 struct Step {
@@ -42,14 +44,17 @@ struct Step {
   newBlocks @7 :List(UInt32);       # sum(newBlockCounts): block-table delta
 
   starts @8 :List(SequenceStart);   # applied before the step
-  released @9 :List(UInt64);        # sequences to forget, applied before `starts`
+  released @9 :List(UInt64);        # sequences to forget, applied before `starts`; unknown ones are no error,
+                                    # because what a failed step released is released again
+  nextTokens @10 :List(UInt32);     # one a sequence: the prompt token that follows this step's tokens, 0 if none;
+                                    # with it the last row of a piece of a prompt can be rated.
+                                    # Empty when no sequence of the step asked for promptLogprobs
 }
 
 struct StageTiming {
   stage @0 :UInt32;
-  queueNs @1 :UInt64;       # from arrival at the stage's first rank to the start of its computation
-  computeNs @2 :UInt64;     # kernels
-  collectiveNs @3 :UInt64;  # waiting for and exchanging with the other ranks
+  computeNs @1 :UInt64;     # kernels, on the stage's first rank
+  collectiveNs @2 :UInt64;  # waiting for and exchanging with the other ranks
 }
 
 struct StepResult {

@@ -18,8 +18,13 @@ constexpr int kUsageError = 2;
 constexpr std::array kVerbs = {
     Verb{"check", "Read a topology file and report every mistake", prepare_check},
     Verb{"plan", "Show what would run where, before anything starts", prepare_plan},
+    Verb{"up", "Start a cluster and serve until Ctrl-C", prepare_up},
+    Verb{"status", "Show who runs where, and how it is", prepare_status},
+    Verb{"down", "End a running cluster", prepare_down},
+    Verb{"serve", "Serve one model from this one process, without a topology file", prepare_serve},
     Verb{"chat", "Talk to a running cluster", prepare_chat},
     Verb{"generate", "Complete one prompt on a running cluster", prepare_generate},
+    Verb{"node", "Be one node of a cluster (started by launchers)", prepare_node},
     Verb{"version", "Show the version and what it was built with", prepare_version},
 };
 

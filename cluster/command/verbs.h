@@ -27,8 +27,13 @@ std::span<const Verb> verbs();
 
 VerbRun prepare_check(CLI::App& app);
 VerbRun prepare_plan(CLI::App& app);
+VerbRun prepare_up(CLI::App& app);
+VerbRun prepare_status(CLI::App& app);
+VerbRun prepare_down(CLI::App& app);
+VerbRun prepare_serve(CLI::App& app);
 VerbRun prepare_chat(CLI::App& app);
 VerbRun prepare_generate(CLI::App& app);
+VerbRun prepare_node(CLI::App& app);
 VerbRun prepare_version(CLI::App& app);
 
 }  // namespace troupe::cluster

@@ -35,6 +35,7 @@ struct Limits {
   std::uint64_t kv_memory = 256 << 20;     // bytes of KV pages of one shard
   std::uint64_t block_size = 16;           // tokens of a KV block
   std::uint64_t step_timeout_ms = 60'000;  // a step that takes longer has failed
+  std::uint64_t away_wait_ms = 60'000;     // requests wait so long for a lost member to come back
 
   // Fabric.
   std::uint64_t frame_bytes = 1 << 30;            // one message with its attachments
@@ -60,6 +61,7 @@ struct Limits {
   std::uint64_t tokenizer_entries = 1 << 21;
 
   // Cluster.
+  std::uint64_t join_timeout_ms = 30'000;          // a process started until it reports
   std::uint64_t spawn_timeout_ms = 600'000;  // loading weights included
   std::uint64_t drain_timeout_ms = 10'000;
   std::uint64_t restart_backoff_ms = 200;  // doubled with each failure in a row

@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "runtime/base/relax.h"
 #include "runtime/collective/rank_order.h"
 
 namespace troupe::collective {
@@ -68,7 +69,7 @@ class Group {
     }
     for (std::uint32_t i = 0; i < options_.spin_iterations; ++i) {
       if (completed_.load(std::memory_order_acquire) >= meeting) return {};
-      __builtin_ia32_pause();
+      relax();
     }
     std::unique_lock lock(mutex_);
     // A completed meeting counts even where the group failed since: the others have this rank's part already.

@@ -26,6 +26,8 @@ struct Rope {
   double low_freq_factor = 1.0;                        // kLlama3
   double high_freq_factor = 4.0;                       // kLlama3
   std::uint32_t original_max_position_embeddings = 0;  // kLlama3
+
+  bool operator==(const Rope&) const = default;
 };
 
 // A dense decoder as data: everything the forward pass, the weight slices and the planner need to know, with no
@@ -52,6 +54,8 @@ struct ModelConfig {
   kernels::DType dtype = kernels::DType::kF32;  // what the config says the weights are stored as: for estimates
   std::optional<std::uint32_t> bos_token_id;
   std::vector<std::uint32_t> eos_token_ids;  // any of them ends an answer; may be empty
+
+  bool operator==(const ModelConfig&) const = default;
 };
 
 // Reads <model_directory>/config.json, in the spelling of transformers 4 or 5, and generation_config.json if there

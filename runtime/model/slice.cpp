@@ -114,7 +114,7 @@ Result<void> check_slice(const ModelConfig& config, const Slice& slice) {
   }
   if (slice.world_size == 0 || slice.rank >= slice.world_size) {
     return invalid_argument("a shard of " + describe(slice) + ": the rank must be less than the number of ranks",
-                            "tensor");
+                            "rank");
   }
   const std::uint32_t world = slice.world_size;
   if (config.num_kv_heads < world && (world % config.num_kv_heads != 0 || config.num_heads % world != 0)) {

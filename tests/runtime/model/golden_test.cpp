@@ -1,6 +1,5 @@
+#include <algorithm>
 #include <boost/json.hpp>
-#include <boost/test/data/monomorphic.hpp>
-#include <boost/test/data/test_case.hpp>
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 #include <cstring>
@@ -59,61 +58,71 @@ double largest_difference(const std::vector<std::vector<float>>& rows, const std
   return largest;
 }
 
-BOOST_TEST_DECORATOR(*test::precondition(HasFixtures()))
-BOOST_DATA_TEST_CASE(logits_and_greedy_tokens_are_those_of_transformers_in_every_split,
-                     test::data::make({"llama", "llama3-rope", "mistral", "qwen2", "qwen2-sliding", "qwen3"}) *
-                         test::data::make({"reference", ""}),
-                     model, implementation) {
+// Logits of whole prompts and greedy continuations, with both kinds of kernels.
+void check_golden_model(const std::string& model) {
   const auto directory = fixtures() / "golden" / model;
   const auto config = load_config(directory);
   BOOST_REQUIRE_MESSAGE(config.ok(), config.error().message);
   const auto golden = SafetensorsFile::open(directory / "golden.safetensors");
   BOOST_REQUIRE_MESSAGE(golden.ok(), golden.error().message);
-  for (const Split& split : kSplits) {
-    BOOST_TEST_CONTEXT(split.cuts.size() + 1 << " stages of " << split.world_size << " ranks") {
-      ThreadCluster cluster(directory, *config, options_for(split, implementation));
-      for (const std::string prompt : {"p0", "p1"}) {
-        const auto input = ids(values<std::int64_t>(**golden, prompt + ".input_ids"));
-        const auto expected = ids(values<std::int64_t>(**golden, prompt + ".greedy_f64"));
-        TestSequence sequence{input, 0, {}};
-        const auto rows = cluster.prefill(sequence);
-        cluster.release(sequence);
-        BOOST_TEST(largest_difference(rows, values<double>(**golden, prompt + ".logits_f64")) < kTolerance);
-        BOOST_TEST(cluster.greedy(input, expected.size()) == expected, boost::test_tools::per_element());
+  for (const std::string implementation : {"reference", ""}) {
+    for (const Split& split : kSplits) {
+      BOOST_TEST_CONTEXT(split.cuts.size() + 1 << " stages of " << split.world_size << " ranks") {
+        ThreadCluster cluster(directory, *config, options_for(split, implementation));
+        for (const std::string prompt : {"p0", "p1"}) {
+          const auto input = ids(values<std::int64_t>(**golden, prompt + ".input_ids"));
+          const auto expected = ids(values<std::int64_t>(**golden, prompt + ".greedy_f64"));
+          TestSequence sequence{input, 0, {}};
+          const auto rows = cluster.prefill(sequence);
+          cluster.release(sequence);
+          BOOST_TEST(largest_difference(rows, values<double>(**golden, prompt + ".logits_f64")) < kTolerance);
+          BOOST_TEST(cluster.greedy(input, expected.size()) == expected, boost::test_tools::per_element());
+        }
       }
     }
   }
 }
 
-BOOST_TEST_DECORATOR(*test::precondition(HasFixtures()))
-BOOST_DATA_TEST_CASE(stories260K_answers_as_its_float64_reference, test::data::make({"hf-f32", "hf-bf16"}),
-                     checkpoint) {
+BOOST_AUTO_TEST_SUITE(golden, *test::precondition(&has_fixtures))
+
+BOOST_AUTO_TEST_CASE(llama_computes_what_transformers_computes) { check_golden_model("llama"); }
+BOOST_AUTO_TEST_CASE(llama3_rope_computes_what_transformers_computes) { check_golden_model("llama3-rope"); }
+BOOST_AUTO_TEST_CASE(mistral_computes_what_transformers_computes) { check_golden_model("mistral"); }
+BOOST_AUTO_TEST_CASE(qwen2_computes_what_transformers_computes) { check_golden_model("qwen2"); }
+BOOST_AUTO_TEST_CASE(qwen2_sliding_computes_what_transformers_computes) { check_golden_model("qwen2-sliding"); }
+BOOST_AUTO_TEST_CASE(qwen3_computes_what_transformers_computes) { check_golden_model("qwen3"); }
+
+// The reference was computed on the F32 weights. Rounding them to BF16 moves logits by up to `tolerance`, so that
+// the greedy tokens have to agree up to the first choice that was closer than both logits may move.
+void check_stories(const std::string& checkpoint, double tolerance) {
   const auto directory = fixtures() / "stories260K" / checkpoint;
   const auto config = load_config(directory);
   BOOST_REQUIRE_MESSAGE(config.ok(), config.error().message);
   std::ifstream file(fixtures() / "stories260K" / "reference_logits_f64.fixture.json");
   const json::value reference = json::parse(std::string(std::istreambuf_iterator<char>(file), {}));
   for (const Split& split : {Split{{}, 1}, Split{{}, 2}, Split{{4}, 1}, Split{{2}, 2}}) {
-    auto options = options_for(split, "");
-    ThreadCluster cluster(directory, *config, options);
+    ThreadCluster cluster(directory, *config, options_for(split, ""));
     for (const json::value& item : reference.at("cases").as_array()) {
       const auto prompt = json::value_to<std::vector<std::uint32_t>>(item.at("prompt_ids"));
       const auto golden = json::value_to<std::vector<double>>(item.at("last_prompt_logits"));
-      const auto expected = json::value_to<std::vector<std::uint32_t>>(item.at("greedy_ids"));
+      const auto margins = json::value_to<std::vector<double>>(item.at("top2_margins"));
+      auto expected = json::value_to<std::vector<std::uint32_t>>(item.at("greedy_ids"));
+      const auto close = std::find_if(margins.begin(), margins.end(), [&](double m) { return m < 2 * tolerance; });
+      expected.resize(static_cast<std::size_t>(close - margins.begin()));
+      BOOST_TEST(expected.size() >= 10u);
       TestSequence sequence{prompt, 0, {}};
       const auto rows = cluster.prefill(sequence);
       cluster.release(sequence);
-      const auto answer = cluster.greedy(prompt, expected.size());
-      // The reference was computed on the F32 weights; the BF16 ones are another model.
-      if (std::string(checkpoint) == "hf-bf16") {
-        BOOST_TEST(std::equal(answer.begin(), answer.begin() + 8, expected.begin()));
-        continue;
-      }
-      BOOST_TEST(largest_difference({rows.back()}, golden) < kTolerance);
-      BOOST_TEST(answer == expected, boost::test_tools::per_element());
+      BOOST_TEST(largest_difference({rows.back()}, golden) < tolerance);
+      BOOST_TEST(cluster.greedy(prompt, expected.size()) == expected, boost::test_tools::per_element());
     }
   }
 }
+
+BOOST_AUTO_TEST_CASE(stories260k_answers_as_its_float64_reference) { check_stories("hf-f32", kTolerance); }
+BOOST_AUTO_TEST_CASE(stories260k_in_bf16_stays_close_to_its_float64_reference) { check_stories("hf-bf16", 0.1); }
+
+BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace
 }  // namespace troupe::model::testing

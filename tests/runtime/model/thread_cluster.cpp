@@ -138,6 +138,17 @@ std::vector<std::uint32_t> ThreadCluster::greedy(const std::vector<std::uint32_t
   return answer;
 }
 
+void ThreadCluster::replace_groups(const std::string& reason) {
+  for (Stage& stage : stages_) {
+    stage.group.front()->abort(reason);
+    auto group = collective::make_in_process_group(options_.world_size);
+    for (std::size_t rank = 0; rank < group.size(); ++rank) {
+      stage.ranks[rank].transformer->set_communicator(*group[rank]);
+    }
+    stage.group = std::move(group);
+  }
+}
+
 void ThreadCluster::release(TestSequence& sequence) {
   free_blocks_.insert(free_blocks_.end(), sequence.blocks.begin(), sequence.blocks.end());
   sequence.blocks.clear();

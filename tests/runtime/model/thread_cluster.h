@@ -50,8 +50,10 @@ class ThreadCluster {
   // Greedy continuation of a prompt.
   std::vector<std::uint32_t> greedy(const std::vector<std::uint32_t>& prompt, std::size_t count);
 
+  // Aborts every group and gives the shards new ones, as after a lost member.
+  void replace_groups(const std::string& reason);
+
   void release(TestSequence& sequence);
-  Transformer& shard(std::size_t stage, std::size_t rank) { return *stages_[stage].ranks[rank].transformer; }
 
  private:
   struct Rank {

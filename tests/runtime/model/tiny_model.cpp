@@ -65,9 +65,11 @@ void write_tensors(const std::filesystem::path& path, const TinyTensors& tensors
     for (std::size_t i = 0; i < tensor.values.size(); ++i) {
       kernels::store_from_f32(tensor.values[i], data.data() + begin, dtype, i);
     }
-    header += ",\"" + name + "\":{\"dtype\":\"" + type + "\",\"shape\":[" + std::to_string(tensor.shape[0]);
-    if (tensor.shape.size() == 2) header += "," + std::to_string(tensor.shape[1]);
-    header += "],\"data_offsets\":[" + std::to_string(begin) + "," + std::to_string(data.size()) + "]}";
+    header.append(",\"").append(name).append("\":{\"dtype\":\"").append(type).append("\",\"shape\":[");
+    header.append(std::to_string(tensor.shape[0]));
+    if (tensor.shape.size() == 2) header.append(",").append(std::to_string(tensor.shape[1]));
+    header.append("],\"data_offsets\":[").append(std::to_string(begin)).append(",");
+    header.append(std::to_string(data.size())).append("]}");
   }
   header += "}";
   header.resize((header.size() + 7) / 8 * 8, ' ');

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <string>
+
+#include "actors/gateway/http_server.h"
+#include "runtime/base/result.h"
+#include "schema/error.capnp.h"
+
+namespace troupe {
+
+// An error as OpenAI's clients know it.
+struct ApiError {
+  unsigned status = 500;
+  std::string type;   // "invalid_request_error", "server_error", ...
+  std::string code;   // "context_length_exceeded", "model_not_found", ...; empty = null
+  std::string param;  // "messages[1].content"; empty = null
+  std::string message;
+};
+
+// How operating errors look from outside.
+ApiError api_error(const Error& error);
+
+// An ErrorInfo of the scheduler. Codes of a newer peer are internal errors.
+Error error_of(schema::ErrorInfo::Reader info);
+
+// The error that fits a bare HTTP status.
+ApiError http_error(unsigned status, std::string message);
+
+// {"error": {"message", "type", "param", "code"}}
+std::string error_json(const ApiError& error);
+
+// With Retry-After for 429 and 503, WWW-Authenticate for 401.
+HttpResponse error_response(const ApiError& error);
+
+}  // namespace troupe

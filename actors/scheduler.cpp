@@ -1,0 +1,324 @@
+#include "actors/scheduler.h"
+
+#include <caf/all.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <map>
+#include <optional>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "actors/interfaces.h"
+#include "actors/scheduler_metrics.h"
+#include "runtime/base/log.h"
+#include "runtime/engine/error_info.h"
+
+namespace troupe {
+
+namespace {
+
+using caf::result;
+using engine::Delta;
+using fabric::make_message;
+using fabric::Message;
+using fabric::MessageBuilder;
+using TimePoint = caf::actor_clock::time_point;
+using std::chrono::milliseconds;
+
+// Sent to itself when the next deadline is due.
+using DueAtom = caf::atom_constant<caf::atom("due")>;
+using SchedulerImpl = SchedulerActor::extend<caf::reacts_to<DueAtom>>;
+
+Message<schema::Outcome> outcome_of(const std::optional<Error>& error) {
+  return make_message<schema::Outcome>([&](schema::Outcome::Builder outcome) {
+    if (error) {
+      engine::write_error(*error, outcome.initError());
+    } else {
+      outcome.setOk();
+    }
+  });
+}
+
+std::uint64_t nanoseconds(TimePoint time) {
+  return static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count());
+}
+
+double seconds(caf::actor_clock::duration_type duration) { return std::chrono::duration<double>(duration).count(); }
+
+// Whether "stage/0/1", "shard/0/1/0" or the like is part of this replica.
+bool belongs_to(std::string_view actor, std::uint32_t replica) {
+  const std::string number = std::to_string(replica) + "/";
+  for (const std::string_view kind : {"stage/", "shard/", "expert/"}) {
+    if (actor.starts_with(kind) && actor.substr(kind.size()).starts_with(number)) return true;
+  }
+  return false;
+}
+
+struct Gateway {
+  std::uint64_t owner = 0;  // its number in the engine
+  GatewayActor handle;
+};
+
+struct SentStep {
+  std::uint64_t epoch;
+  std::uint64_t step;
+  TimePoint sent;
+};
+
+class SchedulerState {
+ public:
+  SchedulerState(SchedulerImpl::pointer self, SchedulerOptions options)
+      : self_(self), options_(std::move(options)), engine_(options_.engine), away_since_(now()) {}
+
+  void generate(const Message<schema::Generate>& message) {
+    const auto sender = caf::actor_cast<caf::actor>(self_->current_sender());
+    if (!sender) return;  // nobody to answer
+    const auto request = message.read();
+    const std::uint64_t owner = owner_of(sender);
+    Result<void> admitted = drain_ ? Result<void>(unavailable("the scheduler is shutting down; ask again later"))
+                                   : engine_.admit(owner, request.root(), nanoseconds(now()));
+    if (!admitted.ok()) {
+      Delta refusal{.owner = owner, .request = request->getRequest()};
+      refusal.finish = schema::FinishReason::ERROR;
+      refusal.error = std::move(admitted).error();
+      send_deltas({std::move(refusal)});
+      return;
+    }
+    turn();
+  }
+
+  void cancel(const Message<schema::Cancel>& message) {
+    const auto found = gateways_.find(caf::actor_cast<caf::actor_addr>(self_->current_sender()));
+    if (found == gateways_.end()) return;
+    engine_.cancel(found->second.owner, message.read()->getRequest());
+    turn();
+  }
+
+  void step_result(const Message<schema::StepResult>& message) {
+    const auto result = message.read();
+    const auto fence = result->getFence();
+    const auto sent = std::find_if(sent_.begin(), sent_.end(), [&](const SentStep& step) {
+      return step.epoch == fence.getEpoch() && step.step == fence.getStep();
+    });
+    if (sent == sent_.end()) {
+      metrics_.dropped_stale_result();
+      return;
+    }
+    metrics_.step_took(seconds(now() - sent->sent));
+    sent_.erase(sent);
+    if (result->getFailed()) {
+      spdlog::warn("step {} of epoch {} failed: {}", fence.getStep(), fence.getEpoch(),
+                   printable(result->getError().getMessage().cStr(), 400));
+    }
+    send_deltas(engine_.apply(result.root()));
+    turn();
+  }
+
+  void lost(const Message<schema::Lost>& message) {
+    const auto loss = message.read();
+    for (const auto actor : loss->getActors()) {
+      if (!belongs_to(actor.cStr(), replica_)) continue;
+      go_away(printable(actor.cStr()) + " is lost: " + printable(loss->getReason().cStr(), 400));
+      return;
+    }
+  }
+
+  Message<schema::Outcome> assemble(const Message<schema::Assemble>& message) {
+    const auto assembly = message.read();
+    if (assembly->getEpoch() <= epoch_) {
+      return outcome_of(invalid_argument("epoch " + std::to_string(assembly->getEpoch()) + " is over; this is epoch " +
+                                         std::to_string(epoch_)));
+    }
+    const std::string first_stage = "stage/" + std::to_string(assembly->getReplica()) + "/0";
+    caf::actor stage;
+    for (const auto address : assembly->getActors()) {
+      if (first_stage == address.getActor().cStr()) stage = options_.resolve(address);
+    }
+    if (!stage) return outcome_of(unavailable("no way to " + first_stage + ": not in Assemble, or not connected"));
+
+    replica_ = assembly->getReplica();
+    epoch_ = assembly->getEpoch();
+    if (stage_) self_->demonitor(stage_.address());
+    stage_ = caf::actor_cast<StageActor>(stage);
+    self_->monitor(stage_);
+    away_since_.reset();
+    sent_.clear();
+    send_deltas(engine_.reset_for_epoch(
+        replica_, epoch_, unavailable("the replica was assembled anew while this request ran; send it again")));
+    turn();
+    return outcome_of(std::nullopt);
+  }
+
+  caf::typed_response_promise<Message<schema::Outcome>> drain(const Message<schema::Drain>& message) {
+    auto promise = self_->make_response_promise<Message<schema::Outcome>>();
+    const TimePoint deadline = now() + milliseconds(message.read()->getDeadlineMs());
+    if (drain_) {
+      drain_->deadline = std::min(drain_->deadline, deadline);
+    } else {
+      drain_ = Draining{.deadline = deadline};
+    }
+    drain_->promises.push_back(promise);
+    turn();
+    return promise;
+  }
+
+  Message<schema::Stats> stats() {
+    return make_message<schema::Stats>([&](schema::Stats::Builder stats) {
+      stats.setActor(options_.name.c_str());
+      metrics_.write(engine_, stats);
+    });
+  }
+
+  void down(const caf::down_msg& message) {
+    if (stage_ && message.source == stage_) {
+      go_away("stage 0 is down: " + self_->system().render(message.reason));
+      return;
+    }
+    const auto gateway = gateways_.find(message.source);
+    if (gateway == gateways_.end()) return;
+    engine_.cancel_all(gateway->second.owner);
+    gateways_.erase(gateway);
+    turn();
+  }
+
+  // Something's deadline may be over.
+  void due() {
+    const TimePoint time = now();
+    wake_at_.reset();
+    if (!sent_.empty() && time >= sent_.front().sent + step_timeout()) {
+      const std::string took = std::to_string(step_timeout().count()) + " ms (limit step_timeout_ms)";
+      spdlog::warn("step {} of epoch {} gave no result within {}", sent_.front().step, epoch_, took);
+      sent_.clear();
+      send_deltas(engine_.fail_in_flight(deadline_exceeded("the model gave no result within " + took)));
+    }
+    if (away_since_ && time >= *away_since_ + away_wait()) {
+      const Error error = unavailable("the model has been away for more than " + std::to_string(away_wait().count()) +
+                                      " ms (limit away_wait_ms); ask again later");
+      send_deltas(engine_.fail_waiting(error, nanoseconds(time - away_wait()) + 1));
+    }
+    if (drain_ && time >= drain_->deadline) {
+      sent_.clear();
+      send_deltas(engine_.fail_all(unavailable("the scheduler is shutting down; this request was cut off")));
+    }
+    turn();
+  }
+
+ private:
+  struct Draining {
+    TimePoint deadline;
+    std::vector<caf::typed_response_promise<Message<schema::Outcome>>> promises;
+  };
+
+  TimePoint now() const { return self_->clock().now(); }
+  milliseconds step_timeout() const { return milliseconds(options_.engine.limits.step_timeout_ms); }
+  milliseconds away_wait() const { return milliseconds(options_.engine.limits.away_wait_ms); }
+
+  // Ends every event: whatever can run is sent, and whoever waits for the end is answered.
+  void turn() {
+    while (!away_since_) {
+      MessageBuilder<schema::Step> builder;
+      if (!engine_.form_step(builder.root(), nanoseconds(now()))) break;
+      sent_.push_back({.epoch = epoch_, .step = builder.root().getFence().getStep(), .sent = now()});
+      self_->send(stage_, std::move(builder).finish());
+    }
+    if (drain_ && engine_.idle()) {
+      for (auto& promise : std::exchange(drain_->promises, {})) promise.deliver(outcome_of(std::nullopt));
+    }
+    wake_when_due();
+  }
+
+  // At most one timer runs towards the nearest deadline; it may find that nothing is due any more.
+  void wake_when_due() {
+    std::optional<TimePoint> next;
+    const auto consider = [&](TimePoint time) { next = next ? std::min(*next, time) : time; };
+    if (!sent_.empty()) consider(sent_.front().sent + step_timeout());
+    if (const auto waiting = engine_.oldest_waiting_ns(); waiting && away_since_) {
+      const TimePoint oldest = TimePoint(std::chrono::nanoseconds(*waiting));
+      consider(std::max(oldest, *away_since_) + away_wait());
+    }
+    if (drain_ && !engine_.idle()) consider(drain_->deadline);
+    if (!next || (wake_at_ && *wake_at_ <= *next)) return;
+    wake_at_ = next;
+    self_->delayed_send(self_, *next - now(), DueAtom::value);
+  }
+
+  void go_away(const std::string& reason) {
+    if (away_since_) return;
+    spdlog::warn("no steps until the next epoch: {}", reason);
+    away_since_ = now();
+    sent_.clear();
+    send_deltas(engine_.fail_in_flight(unavailable(reason + "; send the request again")));
+    turn();
+  }
+
+  std::uint64_t owner_of(const caf::actor& gateway) {
+    const auto [entry, is_new] = gateways_.try_emplace(caf::actor_cast<caf::actor_addr>(gateway));
+    if (is_new) {
+      entry->second = {.owner = next_owner_++, .handle = caf::actor_cast<GatewayActor>(gateway)};
+      self_->monitor(gateway);
+    }
+    return entry->second.owner;
+  }
+
+  // One message for each gateway that is concerned.
+  void send_deltas(std::vector<Delta> deltas) {
+    for (const auto& [address, gateway] : gateways_) {
+      const auto theirs = std::partition(deltas.begin(), deltas.end(),
+                                         [&](const Delta& delta) { return delta.owner != gateway.owner; });
+      const auto count = static_cast<unsigned>(deltas.end() - theirs);
+      if (count == 0) continue;
+      self_->send(gateway.handle, make_message<schema::Deltas>([&](schema::Deltas::Builder message) {
+                    auto items = message.initItems(count);
+                    for (unsigned i = 0; i < count; ++i) {
+                      if (theirs[i].queue_ns > 0)
+                        metrics_.request_waited(static_cast<double>(theirs[i].queue_ns) * 1e-9);
+                      engine::write_delta(theirs[i], items[i]);
+                    }
+                  }));
+      deltas.erase(theirs, deltas.end());
+    }
+  }
+
+  SchedulerImpl::pointer self_;
+  const SchedulerOptions options_;
+  engine::Engine engine_;
+  SchedulerMetrics metrics_;
+  std::map<caf::actor_addr, Gateway> gateways_;
+  std::uint64_t next_owner_ = 1;
+  StageActor stage_;
+  std::uint32_t replica_ = 0;
+  std::uint64_t epoch_ = 0;              // 0 = never assembled
+  std::vector<SentStep> sent_;           // in flight, oldest first
+  std::optional<TimePoint> away_since_;  // no member is missing when empty
+  std::optional<Draining> drain_;
+  std::optional<TimePoint> wake_at_;
+};
+
+// The state needs its actor when it is made, which CAF's stateful_actor does not offer.
+struct StateHolder {
+  std::optional<SchedulerState> state;
+};
+
+SchedulerImpl::behavior_type scheduler(SchedulerImpl::stateful_pointer<StateHolder> self, SchedulerOptions options) {
+  SchedulerState& state = self->state.state.emplace(self, std::move(options));
+  self->set_down_handler([&state](const caf::down_msg& message) { state.down(message); });
+  return {[&state](const Message<schema::Generate>& message) { state.generate(message); },
+          [&state](const Message<schema::Cancel>& message) { state.cancel(message); },
+          [&state](const Message<schema::StepResult>& message) { state.step_result(message); },
+          [&state](const Message<schema::Lost>& message) { state.lost(message); },
+          [&state](const Message<schema::Assemble>& message) { return state.assemble(message); },
+          [&state](const Message<schema::Drain>& message) { return state.drain(message); },
+          [&state](const Message<schema::StatsRequest>&) { return state.stats(); },
+          [&state](DueAtom) { state.due(); }};
+}
+
+}  // namespace
+
+caf::actor spawn_scheduler(caf::actor_system& system, SchedulerOptions options) {
+  return caf::actor_cast<caf::actor>(system.spawn(scheduler, std::move(options)));
+}
+
+}  // namespace troupe

@@ -1,0 +1,44 @@
+#include "actors/scheduler_metrics.h"
+
+#include "actors/stats.h"
+
+namespace troupe {
+
+SchedulerMetrics::SchedulerMetrics()
+    : step_seconds_(metrics_.histogram("troupe_scheduler_step_seconds", "From sending a step to its result.",
+                                       latency_bounds_seconds())),
+      queue_seconds_(metrics_.histogram("troupe_scheduler_queue_seconds", "From a request to its first step.",
+                                        latency_bounds_seconds())),
+      stale_results_(metrics_.counter("troupe_scheduler_stale_results_total",
+                                      "Results dropped because their epoch or step was over.")) {}
+
+void SchedulerMetrics::write(const engine::Engine& engine, schema::Stats::Builder stats) {
+  const engine::EngineCounts counts = engine.counts();
+  const auto now = [&](const char* name, const char* help, std::uint64_t value) {
+    metrics_.gauge(name, help).Set(static_cast<double>(value));
+  };
+  const auto total = [&](const char* name, const char* help, std::uint64_t value, const MetricLabels& labels = {}) {
+    prometheus::Counter& counter = metrics_.counter(name, help, labels);
+    counter.Increment(static_cast<double>(value) - counter.Value());
+  };
+  now("troupe_scheduler_queue_length", "Requests that wait.", counts.waiting);
+  now("troupe_scheduler_running_sequences", "Sequences that hold KV blocks.", counts.running);
+  now("troupe_scheduler_steps_in_flight", "Steps on their way through the stages.", engine.steps_in_flight());
+  now("troupe_scheduler_kv_blocks", "KV blocks of a replica.", engine.blocks().num_blocks());
+  now("troupe_scheduler_kv_blocks_used", "KV blocks that sequences hold.",
+      engine.blocks().num_blocks() - engine.blocks().free_blocks());
+  total("troupe_scheduler_steps_total", "Steps sent.", counts.steps);
+  total("troupe_scheduler_prompt_tokens_total", "Prompt tokens computed, recomputation included.",
+        counts.prompt_tokens);
+  total("troupe_scheduler_generated_tokens_total", "Tokens generated.", counts.generated_tokens);
+  total("troupe_scheduler_preemptions_total", "Sequences sent back to the queue for want of KV blocks.",
+        counts.preemptions);
+  const char* const requests = "troupe_scheduler_requests_total";
+  const char* const requests_help = "Admitted requests that ended.";
+  total(requests, requests_help, counts.finished, {{"outcome", "finished"}});
+  total(requests, requests_help, counts.failed, {{"outcome", "failed"}});
+  total(requests, requests_help, counts.cancelled, {{"outcome", "cancelled"}});
+  write_families(metrics_.collect(), stats);
+}
+
+}  // namespace troupe

@@ -1,0 +1,371 @@
+#include "actors/shard.h"
+
+#include <chrono>
+#include <cstring>
+#include <optional>
+
+#include <caf/all.hpp>
+
+#include "actors/outcome.h"
+#include "actors/stats.h"
+#include "kernels/cpu/team.h"
+#include "kernels/select.h"
+#include "runtime/base/device.h"
+#include "runtime/base/log.h"
+#include "runtime/engine/error_info.h"
+#include "runtime/base/metrics.h"
+#include "runtime/engine/shard_sequences.h"
+#include "runtime/fabric/message.h"
+#include "runtime/model/transformer.h"
+#include "schema/activation.capnp.h"
+#include "schema/step.capnp.h"
+
+namespace troupe {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+std::uint64_t ns_since(Clock::time_point start) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
+}
+
+// Stands in for the group between loading and the first Assemble.
+class NoGroup final : public collective::Communicator {
+ public:
+  NoGroup(std::uint32_t rank, std::uint32_t world_size) : rank_(rank), world_size_(world_size) {}
+
+  std::uint32_t rank() const override { return rank_; }
+  std::uint32_t world_size() const override { return world_size_; }
+  Result<void> all_reduce(std::span<float>) override { return none(); }
+  Result<void> all_gather(std::span<const float>, std::span<float>) override { return none(); }
+  Result<void> reduce_scatter(std::span<const float>, std::span<float>) override { return none(); }
+  Result<void> all_to_all(std::span<const float>, std::span<float>) override { return none(); }
+  Result<void> gather(std::span<const float>, std::span<float>, std::uint32_t) override { return none(); }
+
+ private:
+  static Error none() { return unavailable("the shard's group is not assembled"); }
+
+  std::uint32_t rank_;
+  std::uint32_t world_size_;
+};
+
+model::StepBatch batch_of(const engine::FlatStep& flat) {
+  return {.tokens = flat.tokens,
+          .positions = flat.positions,
+          .slots = flat.slots,
+          .attention = {.row_starts = flat.row_starts,
+                        .context_lengths = flat.context_lengths,
+                        .block_tables = flat.block_tables,
+                        .block_table_starts = flat.block_table_starts},
+          .logits_rows = flat.logits_rows};
+}
+
+// The hidden states that an Activation carries, checked against the step. They point into the attachment.
+Result<kernels::ConstMatrixF32> hidden_of(schema::Tensor::Reader tensor, std::span<const fabric::Attachment> attachments,
+                                          std::size_t rows, std::size_t hidden_size) {
+  const auto shape = tensor.getShape();
+  if (tensor.getDtype() != schema::DType::F32 || shape.size() != 2 || shape[0] != rows || shape[1] != hidden_size) {
+    return corrupt_data("activation is not an f32 tensor of (" + std::to_string(rows) + ", " +
+                        std::to_string(hidden_size) + ")");
+  }
+  if (tensor.getAttachment() >= attachments.size()) return corrupt_data("activation names an attachment it lacks");
+  const fabric::Attachment& bytes = attachments[tensor.getAttachment()];
+  if (bytes.size() != rows * hidden_size * sizeof(float)) {
+    return corrupt_data("activation holds " + std::to_string(bytes.size()) + " bytes, expected " +
+                        std::to_string(rows * hidden_size * sizeof(float)));
+  }
+  if (reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(float) != 0) {
+    return corrupt_data("activation is not aligned");
+  }
+  return kernels::ConstMatrixF32(reinterpret_cast<const float*>(bytes.data()), rows, hidden_size);
+}
+
+// What a loaded shard consists of, in the order of destruction's reverse.
+struct LoadedShard {
+  fabric::Message<schema::Spawn> spawn;
+  std::unique_ptr<kernels::Kernels> kernels;
+  std::unique_ptr<collective::Communicator> group;
+  std::unique_ptr<model::Transformer> transformer;
+  engine::ShardSequences sequences;
+};
+
+struct ShardState {
+  const char* name = "shard";
+  explicit ShardState(caf::stateful_actor<ShardState>* self) : self(self) {}
+
+  caf::stateful_actor<ShardState>* self;
+  ShardOptions options;
+  std::optional<LoadedShard> loaded;
+  std::uint32_t replica = 0;
+  std::uint64_t epoch = 0;  // 0 = not assembled, or the group of the epoch is broken
+  std::uint32_t stage_index = 0;
+  std::uint32_t rank = 0;
+  caf::actor stage;
+
+  Metrics metrics;
+  prometheus::Counter* compute_seconds = nullptr;
+  prometheus::Counter* collective_seconds = nullptr;
+  prometheus::Counter* steps = nullptr;
+  prometheus::Counter* tokens = nullptr;
+
+  void declare_metrics(const std::string& actor) {
+    const MetricLabels labels = {{"actor", actor}, {"node", options.node}};
+    compute_seconds = &metrics.counter("troupe_shard_compute_seconds_total", "Time in kernels and sampling", labels);
+    collective_seconds =
+        &metrics.counter("troupe_shard_collective_seconds_total", "Time with the other ranks of the group", labels);
+    steps = &metrics.counter("troupe_shard_steps_total", "Steps computed", labels);
+    tokens = &metrics.counter("troupe_shard_tokens_total", "Tokens computed", labels);
+    const model::Transformer& transformer = *loaded->transformer;
+    metrics.gauge("troupe_shard_weight_bytes", "Bytes read from the model's files", labels)
+        .Set(static_cast<double>(transformer.checkpoint_bytes_read()));
+    metrics.gauge("troupe_shard_kv_bytes", "Bytes of KV pages", labels)
+        .Set(static_cast<double>(transformer.kv_bytes()));
+  }
+
+  // --- loading ---
+
+  Result<std::string> load(const fabric::Message<schema::Spawn>& message, const caf::actor& asker) {
+    const auto spawn = message.read();
+    if (!spawn->isShard()) return invalid_argument("a shard was asked to be something else");
+    const auto spec = spawn->getShard();
+    const auto model_spec = spawn->getModel();
+    const std::string path = model_spec.getPath();
+    const Limits& limits = options.limits;
+
+    TROUPE_ASSIGN_OR_RETURN(const Device device, parse_device(spec.getDevice().cStr()));
+    if (device.kind != Device::Kind::kCpu) return unsupported("device " + device.to_string() + ": only CPUs so far");
+    TROUPE_ASSIGN_OR_RETURN(const model::ModelConfig config, model::load_config(path, limits));
+    const model::Slice slice = {.first_layer = spec.getFirstLayer(),
+                                .last_layer = spec.getLastLayer(),
+                                .num_layers = config.num_layers,
+                                .rank = spec.getRank(),
+                                .world_size = spec.getRanks()};
+    TROUPE_RETURN_IF_ERROR(model::check_slice(config, slice));
+
+    kernels::CpuKernelsOptions kernel_options;
+    for (std::uint32_t core = device.first; core <= device.last; ++core) kernel_options.cores.push_back(core);
+    TROUPE_ASSIGN_OR_RETURN(auto kernels, kernels::make_cpu_kernels(kernel_options));
+
+    // Before the weights are read, so that their pages come from this core's memory.
+    TROUPE_RETURN_IF_ERROR(kernels::pin_this_thread(kernel_options.cores.front()));
+    const auto start = Clock::now();
+    const std::string actor = spawn->getActor();
+    auto last_report = start;
+    const auto progress = [&](std::uint64_t bytes, std::uint64_t total_bytes) {
+      const auto now = Clock::now();
+      if (bytes != total_bytes && now - last_report < std::chrono::milliseconds(100)) return;
+      last_report = now;
+      if (!asker) return;
+      self->send(asker, fabric::make_message<schema::LoadProgress>([&](schema::LoadProgress::Builder out) {
+                   out.setActor(actor);
+                   out.setBytes(bytes);
+                   out.setTotalBytes(total_bytes);
+                   out.setElapsedNs(ns_since(start));
+                 }));
+    };
+    auto group = std::make_unique<NoGroup>(slice.rank, slice.world_size);
+    const model::TransformerOptions transformer_options = {.num_blocks = model_spec.getNumBlocks(),
+                                                           .block_size = model_spec.getBlockSize(),
+                                                           .max_batch_tokens = model_spec.getMaxBatchTokens(),
+                                                           .max_batch_sequences = model_spec.getMaxBatchSequences()};
+    TROUPE_ASSIGN_OR_RETURN(auto transformer, model::Transformer::load(path, config, slice, *kernels, *group,
+                                                                       transformer_options, progress, limits));
+    const engine::ShardSequencesOptions sequence_options = {
+        .num_blocks = model_spec.getNumBlocks(),
+        .block_size = model_spec.getBlockSize(),
+        .max_model_len = model_spec.getMaxModelLen(),
+        .max_batch_tokens = model_spec.getMaxBatchTokens(),
+        .max_batch_sequences = model_spec.getMaxBatchSequences(),
+        .max_sequences = model_spec.getMaxBatchSequences() * spec.getStages(),
+        .vocab_size = config.vocab_size};
+
+    stage_index = spec.getStage();
+    replica = spec.getReplica();
+    rank = spec.getRank();
+    const std::uint64_t bytes = transformer->checkpoint_bytes_read();
+    loaded.emplace(LoadedShard{message, std::move(kernels), std::move(group), std::move(transformer),
+                               engine::ShardSequences(sequence_options, limits)});
+    declare_metrics(actor);
+    const double seconds = static_cast<double>(ns_since(start)) * 1e-9;
+    return fmt::format("{:.1f} MB in {:.2f} s ({:.2f} GB/s), kernels {}", static_cast<double>(bytes) * 1e-6, seconds,
+                       static_cast<double>(bytes) * 1e-9 / seconds, loaded->kernels->name());
+  }
+
+  Result<void> assemble(schema::Assemble::Reader plan) {
+    if (!loaded) return unavailable("the shard has not loaded its weights");
+    epoch = 0;
+    caf::actor found;
+    for (const auto address : plan.getActors()) {
+      if (stage_name(replica, stage_index) == address.getActor().cStr()) found = options.resolve(address);
+    }
+    if (!found) return unavailable(stage_name(replica, stage_index) + " cannot be reached");
+    const auto spawn = loaded->spawn.read();
+    TROUPE_ASSIGN_OR_RETURN(auto group, options.make_communicator(spawn->getShard(), plan));
+    loaded->transformer->set_communicator(*group);
+    loaded->group = std::move(group);
+    loaded->sequences.clear();
+    stage = std::move(found);
+    epoch = plan.getEpoch();
+    return {};
+  }
+
+  // --- steps ---
+
+  bool is_current(schema::Fence::Reader fence) const {
+    return epoch != 0 && fence.getReplica() == replica && fence.getEpoch() == epoch;
+  }
+
+  // `activation` is null on the first stage.
+  void run(schema::Step::Reader step, const fabric::Message<schema::Activation>* activation) {
+    if (!is_current(step.getFence())) return;
+    if (auto result = compute(step, activation); !result.ok()) fail(step, result.error());
+  }
+
+  Result<void> compute(schema::Step::Reader step, const fabric::Message<schema::Activation>* activation) {
+    const auto start = Clock::now();
+    const std::uint64_t collective_before = loaded->transformer->collective_ns();
+    model::Transformer& transformer = *loaded->transformer;
+    TROUPE_RETURN_IF_ERROR(loaded->sequences.begin_step(step));
+    const engine::FlatStep& flat = loaded->sequences.flat();
+    const model::StepBatch batch = batch_of(flat);
+
+    kernels::ConstMatrixF32 hidden_in;
+    std::optional<fabric::MessageReader<schema::Activation>> reader;
+    if (activation != nullptr) {
+      reader.emplace(activation->read());
+      TROUPE_ASSIGN_OR_RETURN(hidden_in, hidden_of((*reader)->getHidden(), activation->attachments(),
+                                                   flat.tokens.size(), transformer.config().hidden_size));
+    }
+    TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden, transformer.forward(batch, hidden_in));
+    kernels::ConstMatrixF32 logits;
+    const bool is_last = transformer.slice().is_last_stage();
+    if (is_last && !flat.logits_rows.empty()) {
+      TROUPE_ASSIGN_OR_RETURN(logits, transformer.logits(batch, hidden));
+    }
+
+    const StepTime time = account(start, transformer.collective_ns() - collective_before, flat.tokens.size());
+    if (rank != 0) return {};
+    const auto earlier = reader ? (*reader)->getTimings() : capnp::List<schema::StageTiming>::Reader();
+    if (is_last) return send_result(step, logits, earlier, time);
+    send_activation(step, hidden, earlier, time);
+    return {};
+  }
+
+  struct StepTime {
+    std::uint64_t compute_ns = 0;
+    std::uint64_t collective_ns = 0;
+  };
+
+  StepTime account(Clock::time_point start, std::uint64_t collective_ns, std::size_t token_count) {
+    const StepTime time = {.compute_ns = ns_since(start) - collective_ns, .collective_ns = collective_ns};
+    compute_seconds->Increment(static_cast<double>(time.compute_ns) * 1e-9);
+    collective_seconds->Increment(static_cast<double>(time.collective_ns) * 1e-9);
+    steps->Increment();
+    tokens->Increment(static_cast<double>(token_count));
+    return time;
+  }
+
+  void write_timings(capnp::List<schema::StageTiming>::Reader earlier, const StepTime& time,
+                     capnp::List<schema::StageTiming>::Builder out) const {
+    for (unsigned i = 0; i < earlier.size(); ++i) out.setWithCaveats(i, earlier[i]);
+    auto own = out[earlier.size()];
+    own.setStage(stage_index);
+    own.setComputeNs(time.compute_ns);
+    own.setCollectiveNs(time.collective_ns);
+  }
+
+  Result<void> send_result(schema::Step::Reader step, kernels::ConstMatrixF32 logits,
+                           capnp::List<schema::StageTiming>::Reader earlier, const StepTime& time) {
+    fabric::MessageBuilder<schema::StepResult> builder;
+    auto out = builder.root();
+    out.setFence(step.getFence());
+    TROUPE_RETURN_IF_ERROR(loaded->sequences.sample({logits.data, logits.rows * logits.cols}, out));
+    write_timings(earlier, time, out.initTimings(earlier.size() + 1));
+    self->send(stage, std::move(builder).finish());
+    return {};
+  }
+
+  void send_activation(schema::Step::Reader step, kernels::ConstMatrixF32 hidden,
+                       capnp::List<schema::StageTiming>::Reader earlier, const StepTime& time) {
+    fabric::MessageBuilder<schema::Activation> builder;
+    auto out = builder.root();
+    out.setStep(step);
+    out.setProducedBy(stage_index);
+    write_timings(earlier, time, out.initTimings(earlier.size() + 1));
+    fabric::Attachment bytes = fabric::Attachment::allocate(hidden.rows * hidden.cols * sizeof(float));
+    for (std::size_t row = 0; row < hidden.rows; ++row) {
+      std::memcpy(bytes.mutable_data() + row * hidden.cols * sizeof(float), hidden.row(row),
+                  hidden.cols * sizeof(float));
+    }
+    auto tensor = out.initHidden();
+    tensor.setDtype(schema::DType::F32);
+    auto shape = tensor.initShape(2);
+    shape.set(0, hidden.rows);
+    shape.set(1, hidden.cols);
+    tensor.setAttachment(builder.attach(std::move(bytes)));
+    self->send(stage, std::move(builder).finish());
+  }
+
+  void fail(schema::Step::Reader step, const Error& error) {
+    spdlog::error("step {} of epoch {} failed: {}", step.getFence().getStep(), epoch, error.message);
+    self->send(stage, fabric::make_message<schema::StepResult>([&](schema::StepResult::Builder out) {
+                 out.setFence(step.getFence());
+                 out.setFailed(true);
+                 engine::write_error(error, out.initError());
+               }));
+    epoch = 0;
+    // Another rank that is gone makes a new epoch soon; anything else means that this rank no longer agrees with
+    // the others, and only a new life mends that.
+    if (error.code != ErrorCode::kUnavailable && error.code != ErrorCode::kCancelled) {
+      self->quit(caf::make_error(caf::sec::runtime_error, error.message));
+    }
+  }
+
+  fabric::Message<schema::Stats> stats() const {
+    return fabric::make_message<schema::Stats>([&](schema::Stats::Builder out) {
+      if (loaded) out.setActor(loaded->spawn.read()->getActor());
+      out.initNode().setName(options.node);
+      out.getNode().setIncarnation(options.incarnation);
+      write_families(metrics.collect(), out);
+    });
+  }
+};
+
+caf::behavior run_shard(caf::stateful_actor<ShardState>* self, ShardOptions options) {
+  self->state.options = std::move(options);
+  self->set_default_handler(caf::print_and_drop);
+  return {
+      [self](const fabric::Message<schema::Spawn>& message) {
+        const auto detail = self->state.load(message, caf::actor_cast<caf::actor>(self->current_sender()));
+        if (!detail.ok()) self->quit();
+        return fabric::make_message<schema::Spawned>([&](schema::Spawned::Builder out) {
+          out.setActor(message.read()->getActor());
+          if (detail.ok()) {
+            out.initReady().setDetail(*detail);
+          } else {
+            engine::write_error(detail.error(), out.initError());
+          }
+        });
+      },
+      [self](const fabric::Message<schema::Assemble>& message) {
+        return outcome_of(self->state.assemble(*message.read()));
+      },
+      [self](const fabric::Message<schema::Step>& message) {
+        const auto step = message.read();
+        if (self->state.loaded) self->state.run(step.root(), nullptr);
+      },
+      [self](const fabric::Message<schema::Activation>& message) {
+        const auto activation = message.read();
+        if (self->state.loaded) self->state.run(activation->getStep(), &message);
+      },
+      [self](const fabric::Message<schema::StatsRequest>&) { return self->state.stats(); },
+  };
+}
+
+}  // namespace
+
+caf::actor spawn_shard(caf::actor_system& system, ShardOptions options) {
+  return system.spawn<caf::detached>(run_shard, std::move(options));
+}
+
+}  // namespace troupe

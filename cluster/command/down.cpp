@@ -1,0 +1,73 @@
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <caf/all.hpp>
+#include <memory>
+#include <string>
+
+#include "cluster/cluster_client.h"
+#include "cluster/command/cluster_name.h"
+#include "cluster/command/verbs.h"
+#include "runtime/base/limits.h"
+#include "runtime/base/log.h"
+
+namespace troupe::cluster {
+namespace {
+
+struct DownOptions {
+  std::string cluster;
+  std::uint64_t deadline_ms = Limits{}.drain_timeout_ms;
+};
+
+// After the cluster's answer its launching process has little left to do.
+constexpr int kLastStepsMs = 10'000;
+
+bool wait_for_process(std::uint32_t pid) {
+  const int process = static_cast<int>(syscall(SYS_pidfd_open, static_cast<pid_t>(pid), 0));
+  if (process < 0) return true;  // gone already
+  pollfd fd = {process, POLLIN, 0};
+  const bool ended = poll(&fd, 1, kLastStepsMs) == 1;
+  close(process);
+  return ended;
+}
+
+int run_down(const DownOptions& options) {
+  const auto name = cluster_name(options.cluster);
+  if (!name) return 2;
+  if (auto logging = start_logging("down", "error", "text"); !logging.ok()) return 2;
+  caf::actor_system_config config;
+  fabric::configure(config);
+  caf::actor_system system(config);
+  auto client = ClusterClient::join(system, *name);
+  if (!client.ok()) {
+    fmt::print(stderr, "troupe: {}\n", client.error().message);
+    return 1;
+  }
+  const std::uint32_t pid = (*client)->state().pid;
+  const auto drained = (*client)->drain(std::chrono::milliseconds(options.deadline_ms));
+  if (!wait_for_process(pid)) {
+    fmt::print(stderr, "troupe: process {} has not ended{}\n", pid,
+               drained.ok() ? "" : ": " + drained.error().message);
+    return 1;
+  }
+  fmt::print("{} has ended\n", *name);
+  return 0;
+}
+
+}  // namespace
+
+VerbRun prepare_down(CLI::App& app) {
+  auto options = std::make_shared<DownOptions>();
+  app.add_option("cluster", options->cluster, "the topology file, or the cluster's name")->required();
+  app.add_option("--deadline-ms", options->deadline_ms, "how long open streams may go on")->capture_default_str();
+  app.footer(
+      "Ends a running cluster: no new requests, open streams finish until the deadline, then every process ends.\n\n"
+      "  troupe down examples/topologies/two-by-two.yaml");
+  return [options] { return run_down(*options); };
+}
+
+}  // namespace troupe::cluster

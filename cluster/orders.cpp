@@ -1,0 +1,72 @@
+#include "cluster/orders.h"
+
+#include "schema/cluster.capnp.h"
+
+namespace troupe::cluster {
+namespace {
+
+void write_model(const Plan& plan, const Limits& limits, schema::ModelSpec::Builder out) {
+  out.setPath(plan.model_path);
+  out.setServedName(plan.served_model_name);
+  out.setMaxModelLen(plan.max_model_len);
+  out.setBlockSize(plan.block_size);
+  out.setNumBlocks(plan.num_blocks);
+  out.setMaxBatchTokens(static_cast<std::uint32_t>(limits.max_batch_tokens));
+  out.setMaxBatchSequences(static_cast<std::uint32_t>(limits.max_batch_sequences));
+}
+
+void write_gateway(const Topology& topology, schema::GatewaySpec::Builder out) {
+  const GatewayPlace place = topology.place.gateway.value_or(GatewayPlace{});
+  const bool is_v6 = place.host->find(':') != std::string::npos;
+  out.setListen((is_v6 ? "[" + *place.host + "]" : *place.host) + ":" + std::to_string(*place.port));
+  out.setApiKeyFile(*place.api_key_file);
+}
+
+void write_role(const Plan& plan, const Topology& topology, const PlannedActor& actor, schema::Spawn::Builder out) {
+  switch (actor.kind) {
+    case PlannedActor::Kind::kGateway: write_gateway(topology, out.initGateway()); return;
+    case PlannedActor::Kind::kScheduler: out.initScheduler().setPipelineStages(plan.stages); return;
+    case PlannedActor::Kind::kStage: {
+      auto stage = out.initStage();
+      stage.setReplica(actor.replica);
+      stage.setStage(actor.stage);
+      stage.setStages(plan.stages);
+      stage.setRanks(actor.ranks);
+      return;
+    }
+    case PlannedActor::Kind::kShard: {
+      auto shard = out.initShard();
+      shard.setReplica(actor.replica);
+      shard.setStage(actor.stage);
+      shard.setStages(plan.stages);
+      shard.setRank(actor.rank);
+      shard.setRanks(actor.ranks);
+      shard.setFirstLayer(actor.first_layer);
+      shard.setLastLayer(actor.last_layer);
+      shard.setDevice(actor.device->to_string());
+      return;
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<ActorOrder> make_orders(const Plan& plan, const Topology& topology) {
+  std::vector<ActorOrder> orders;
+  for (const PlannedActor& actor : plan.actors) {
+    auto spawn = fabric::make_message<schema::Spawn>([&](schema::Spawn::Builder out) {
+      out.setActor(actor.name);
+      write_model(plan, topology.limits, out.initModel());
+      auto limits = out.initLimits(topology.limit_overrides.size());
+      for (std::size_t i = 0; i < topology.limit_overrides.size(); ++i) {
+        limits[i].setName(topology.limit_overrides[i].name);
+        limits[i].setValue(*topology.limit_overrides[i].value);
+      }
+      write_role(plan, topology, actor, out);
+    });
+    orders.push_back({actor.name, actor.node, actor.device ? actor.device->to_string() : "", std::move(spawn)});
+  }
+  return orders;
+}
+
+}  // namespace troupe::cluster

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "runtime/collective/communicator.h"
+#include "runtime/fabric/channel.h"
+
+namespace troupe::collective {
+
+// A group whose ranks live on different nodes: every rank has a channel to every other.
+//
+// Small tensors and groups of two exchange whole tensors, one latency an operation; larger ones reduce-scatter and
+// all-gather, so that a rank sends (world_size - 1) / world_size of the tensor twice whatever the group's size.
+// Either way sums are taken in rank order.
+//
+// `channels`: one a rank, the own one closed. A peer that sends nothing for `timeout` is an error.
+std::unique_ptr<Communicator> make_group_over_fabric(std::uint32_t rank, std::vector<fabric::Channel> channels,
+                                                     std::chrono::milliseconds timeout);
+
+}  // namespace troupe::collective

@@ -1,0 +1,397 @@
+#include "runtime/engine/engine.h"
+
+#include <algorithm>
+#include <cassert>
+#include <iterator>
+#include <string>
+#include <utility>
+
+#include "runtime/engine/error_info.h"
+
+namespace troupe::engine {
+
+namespace {
+
+void move_to_end(std::vector<Delta>&& from, std::vector<Delta>& to) {
+  to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
+}
+
+std::uint32_t capacity_of(const EngineOptions& options) {
+  const std::uint64_t kv_tokens = std::uint64_t{options.num_blocks} * options.block_size;
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(options.max_model_len, kv_tokens));
+}
+
+}  // namespace
+
+Engine::Engine(const EngineOptions& options)
+    : options_(options),
+      blocks_(options.num_blocks, options.block_size),
+      former_({.max_batch_tokens = options.max_batch_tokens,
+               .max_batch_sequences = options.max_batch_sequences,
+               .pipeline_stages = options.pipeline_stages},
+              blocks_) {
+  assert(options.max_model_len > 0);
+}
+
+Result<void> Engine::admit(std::uint64_t owner, schema::Generate::Reader generate, std::uint64_t now_ns) {
+  const std::pair key(owner, generate.getRequest());
+  if (by_request_.contains(key)) {
+    return invalid_argument("request " + std::to_string(key.second) + " is still in use; take another number",
+                            "request");
+  }
+  if (sequences_.waiting.size() >= options_.limits.queue) {
+    return resource_exhausted("the scheduler's queue is full: " + std::to_string(sequences_.waiting.size()) +
+                                  " requests wait (limit queue); ask again later",
+                              "queue");
+  }
+  TROUPE_ASSIGN_OR_RETURN(Sequence sequence, checked(generate));
+  sequence.id = next_sequence_++;
+  sequence.owner = owner;
+  sequence.request = key.second;
+  sequence.admitted_ns = now_ns;
+  by_request_[key] = sequence.id;
+  const SequenceId id = sequence.id;
+  sequences_.waiting.emplace(id, std::move(sequence));
+  return {};
+}
+
+Result<Sequence> Engine::checked(schema::Generate::Reader generate) const {
+  const auto prompt = generate.getTokens();
+  const std::uint32_t capacity = capacity_of(options_);
+  if (prompt.size() == 0) return invalid_argument("the prompt holds no token", "prompt");
+  const std::uint64_t needed = std::uint64_t{prompt.size()} + (generate.getMaxTokens() > 0 ? 1 : 0);
+  if (needed > capacity) {
+    const bool by_model = options_.max_model_len == capacity;
+    return invalid_argument("the prompt has " + std::to_string(prompt.size()) +
+                                " tokens; prompt and answer together may have " + std::to_string(capacity) +
+                                (by_model ? " (max_model_len)" : " (what the KV pages hold, limit kv_memory)"),
+                            "prompt");
+  }
+  const auto stops = generate.getStopTokens();
+  if (stops.size() > options_.limits.stop_tokens) {
+    return invalid_argument("stop_token_ids has " + std::to_string(stops.size()) +
+                                " entries; the limit stop_tokens is " + std::to_string(options_.limits.stop_tokens),
+                            "stop_token_ids");
+  }
+  if (generate.getMinTokens() > generate.getMaxTokens()) {
+    return invalid_argument("min_tokens is " + std::to_string(generate.getMinTokens()) + ", more than max_tokens, " +
+                                std::to_string(generate.getMaxTokens()),
+                            "min_tokens");
+  }
+  Sequence sequence;
+  TROUPE_RETURN_IF_ERROR(read_sampling(generate.getSampling(), options_.limits, sequence.sampling));
+  sequence.sampling.stop_tokens.reserve(stops.size());
+  for (const std::uint32_t token : stops) sequence.sampling.stop_tokens.push_back(token);
+  sequence.sampling.min_tokens = generate.getMinTokens();
+  sequence.tokens.reserve(prompt.size());
+  for (const std::uint32_t token : prompt) sequence.tokens.push_back(token);
+  sequence.prompt_length = prompt.size();
+  sequence.max_length = static_cast<std::uint32_t>(
+      std::min<std::uint64_t>(capacity, std::uint64_t{prompt.size()} + generate.getMaxTokens()));
+  sequence.prompt_logprobs_complete = !sequence.sampling.prompt_logprobs || prompt.size() == 1;
+  return sequence;
+}
+
+void Engine::cancel(std::uint64_t owner, std::uint64_t request) {
+  const auto found = by_request_.find({owner, request});
+  if (found != by_request_.end()) cancel(*sequences_.find(found->second));
+}
+
+void Engine::cancel_all(std::uint64_t owner) {
+  for (auto next = by_request_.lower_bound({owner, 0}); next != by_request_.end() && next->first.first == owner;) {
+    Sequence& sequence = *sequences_.find(next->second);
+    ++next;  // cancelling erases the entry
+    cancel(sequence);
+  }
+}
+
+void Engine::cancel(Sequence& sequence) {
+  ++counts_.cancelled;
+  if (!sequence.in_flight) {
+    forget(sequence);
+    return;
+  }
+  sequence.cancelled = true;
+  by_request_.erase({sequence.owner, sequence.request});
+}
+
+bool Engine::form_step(schema::Step::Builder step, std::uint64_t now_ns) {
+  if (in_flight_.size() >= options_.pipeline_stages) return false;
+  const Batch batch = former_.form(sequences_);
+  // A sequence is only preempted to make room for one that then runs.
+  assert(!batch.items.empty() || batch.preempted.empty());
+  if (batch.items.empty()) return false;
+  counts_.preemptions += batch.preempted.size();
+  released_.insert(released_.end(), batch.preempted.begin(), batch.preempted.end());
+  write_step(batch, step);
+  launch(batch, now_ns);
+  return true;
+}
+
+void Engine::write_step(const Batch& batch, schema::Step::Builder step) const {
+  auto fence = step.initFence();
+  fence.setReplica(replica_);
+  fence.setEpoch(epoch_);
+  fence.setStep(next_step_);
+
+  const auto size = static_cast<unsigned>(batch.items.size());
+  auto sequences = step.initSequences(size);
+  auto token_counts = step.initTokenCounts(size);
+  auto start_positions = step.initStartPositions(size);
+  auto new_block_counts = step.initNewBlockCounts(size);
+  auto sample = step.initSample(size);
+  const bool rates = std::any_of(batch.items.begin(), batch.items.end(),
+                                 [](const BatchItem& item) { return !item.sequence->prompt_logprobs_complete; });
+  if (rates) step.initNextTokens(size);
+  unsigned tokens_size = 0, new_blocks_size = 0, starts_size = 0;
+  for (unsigned i = 0; i < size; ++i) {
+    const BatchItem& item = batch.items[i];
+    const Sequence& sequence = *item.sequence;
+    const std::uint32_t end = sequence.computed + item.count;
+    const auto new_blocks = static_cast<std::uint32_t>(blocks_.table(sequence.id).size()) - item.first_new_block;
+    sequences.set(i, sequence.id);
+    token_counts.set(i, item.count);
+    start_positions.set(i, sequence.computed);
+    new_block_counts.set(i, new_blocks);
+    sample.set(i, item.sample);
+    if (rates) step.getNextTokens().set(i, end < sequence.prompt_length ? sequence.tokens[end] : 0);
+    tokens_size += item.count;
+    new_blocks_size += new_blocks;
+    starts_size += item.starts ? 1 : 0;
+  }
+
+  auto tokens = step.initTokens(tokens_size);
+  auto new_blocks = step.initNewBlocks(new_blocks_size);
+  auto starts = step.initStarts(starts_size);
+  unsigned token_index = 0, block_index = 0, start_index = 0;
+  for (const BatchItem& item : batch.items) {
+    const Sequence& sequence = *item.sequence;
+    for (std::uint32_t i = 0; i < item.count; ++i) tokens.set(token_index++, sequence.tokens[sequence.computed + i]);
+    for (const std::uint32_t block : blocks_.table(sequence.id).subspan(item.first_new_block)) {
+      new_blocks.set(block_index++, block);
+    }
+    if (!item.starts) continue;
+    auto start = starts[start_index++];
+    start.setSequence(sequence.id);
+    start.setPromptLength(sequence.prompt_length);
+    write_sampling(sequence.sampling, start.initSampling());
+    if (sequence.prompt_logprobs_complete) start.getSampling().setPromptLogprobs(false);
+    if (sequence.sampling.min_tokens > 0) {
+      start.setMinTokens(sequence.sampling.min_tokens);
+      const std::vector<std::uint32_t>& stops = sequence.sampling.stop_tokens;
+      auto list = start.initStopTokens(static_cast<unsigned>(stops.size()));
+      for (unsigned i = 0; i < stops.size(); ++i) list.set(i, stops[i]);
+    }
+  }
+
+  auto released = step.initReleased(static_cast<unsigned>(released_.size()));
+  for (unsigned i = 0; i < released_.size(); ++i) released.set(i, released_[i]);
+}
+
+void Engine::launch(const Batch& batch, std::uint64_t now_ns) {
+  InFlightStep flight;
+  flight.step = next_step_++;
+  flight.released = std::exchange(released_, {});
+  flight.items.reserve(batch.items.size());
+  for (const BatchItem& item : batch.items) {
+    Sequence& sequence = *item.sequence;
+    if (!sequence.first_step_ns) sequence.first_step_ns = now_ns;
+    if (sequence.computed < sequence.prompt_length) {
+      counts_.prompt_tokens += std::min(item.count, sequence.prompt_length - sequence.computed);
+    }
+    sequence.computed += item.count;
+    sequence.in_flight = true;
+    flight.items.push_back({sequence.id, item.sample});
+  }
+  in_flight_.push_back(std::move(flight));
+  ++counts_.steps;
+}
+
+std::vector<Delta> Engine::apply(schema::StepResult::Reader result) {
+  const auto fence = result.getFence();
+  if (fence.getReplica() != replica_ || fence.getEpoch() != epoch_) return {};
+  const auto found = std::find_if(in_flight_.begin(), in_flight_.end(),
+                                  [&](const InFlightStep& flight) { return flight.step == fence.getStep(); });
+  if (found == in_flight_.end()) return {};
+  const InFlightStep flight = std::move(*found);
+  in_flight_.erase(found);
+
+  if (result.getFailed()) return fail_step(flight, read_error(result.getError()));
+  if (const Result<void> checked = check_result(flight, result); !checked.ok())
+    return fail_step(flight, checked.error());
+
+  std::vector<Delta> deltas;
+  unsigned sampled = 0;
+  for (const InFlightItem& item : flight.items) {
+    Sequence& sequence = *sequences_.find(item.sequence);
+    sequence.in_flight = false;
+    const std::optional<unsigned> index = item.sample ? std::optional(sampled++) : std::nullopt;
+    if (sequence.cancelled) {
+      forget(sequence);
+    } else if (std::optional<Delta> delta = advance(sequence, result, index)) {
+      deltas.push_back(std::move(*delta));
+    }
+  }
+  return deltas;
+}
+
+Result<void> Engine::check_result(const InFlightStep& flight, schema::StepResult::Reader result) {
+  const auto mismatch = [&](const char* what) {
+    return internal_error("the result of step " + std::to_string(flight.step) + " does not match it: " + what);
+  };
+  const auto sequences = result.getSequences();
+  if (result.getTokens().size() != sequences.size()) return mismatch("tokens");
+  if (result.getLogprobs().size() != sequences.size()) return mismatch("logprobs");
+  unsigned sampled = 0;
+  for (const InFlightItem& item : flight.items) {
+    if (!item.sample) continue;
+    if (sampled == sequences.size() || sequences[sampled] != item.sequence) return mismatch("sequences");
+    ++sampled;
+  }
+  if (sampled != sequences.size()) return mismatch("sequences");
+  TROUPE_RETURN_IF_ERROR(collect_prompt_logprobs(flight, result));
+  return {};
+}
+
+Result<void> Engine::collect_prompt_logprobs(const InFlightStep& flight, schema::StepResult::Reader result) {
+  for (const auto part : result.getPromptLogprobs()) {
+    const bool in_step = std::any_of(flight.items.begin(), flight.items.end(),
+                                     [&](const InFlightItem& item) { return item.sequence == part.getSequence(); });
+    Sequence* sequence = in_step ? sequences_.find(part.getSequence()) : nullptr;
+    const bool continues = sequence != nullptr && !sequence->prompt_logprobs_complete &&
+                           part.getFirstPosition() == sequence->prompt_logprobs.size() + 1 &&
+                           part.getItems().size() <= sequence->prompt_length - part.getFirstPosition();
+    if (!continues) {
+      return internal_error("step " + std::to_string(flight.step) + " rated tokens of sequence " +
+                            std::to_string(part.getSequence()) + " that were not due");
+    }
+    for (const auto item : part.getItems()) sequence->prompt_logprobs.push_back(read_rated(item));
+    sequence->prompt_logprobs_complete = sequence->prompt_logprobs.size() + 1 == sequence->prompt_length;
+  }
+  return {};
+}
+
+std::optional<Delta> Engine::advance(Sequence& sequence, schema::StepResult::Reader result,
+                                     std::optional<unsigned> index) {
+  const bool reads_only = sequence.max_length == sequence.prompt_length;
+  if (!index && !(reads_only && sequence.uncomputed() == 0)) return std::nullopt;  // more of the prompt to come
+
+  Delta delta{.owner = sequence.owner, .request = sequence.request};
+  delta.prompt_logprobs = std::exchange(sequence.prompt_logprobs, {});
+  if (!index || sequence.generated() == 0) delta.queue_ns = *sequence.first_step_ns - sequence.admitted_ns;
+  if (index) {
+    const std::uint32_t token = result.getTokens()[*index];
+    const std::vector<std::uint32_t>& stops = sequence.sampling.stop_tokens;
+    sequence.tokens.push_back(token);
+    sequence.phase = Phase::kDecode;
+    ++counts_.generated_tokens;
+    delta.tokens.push_back(token);
+    if (sequence.sampling.logprobs) delta.logprobs.push_back(read_rated(result.getLogprobs()[*index]));
+    if (sequence.generated() > sequence.sampling.min_tokens && std::count(stops.begin(), stops.end(), token) > 0) {
+      delta.finish = schema::FinishReason::STOP;
+    }
+  }
+  if (delta.finish == schema::FinishReason::NONE && sequence.length() >= sequence.max_length) {
+    delta.finish = schema::FinishReason::LENGTH;
+  }
+  if (delta.finish != schema::FinishReason::NONE) {
+    ++counts_.finished;
+    forget(sequence);
+  }
+  return delta;
+}
+
+std::vector<Delta> Engine::fail_step(const InFlightStep& flight, const Error& error) {
+  std::vector<Delta> deltas;
+  for (const InFlightItem& item : flight.items) {
+    Sequence& sequence = *sequences_.find(item.sequence);
+    sequence.in_flight = false;
+    if (sequence.cancelled) {
+      forget(sequence);
+    } else {
+      deltas.push_back(fail(sequence, error));
+    }
+  }
+  // Who has started again since must not be released: that start replaced whatever the shards knew.
+  for (const SequenceId id : flight.released) {
+    if (!sequences_.running.contains(id)) released_.push_back(id);
+  }
+  return deltas;
+}
+
+std::vector<Delta> Engine::fail_in_flight(const Error& error) {
+  std::vector<Delta> deltas;
+  while (!in_flight_.empty()) {
+    const InFlightStep flight = std::move(in_flight_.front());
+    in_flight_.pop_front();
+    move_to_end(fail_step(flight, error), deltas);
+  }
+  return deltas;
+}
+
+std::vector<Delta> Engine::fail_waiting(const Error& error, std::uint64_t admitted_before_ns) {
+  std::vector<Delta> deltas;
+  for (auto next = sequences_.waiting.begin(); next != sequences_.waiting.end();) {
+    Sequence& sequence = next->second;
+    ++next;  // failing erases the entry
+    if (sequence.admitted_ns < admitted_before_ns) deltas.push_back(fail(sequence, error));
+  }
+  return deltas;
+}
+
+std::vector<Delta> Engine::fail_all(const Error& error) {
+  std::vector<Delta> deltas = fail_in_flight(error);
+  for (SequenceMap* map : {&sequences_.running, &sequences_.waiting}) {
+    while (!map->empty()) deltas.push_back(fail(map->begin()->second, error));
+  }
+  return deltas;
+}
+
+std::vector<Delta> Engine::reset_for_epoch(std::uint32_t replica, std::uint64_t epoch, const Error& error) {
+  std::vector<Delta> deltas = fail_in_flight(error);
+  while (!sequences_.running.empty()) {
+    Sequence& sequence = sequences_.restart(sequences_.running.begin()->first);
+    blocks_.release(sequence.id);
+  }
+  released_.clear();
+  replica_ = replica;
+  epoch_ = epoch;
+  next_step_ = 1;
+  return deltas;
+}
+
+Delta Engine::fail(Sequence& sequence, const Error& error) {
+  Delta delta{.owner = sequence.owner, .request = sequence.request};
+  delta.finish = schema::FinishReason::ERROR;
+  delta.error = error;
+  ++counts_.failed;
+  forget(sequence);
+  return delta;
+}
+
+void Engine::forget(Sequence& sequence) {
+  const SequenceId id = sequence.id;
+  blocks_.release(id);
+  if (!sequence.cancelled) by_request_.erase({sequence.owner, sequence.request});
+  if (sequence.phase != Phase::kWaiting) released_.push_back(id);
+  (sequence.phase == Phase::kWaiting ? sequences_.waiting : sequences_.running).erase(id);
+}
+
+std::optional<std::uint64_t> Engine::oldest_step_in_flight() const {
+  if (in_flight_.empty()) return std::nullopt;
+  return in_flight_.front().step;
+}
+
+std::optional<std::uint64_t> Engine::oldest_waiting_ns() const {
+  if (sequences_.waiting.empty()) return std::nullopt;
+  return sequences_.waiting.begin()->second.admitted_ns;
+}
+
+EngineCounts Engine::counts() const {
+  EngineCounts counts = counts_;
+  counts.waiting = sequences_.waiting.size();
+  counts.running = sequences_.running.size();
+  return counts;
+}
+
+}  // namespace troupe::engine

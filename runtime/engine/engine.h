@@ -1,0 +1,122 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "runtime/base/limits.h"
+#include "runtime/base/result.h"
+#include "runtime/engine/batch_former.h"
+#include "runtime/engine/block_manager.h"
+#include "runtime/engine/delta.h"
+#include "runtime/engine/sequence.h"
+#include "schema/step.capnp.h"
+
+namespace troupe::engine {
+
+struct EngineOptions {
+  std::uint32_t num_blocks = 0;
+  std::uint32_t block_size = 0;
+  std::uint32_t max_model_len = 0;
+  std::uint32_t max_batch_tokens = 0;
+  std::uint32_t max_batch_sequences = 0;
+  std::uint32_t pipeline_stages = 1;  // steps in flight at a time
+  Limits limits;                      // queue, stop_tokens, logit_bias_entries, top_logprobs
+};
+
+struct EngineCounts {
+  std::uint64_t waiting = 0;  // now
+  std::uint64_t running = 0;  // now
+  std::uint64_t steps = 0;
+  std::uint64_t prompt_tokens = 0;     // computed, recomputation included
+  std::uint64_t generated_tokens = 0;  // reported
+  std::uint64_t preemptions = 0;
+  std::uint64_t finished = 0;
+  std::uint64_t failed = 0;
+  std::uint64_t cancelled = 0;
+};
+
+// One replica's requests: admit, form a step, apply its result. Deterministic: no clock, no threads; time comes as
+// an argument. Used by one thread.
+class Engine {
+ public:
+  // REQUIRES: every option but `limits` >= 1.
+  explicit Engine(const EngineOptions& options);
+
+  // Queues a request of `owner`. maxTokens is clipped to what the model and the KV pages can hold.
+  // Errors: a parameter out of range, a prompt that can never fit, a full queue, a request id still in use.
+  Result<void> admit(std::uint64_t owner, schema::Generate::Reader generate, std::uint64_t now_ns);
+
+  // Forgets a request, or all of an owner; unknown ones are no error. One that is in flight keeps its blocks until
+  // that step is back, because the shards may still write to them.
+  void cancel(std::uint64_t owner, std::uint64_t request);
+  void cancel_all(std::uint64_t owner);
+
+  // Fills the next step, fence included. False, and `step` untouched, when every slot is taken or nobody can run.
+  bool form_step(schema::Step::Builder step, std::uint64_t now_ns);
+
+  // What a result means for the owners. A result of another epoch or of no step in flight gives nothing. A failed
+  // one, or one that does not match its step, fails that step's sequences.
+  std::vector<Delta> apply(schema::StepResult::Reader result);
+
+  // Fails the sequences of every step in flight; their late results will be dropped.
+  std::vector<Delta> fail_in_flight(const Error& error);
+
+  // Fails what waits since before `admitted_before_ns`.
+  std::vector<Delta> fail_waiting(const Error& error, std::uint64_t admitted_before_ns);
+
+  // Fails everything that waits or runs.
+  std::vector<Delta> fail_all(const Error& error);
+
+  // The replica's next life: its shards know no sequence. Fails the sequences of steps in flight; all others are
+  // computed anew. REQUIRES: epoch is not one of an earlier life.
+  std::vector<Delta> reset_for_epoch(std::uint32_t replica, std::uint64_t epoch, const Error& error);
+
+  bool idle() const { return sequences_.waiting.empty() && sequences_.running.empty(); }
+  std::size_t steps_in_flight() const { return in_flight_.size(); }
+  std::optional<std::uint64_t> oldest_step_in_flight() const;
+  std::optional<std::uint64_t> oldest_waiting_ns() const;
+  EngineCounts counts() const;
+  const BlockManager& blocks() const { return blocks_; }
+
+ private:
+  struct InFlightItem {
+    SequenceId sequence;
+    bool sample;
+  };
+  struct InFlightStep {
+    std::uint64_t step;
+    std::vector<InFlightItem> items;
+    std::vector<SequenceId> released;  // told to the shards again if the step fails
+  };
+
+  Result<Sequence> checked(schema::Generate::Reader generate) const;
+  void write_step(const Batch& batch, schema::Step::Builder step) const;
+  void launch(const Batch& batch, std::uint64_t now_ns);
+  Result<void> check_result(const InFlightStep& flight, schema::StepResult::Reader result);
+  Result<void> collect_prompt_logprobs(const InFlightStep& flight, schema::StepResult::Reader result);
+  // The sampled token, if any, is entry `index` of the result.
+  std::optional<Delta> advance(Sequence& sequence, schema::StepResult::Reader result, std::optional<unsigned> index);
+  std::vector<Delta> fail_step(const InFlightStep& flight, const Error& error);
+  void cancel(Sequence& sequence);
+  Delta fail(Sequence& sequence, const Error& error);
+  // Its blocks become free; the shards are told with the next step if they know it.
+  void forget(Sequence& sequence);
+
+  const EngineOptions options_;
+  BlockManager blocks_;
+  BatchFormer former_;
+  Sequences sequences_;
+  std::map<std::pair<std::uint64_t, std::uint64_t>, SequenceId> by_request_;  // (owner, request)
+  std::deque<InFlightStep> in_flight_;                                        // oldest first
+  std::vector<SequenceId> released_;                                          // the shards have yet to forget them
+  SequenceId next_sequence_ = 1;
+  std::uint32_t replica_ = 0;
+  std::uint64_t epoch_ = 0;
+  std::uint64_t next_step_ = 1;
+  EngineCounts counts_;
+};
+
+}  // namespace troupe::engine

@@ -1,0 +1,286 @@
+#include "runtime/engine/shard_sequences.h"
+
+#include <algorithm>
+#include <cassert>
+#include <limits>
+#include <string>
+
+#include "runtime/engine/delta.h"
+
+namespace troupe::engine {
+
+namespace {
+
+Error bad_step(schema::Step::Reader step, const std::string& what) {
+  return invalid_argument("step " + std::to_string(step.getFence().getStep()) + ": " + what);
+}
+
+std::string name_of(std::uint64_t sequence) { return "sequence " + std::to_string(sequence); }
+
+template <class List>
+std::uint64_t sum_of(const List& counts) {
+  std::uint64_t sum = 0;
+  for (const std::uint32_t count : counts) sum += count;
+  return sum;
+}
+
+}  // namespace
+
+ShardSequences::ShardSequences(const ShardSequencesOptions& options, const Limits& limits)
+    : options_(options), limits_(limits) {
+  active_.reserve(options.max_sequences);
+  spare_.reserve(options.max_sequences);
+}
+
+Result<void> ShardSequences::begin_step(schema::Step::Reader step) {
+  ++steps_;
+  batch_.clear();
+  flat_.tokens.clear();
+  flat_.positions.clear();
+  flat_.slots.clear();
+  flat_.row_starts.assign(1, 0);
+  flat_.context_lengths.clear();
+  flat_.block_tables.clear();
+  flat_.block_table_starts.assign(1, 0);
+  flat_.logits_rows.clear();
+
+  Result<void> done = apply(step);
+  if (!done.ok()) {
+    batch_.clear();
+    flat_.logits_rows.clear();
+  }
+  return done;
+}
+
+Result<void> ShardSequences::apply(schema::Step::Reader step) {
+  TROUPE_RETURN_IF_ERROR(check_sizes(step));
+  for (const std::uint64_t sequence : step.getReleased()) release(sequence);
+  for (const auto sequence : step.getStarts()) {
+    if (Result<void> started = start(sequence); !started.ok()) return bad_step(step, started.error().message);
+  }
+
+  const auto sequences = step.getSequences();
+  unsigned first_token = 0, first_block = 0;
+  for (unsigned i = 0; i < sequences.size(); ++i) {
+    const std::string_view problem = append(step, i, first_token, first_block);
+    if (!problem.empty()) return bad_step(step, name_of(sequences[i]) + " " + std::string(problem));
+    first_token += step.getTokenCounts()[i];
+    first_block += step.getNewBlockCounts()[i];
+  }
+  return {};
+}
+
+Result<void> ShardSequences::check_sizes(schema::Step::Reader step) const {
+  const auto size = step.getSequences().size();
+  if (size == 0 || size > options_.max_batch_sequences) {
+    return bad_step(step, "has " + std::to_string(size) + " sequences; 1 to " +
+                              std::to_string(options_.max_batch_sequences) + " are possible");
+  }
+  if (step.getTokenCounts().size() != size || step.getStartPositions().size() != size ||
+      step.getNewBlockCounts().size() != size || step.getSample().size() != size ||
+      (step.getNextTokens().size() != size && step.getNextTokens().size() != 0)) {
+    return bad_step(step, "its lists with one entry a sequence differ in length");
+  }
+  const auto tokens = step.getTokens().size();
+  if (tokens > options_.max_batch_tokens) {
+    return bad_step(step, "has " + std::to_string(tokens) + " tokens; at most " +
+                              std::to_string(options_.max_batch_tokens) + " are possible");
+  }
+  if (sum_of(step.getTokenCounts()) != tokens) return bad_step(step, "tokenCounts do not sum up to its tokens");
+  if (sum_of(step.getNewBlockCounts()) != step.getNewBlocks().size()) {
+    return bad_step(step, "newBlockCounts do not sum up to its newBlocks");
+  }
+  return {};
+}
+
+Result<void> ShardSequences::start(schema::SequenceStart::Reader start) {
+  const std::uint64_t sequence = start.getSequence();
+  if (start.getPromptLength() == 0 || start.getPromptLength() > options_.max_model_len) {
+    return invalid_argument(name_of(sequence) + " has a prompt of " + std::to_string(start.getPromptLength()) +
+                            " tokens; 1 to " + std::to_string(options_.max_model_len) + " are possible");
+  }
+  const auto stops = start.getStopTokens();
+  if (stops.size() > limits_.stop_tokens) {
+    return invalid_argument(name_of(sequence) + " has " + std::to_string(stops.size()) +
+                            " stop tokens (limit stop_tokens)");
+  }
+  release(sequence);
+  if (active_.size() >= options_.max_sequences) {
+    return resource_exhausted("more than " + std::to_string(options_.max_sequences) + " sequences at a time");
+  }
+  std::unique_ptr<Entry> entry;
+  if (spare_.empty()) {
+    entry = std::make_unique<Entry>();
+  } else {
+    entry = std::move(spare_.back());
+    spare_.pop_back();
+  }
+  entry->sequence = sequence;
+  entry->prompt_length = start.getPromptLength();
+  entry->tokens.clear();
+  entry->block_table.clear();
+  entry->last_step = 0;
+  entry->sampling.stop_tokens.clear();
+  for (const std::uint32_t token : stops) entry->sampling.stop_tokens.push_back(token);
+  entry->sampling.min_tokens = start.getMinTokens();
+  if (Result<void> read = read_sampling(start.getSampling(), limits_, entry->sampling); !read.ok()) {
+    spare_.push_back(std::move(entry));
+    return invalid_argument(name_of(sequence) + ": " + read.error().message);
+  }
+  active_.insert(lower_bound(sequence), std::move(entry));
+  return {};
+}
+
+// What is wrong with entry `index` of the step, or nothing. Text without numbers: nothing is allocated for a step
+// that is right.
+std::string_view ShardSequences::append(schema::Step::Reader step, unsigned index, unsigned first_token,
+                                        unsigned first_block) {
+  Entry* const entry = find(step.getSequences()[index]);
+  if (entry == nullptr) return "is unknown: it was neither started here nor kept";
+  if (entry->last_step == steps_) return "is there twice";
+  entry->last_step = steps_;
+
+  const std::uint32_t count = step.getTokenCounts()[index];
+  if (count == 0) return "has no token";
+  if (step.getStartPositions()[index] != entry->tokens.size()) return "does not go on at the position it had reached";
+  const std::uint64_t end = entry->tokens.size() + std::uint64_t{count};
+  if (end > options_.max_model_len) return "is longer than max_model_len";
+
+  const std::uint32_t block_count = step.getNewBlockCounts()[index];
+  const std::uint64_t max_blocks =
+      (std::uint64_t{options_.max_model_len} + options_.block_size - 1) / options_.block_size;
+  if (entry->block_table.size() + std::uint64_t{block_count} > max_blocks) return "has more blocks than max_model_len";
+  for (unsigned i = first_block; i < first_block + block_count; ++i) {
+    const std::uint32_t block = step.getNewBlocks()[i];
+    if (block >= options_.num_blocks) return "names a block that this shard does not have";
+    entry->block_table.push_back(block);
+  }
+  if (end > entry->block_table.size() * std::uint64_t{options_.block_size}) return "has too few blocks for its tokens";
+
+  for (unsigned i = first_token; i < first_token + count; ++i) {
+    const std::uint32_t token = step.getTokens()[i];
+    if (token >= options_.vocab_size) return "has a token beyond the vocabulary";
+    entry->tokens.push_back(token);
+  }
+  const std::uint32_t next_token = step.getNextTokens().size() == 0 ? 0 : step.getNextTokens()[index];
+  if (next_token >= options_.vocab_size) return "is followed by a token beyond the vocabulary";
+  lay_out(*entry, count, next_token, step.getSample()[index]);
+  return {};
+}
+
+void ShardSequences::lay_out(Entry& entry, std::uint32_t count, std::uint32_t next_token, bool sample) {
+  const std::uint32_t block_size = options_.block_size;
+  const auto end = static_cast<std::uint32_t>(entry.tokens.size());
+  const auto first_row = static_cast<std::uint32_t>(flat_.tokens.size());
+  BatchItem item{.entry = &entry, .first_position = end - count, .next_token = next_token, .sample = sample};
+  for (std::uint32_t position = end - count; position < end; ++position) {
+    flat_.tokens.push_back(entry.tokens[position]);
+    flat_.positions.push_back(position);
+    flat_.slots.push_back(entry.block_table[position / block_size] * block_size + position % block_size);
+    const bool rates = entry.sampling.prompt_logprobs && position + 1 < entry.prompt_length;
+    item.rated += rates ? 1 : 0;
+    if (rates || (sample && position + 1 == end)) flat_.logits_rows.push_back(first_row + position - (end - count));
+  }
+  flat_.row_starts.push_back(first_row + count);
+  flat_.context_lengths.push_back(end);
+  const std::uint32_t blocks_used = (end + block_size - 1) / block_size;
+  flat_.block_tables.insert(flat_.block_tables.end(), entry.block_table.begin(),
+                            entry.block_table.begin() + blocks_used);
+  flat_.block_table_starts.push_back(static_cast<std::uint32_t>(flat_.block_tables.size()));
+  // A row whose token is rated against the prompt is not drawn from: the prompt goes on.
+  if (item.first_position + item.rated == end) item.sample = false;
+  batch_.push_back(item);
+}
+
+Result<void> ShardSequences::sample(std::span<const float> logits, schema::StepResult::Builder result) {
+  const std::size_t vocab = options_.vocab_size;
+  if (logits.size() != flat_.logits_rows.size() * vocab) {
+    return internal_error("the step needs logits of " + std::to_string(flat_.logits_rows.size()) + " rows of " +
+                          std::to_string(vocab) + ", but there are " + std::to_string(logits.size()) + " numbers");
+  }
+  // Everything is drawn before anything is written, so that a result is whole or a failure.
+  drawn_.clear();
+  unsigned rated_sequences = 0;
+  std::size_t row = 0;
+  for (const BatchItem& item : batch_) {
+    row += item.rated;
+    rated_sequences += item.rated > 0 ? 1 : 0;
+    if (!item.sample) continue;
+    const Entry& entry = *item.entry;
+    const std::uint32_t prompt_length = std::min(entry.prompt_length, static_cast<std::uint32_t>(entry.tokens.size()));
+    TROUPE_ASSIGN_OR_RETURN(const std::uint32_t token, sampler_.sample(logits.subspan(row * vocab, vocab), entry.tokens,
+                                                                       prompt_length, entry.sampling));
+    drawn_.push_back(token);
+    ++row;
+  }
+  write_result(logits, rated_sequences, result);
+  return {};
+}
+
+void ShardSequences::write_result(std::span<const float> logits, unsigned rated_sequences,
+                                  schema::StepResult::Builder result) {
+  const std::size_t vocab = options_.vocab_size;
+  const auto sampled = static_cast<unsigned>(drawn_.size());
+  auto sequences = result.initSequences(sampled);
+  auto tokens = result.initTokens(sampled);
+  auto logprobs = result.initLogprobs(sampled);
+  auto prompt_logprobs = result.initPromptLogprobs(rated_sequences);
+  unsigned next_drawn = 0, next_rated = 0;
+  std::size_t row = 0;
+  for (const BatchItem& item : batch_) {
+    const SamplingParameters& sampling = item.entry->sampling;
+    if (item.rated > 0) {
+      auto part = prompt_logprobs[next_rated++];
+      part.setSequence(item.entry->sequence);
+      part.setFirstPosition(item.first_position + 1);
+      auto items = part.initItems(item.rated);
+      const std::vector<std::uint32_t>& known = item.entry->tokens;
+      for (std::uint32_t i = 0; i < item.rated; ++i, ++row) {
+        const std::size_t position = item.first_position + i + 1;
+        sampler_.rate(logits.subspan(row * vocab, vocab), position < known.size() ? known[position] : item.next_token,
+                      sampling.top_logprobs, rated_);
+        write_rated(rated_, items[i]);
+      }
+    }
+    if (!item.sample) continue;
+    const std::uint32_t token = drawn_[next_drawn];
+    if (sampling.logprobs) {
+      sampler_.rate(logits.subspan(row * vocab, vocab), token, sampling.top_logprobs, rated_);
+    } else {
+      rated_.chosen = {.token = token, .logprob = std::numeric_limits<float>::quiet_NaN()};
+      rated_.top.clear();
+    }
+    sequences.set(next_drawn, item.entry->sequence);
+    tokens.set(next_drawn, token);
+    write_rated(rated_, logprobs[next_drawn]);
+    ++next_drawn;
+    ++row;
+  }
+}
+
+void ShardSequences::clear() {
+  batch_.clear();
+  flat_.logits_rows.clear();
+  for (std::unique_ptr<Entry>& entry : active_) spare_.push_back(std::move(entry));
+  active_.clear();
+}
+
+std::vector<std::unique_ptr<ShardSequences::Entry>>::iterator ShardSequences::lower_bound(std::uint64_t sequence) {
+  return std::lower_bound(
+      active_.begin(), active_.end(), sequence,
+      [](const std::unique_ptr<Entry>& entry, std::uint64_t value) { return entry->sequence < value; });
+}
+
+ShardSequences::Entry* ShardSequences::find(std::uint64_t sequence) {
+  const auto found = lower_bound(sequence);
+  return found != active_.end() && (*found)->sequence == sequence ? found->get() : nullptr;
+}
+
+void ShardSequences::release(std::uint64_t sequence) {
+  const auto found = lower_bound(sequence);
+  if (found == active_.end() || (*found)->sequence != sequence) return;
+  spare_.push_back(std::move(*found));
+  active_.erase(found);
+}
+
+}  // namespace troupe::engine

@@ -1,0 +1,105 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "runtime/base/limits.h"
+#include "runtime/base/result.h"
+#include "runtime/engine/sampler.h"
+#include "schema/step.capnp.h"
+
+namespace troupe::engine {
+
+struct ShardSequencesOptions {
+  std::uint32_t num_blocks = 0;  // KV blocks of the shard
+  std::uint32_t block_size = 0;  // tokens of a block
+  std::uint32_t max_model_len = 0;
+  std::uint32_t max_batch_tokens = 0;
+  std::uint32_t max_batch_sequences = 0;
+  std::uint32_t max_sequences = 0;  // known at a time: max_batch_sequences * pipeline stages
+  std::uint32_t vocab_size = 0;
+};
+
+// One step as the kernels want it: flat, every index checked against the shard's pages and vocabulary.
+struct FlatStep {
+  std::vector<std::uint32_t> tokens;              // (rows)
+  std::vector<std::uint32_t> positions;           // (rows)
+  std::vector<std::uint32_t> slots;               // (rows): block id * block_size + offset within the block
+  std::vector<std::uint32_t> row_starts;          // (sequences + 1)
+  std::vector<std::uint32_t> context_lengths;     // (sequences): tokens in the pages, this step's included
+  std::vector<std::uint32_t> block_tables;        // flat block ids
+  std::vector<std::uint32_t> block_table_starts;  // (sequences + 1)
+  std::vector<std::uint32_t> logits_rows;         // ascending rows whose logits the last stage computes
+};
+
+// What a shard remembers of the sequences it works for, fed by Steps alone: block tables, and tokens and sampling
+// parameters for those ranks that sample. Any Step, however wrong, is either applied or refused with an error;
+// the arrays of flat() never point outside the shard's pages. After a refusal the sequences of that step are in no
+// defined state until they are released or started again. Used by one thread; allocates nothing once its lists
+// have grown to the largest step.
+class ShardSequences {
+ public:
+  ShardSequences(const ShardSequencesOptions& options, const Limits& limits);
+
+  // Applies released, starts and the block-table delta, and lays the step out flat.
+  // Errors: lists that do not fit together, sizes beyond the options, unknown or repeated sequences, positions
+  // that do not continue the sequence, blocks or tokens out of range.
+  Result<void> begin_step(schema::Step::Reader step);
+
+  // The step begun last. Valid until the next begin_step.
+  const FlatStep& flat() const { return flat_; }
+
+  // On the last stage: draws one token for each sequence that samples and rates prompt tokens, for the step begun
+  // last. `logits`: (flat().logits_rows.size(), vocab_size). Fills sequences, tokens, logprobs and promptLogprobs.
+  // Errors: logits of the wrong size, or a row from which nothing can be drawn.
+  Result<void> sample(std::span<const float> logits, schema::StepResult::Builder result);
+
+  // Forgets every sequence: a new epoch begins.
+  void clear();
+
+  std::size_t size() const { return active_.size(); }
+
+ private:
+  struct Entry {
+    std::uint64_t sequence = 0;
+    std::uint32_t prompt_length = 0;
+    SamplingParameters sampling;
+    std::vector<std::uint32_t> tokens;       // of the positions in the pages
+    std::vector<std::uint32_t> block_table;  // of the tokens in the pages, and blocks reserved for later ones
+    std::uint64_t last_step = 0;             // count of begin_step that touched it last
+  };
+  // One sequence of the step begun last.
+  struct BatchItem {
+    Entry* entry = nullptr;
+    std::uint32_t first_position = 0;
+    std::uint32_t rated = 0;       // its first so many rows rate the prompt token after them
+    std::uint32_t next_token = 0;  // after its last row, if the prompt goes on
+    bool sample = false;           // a token is drawn from its last row
+  };
+
+  std::vector<std::unique_ptr<Entry>>::iterator lower_bound(std::uint64_t sequence);
+  Entry* find(std::uint64_t sequence);
+  void release(std::uint64_t sequence);
+  Result<void> apply(schema::Step::Reader step);
+  Result<void> check_sizes(schema::Step::Reader step) const;
+  Result<void> start(schema::SequenceStart::Reader start);
+  std::string_view append(schema::Step::Reader step, unsigned index, unsigned first_token, unsigned first_block);
+  void lay_out(Entry& entry, std::uint32_t count, std::uint32_t next_token, bool sample);
+  void write_result(std::span<const float> logits, unsigned rated_sequences, schema::StepResult::Builder result);
+
+  const ShardSequencesOptions options_;
+  const Limits limits_;
+  std::vector<std::unique_ptr<Entry>> active_;  // ascending by sequence
+  std::vector<std::unique_ptr<Entry>> spare_;   // their lists keep the memory
+  FlatStep flat_;
+  std::vector<BatchItem> batch_;
+  std::uint64_t steps_ = 0;
+  Sampler sampler_;
+  std::vector<std::uint32_t> drawn_;  // (sequences that sample)
+  RatedToken rated_;
+};
+
+}  // namespace troupe::engine

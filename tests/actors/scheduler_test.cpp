@@ -1,0 +1,481 @@
+#include "actors/scheduler.h"
+
+#include <boost/test/unit_test.hpp>
+#include <caf/all.hpp>
+#include <caf/scheduler/test_coordinator.hpp>
+#include <chrono>
+#include <deque>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "actors/interfaces.h"
+#include "tests/runtime/engine/replica.h"
+
+using namespace troupe;
+using namespace std::chrono_literals;
+using engine::testing::FakeShard;
+using engine::testing::kVocab;
+using engine::testing::Request;
+using fabric::make_message;
+using fabric::Message;
+using schema::FinishReason;
+
+BOOST_TEST_DONT_PRINT_LOG_VALUE(FinishReason)
+
+namespace {
+
+// A system whose actors run one after another on this thread, with a clock that moves when told to.
+struct ManualConfig : caf::actor_system_config {
+  ManualConfig() { set("scheduler.policy", caf::atom("testing")); }
+};
+
+struct Progress {
+  std::vector<std::uint32_t> tokens;
+  FinishReason finish = FinishReason::NONE;
+  ErrorCode code{};
+  std::string param;
+  std::uint64_t queue_ns = 0;
+};
+
+// A gateway that writes down what it is told.
+struct Inbox {
+  std::map<std::uint64_t, Progress> requests;
+  int messages = 0;
+};
+
+caf::behavior inbox_behavior(caf::event_based_actor*, Inbox* inbox) {
+  return {[inbox](const Message<schema::Deltas>& message) {
+    ++inbox->messages;
+    const auto deltas = message.read();
+    for (const auto delta : deltas->getItems()) {
+      Progress& progress = inbox->requests[delta.getRequest()];
+      for (const std::uint32_t token : delta.getTokens()) progress.tokens.push_back(token);
+      progress.finish = delta.getFinish();
+      progress.code = static_cast<ErrorCode>(delta.getError().getCode());
+      progress.param = delta.getError().getParam().cStr();
+      progress.queue_ns += delta.getQueueNs();
+    }
+  }};
+}
+
+// Stage 0 that keeps the steps until the test lets it work.
+caf::behavior stage_behavior(caf::event_based_actor*, std::deque<Message<schema::Step>>* steps) {
+  return {[steps](const Message<schema::Step>& step) { steps->push_back(step); }};
+}
+
+struct Cast {
+  explicit Cast(engine::EngineOptions options = default_options())
+      : system(config),
+        coordinator(dynamic_cast<caf::scheduler::test_coordinator&>(system.scheduler())),
+        self(system),
+        stage(system.spawn(stage_behavior, &steps)),
+        gateway(system.spawn(inbox_behavior, &inbox)),
+        shard({.num_blocks = options.num_blocks,
+               .block_size = options.block_size,
+               .max_model_len = options.max_model_len,
+               .max_batch_tokens = options.max_batch_tokens,
+               .max_batch_sequences = options.max_batch_sequences,
+               .max_sequences = options.max_batch_sequences * options.pipeline_stages,
+               .vocab_size = kVocab}) {
+    scheduler = spawn_scheduler(system, {.engine = options, .resolve = [this](schema::ActorAddress::Reader address) {
+                                           return address.getActor() == "stage/0/0" ? stage : caf::actor{};
+                                         }});
+    run();
+  }
+
+  ~Cast() {
+    for (const caf::actor& actor : {scheduler, stage, gateway}) {
+      caf::anon_send_exit(actor, caf::exit_reason::user_shutdown);
+    }
+    run();
+  }
+
+  static engine::EngineOptions default_options() {
+    engine::EngineOptions options{.num_blocks = 32,
+                                  .block_size = 4,
+                                  .max_model_len = 64,
+                                  .max_batch_tokens = 32,
+                                  .max_batch_sequences = 4,
+                                  .pipeline_stages = 1};
+    options.limits.step_timeout_ms = 1'000;
+    options.limits.away_wait_ms = 5'000;
+    return options;
+  }
+
+  // Lets every actor handle what it has. A run without timers: the clock moves only in pass().
+  void run() {
+    while (coordinator.try_run_once()) {
+    }
+  }
+  void pass(std::chrono::milliseconds time) {
+    coordinator.advance_time(time);
+    run();
+  }
+
+  void generate(std::uint64_t request, std::uint32_t prompt_length = 5, std::uint32_t max_tokens = 4) {
+    generate_as(gateway, request, prompt_length, max_tokens);
+  }
+  void generate_as(const caf::actor& from, std::uint64_t request, std::uint32_t prompt_length = 5,
+                   std::uint32_t max_tokens = 4) {
+    const std::vector<std::uint32_t> prompt(prompt_length, static_cast<std::uint32_t>(request % kVocab));
+    caf::send_as(from, scheduler, make_message<schema::Generate>([&](schema::Generate::Builder generate) {
+                   engine::testing::write_generate({.request = request, .prompt = prompt, .max_tokens = max_tokens},
+                                                   generate);
+                 }));
+    run();
+  }
+  void cancel(std::uint64_t request) {
+    caf::send_as(gateway, scheduler,
+                 make_message<schema::Cancel>([&](schema::Cancel::Builder cancel) { cancel.setRequest(request); }));
+    run();
+  }
+
+  bool assemble(std::uint64_t epoch, const char* first_stage = "stage/0/0") {
+    return ask<schema::Assemble>([&](schema::Assemble::Builder assemble) {
+      assemble.setEpoch(epoch);
+      auto actors = assemble.initActors(2);
+      actors[0].setActor("scheduler");
+      actors[1].setActor(first_stage);
+    });
+  }
+
+  // Whether the answer is ok.
+  template <class Question, class Fill>
+  bool ask(Fill&& fill) {
+    const auto pending = self->request(scheduler, caf::infinite, make_message<Question>(std::forward<Fill>(fill)));
+    run();
+    return answered_ok(pending);
+  }
+  template <class Pending>
+  bool answered_ok(const Pending& pending) {
+    bool ok = false;
+    const_cast<Pending&>(pending).receive([&](const Message<schema::Outcome>& outcome) { ok = outcome.read()->isOk(); },
+                                          [&](const caf::error& error) { BOOST_FAIL(system.render(error)); });
+    return ok;
+  }
+
+  // Works off the oldest step and sends its result.
+  void work() {
+    BOOST_REQUIRE(!steps.empty());
+    const Message<schema::Step> step = steps.front();
+    steps.pop_front();
+    caf::anon_send(scheduler, make_message<schema::StepResult>([&](schema::StepResult::Builder result) {
+                     shard.run(step.read()->getFence().getEpoch() == epoch_seen ? step.read().root_copy() : step.read().root_copy(), result);
+                   }));
+    run();
+  }
+  void work_until_idle() {
+    while (!steps.empty()) work();
+  }
+
+  ManualConfig config;
+  caf::actor_system system;
+  caf::scheduler::test_coordinator& coordinator;
+  caf::scoped_actor self;
+  std::deque<Message<schema::Step>> steps;
+  Inbox inbox;
+  caf::actor stage;
+  caf::actor gateway;
+  caf::actor scheduler;
+  FakeShard shard;
+};
+
+std::vector<std::uint32_t> expected(std::uint64_t request, std::uint32_t prompt_length = 5,
+                                    std::uint32_t max_tokens = 4) {
+  const std::vector<std::uint32_t> prompt(prompt_length, static_cast<std::uint32_t>(request % kVocab));
+  return engine::testing::expected_tokens(prompt, max_tokens, {}, kVocab);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(scheduler)
+
+BOOST_AUTO_TEST_CASE(a_request_becomes_steps_and_their_results_become_deltas) {
+  Cast cast;
+  BOOST_TEST(cast.assemble(1));
+  cast.generate(7);
+  BOOST_REQUIRE(cast.steps.size() == 1u);
+  BOOST_TEST(cast.steps[0].read()->getFence().getEpoch() == 1u);
+  cast.work();
+  BOOST_TEST(cast.inbox.requests[7].tokens.size() == 1u);
+  cast.work_until_idle();
+  BOOST_TEST(cast.inbox.requests[7].tokens == expected(7));
+  BOOST_TEST(cast.inbox.requests[7].finish == FinishReason::LENGTH);
+  BOOST_TEST(cast.inbox.messages == 4);
+}
+
+BOOST_AUTO_TEST_CASE(one_step_gives_one_message_to_each_gateway) {
+  Cast cast;
+  Inbox other_inbox;
+  const caf::actor other = cast.system.spawn(inbox_behavior, &other_inbox);
+  cast.generate(1);
+  cast.generate(2);
+  cast.generate_as(other, 1, 3);
+  BOOST_TEST(cast.assemble(1));
+  cast.work();
+  BOOST_TEST(cast.inbox.messages == 1);
+  BOOST_TEST(cast.inbox.requests.size() == 2u);
+  BOOST_TEST(other_inbox.messages == 1);
+  cast.work_until_idle();
+  BOOST_TEST(cast.inbox.requests[1].tokens == expected(1));
+  BOOST_TEST(other_inbox.requests[1].tokens == expected(1, 3));
+  caf::anon_send_exit(other, caf::exit_reason::user_shutdown);
+  cast.run();
+}
+
+BOOST_AUTO_TEST_CASE(every_pipeline_slot_holds_a_step) {
+  engine::EngineOptions options = Cast::default_options();
+  options.pipeline_stages = 3;
+  Cast cast(options);
+  for (std::uint64_t request = 0; request < 6; ++request) cast.generate(request);
+  BOOST_TEST(cast.assemble(1));
+  BOOST_TEST(cast.steps.size() == 3u);
+  cast.work();
+  BOOST_TEST(cast.steps.size() == 3u);
+  cast.work_until_idle();
+  for (std::uint64_t request = 0; request < 6; ++request) {
+    BOOST_TEST(cast.inbox.requests[request].tokens == expected(request));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_refused_request_gets_one_delta_with_the_reason) {
+  engine::EngineOptions options = Cast::default_options();
+  options.limits.queue = 1;
+  Cast cast(options);
+  cast.generate(1, 64);
+  BOOST_TEST(cast.inbox.requests[1].finish == FinishReason::ERROR);
+  BOOST_TEST(cast.inbox.requests[1].param == "prompt");
+  cast.generate(2);
+  cast.generate(3);
+  BOOST_TEST((cast.inbox.requests[3].code == ErrorCode::kResourceExhausted));
+  BOOST_TEST(cast.inbox.requests[3].param == "queue");
+  BOOST_TEST(cast.inbox.messages == 2);
+}
+
+BOOST_AUTO_TEST_CASE(nothing_more_is_told_of_a_cancelled_request) {
+  Cast cast;
+  BOOST_TEST(cast.assemble(1));
+  cast.generate(1);
+  cast.cancel(1);
+  cast.cancel(99);
+  cast.work_until_idle();
+  BOOST_TEST(cast.inbox.messages == 0);
+  cast.generate(2);
+  BOOST_TEST(cast.steps.front().read()->getReleased().size() == 1u);
+}
+
+BOOST_AUTO_TEST_CASE(a_gateway_that_dies_takes_its_requests_along) {
+  Cast cast;
+  Inbox doomed_inbox;
+  const caf::actor doomed = cast.system.spawn(inbox_behavior, &doomed_inbox);
+  BOOST_TEST(cast.assemble(1));
+  cast.generate_as(doomed, 1, 5, 40);
+  cast.generate(1);
+  caf::anon_send_exit(doomed, caf::exit_reason::kill);
+  cast.run();
+  cast.work();
+  BOOST_REQUIRE(!cast.steps.empty());
+  BOOST_TEST(cast.steps.front().read()->getSequences().size() == 1u);
+  cast.work_until_idle();
+  BOOST_TEST(doomed_inbox.messages == 0);
+  BOOST_TEST(cast.inbox.requests[1].tokens == expected(1));
+}
+
+BOOST_AUTO_TEST_CASE(a_late_result_from_the_old_epoch_is_dropped) {
+  Cast cast;
+  BOOST_TEST(cast.assemble(1));
+  cast.generate(1);
+  const Message<schema::Step> old_step = cast.steps.front();
+  cast.steps.clear();
+  BOOST_TEST(cast.assemble(2));
+  BOOST_TEST(cast.inbox.requests[1].finish == FinishReason::ERROR);
+  BOOST_TEST((cast.inbox.requests[1].code == ErrorCode::kUnavailable));
+  cast.shard.sequences.clear();
+  cast.generate(2);
+  cast.steps.push_front(old_step);
+  cast.work();
+  cast.shard.sequences.clear();
+  cast.work_until_idle();
+  BOOST_TEST(cast.inbox.requests[1].tokens.empty());
+  BOOST_TEST(cast.inbox.requests[2].tokens == expected(2));
+}
+
+BOOST_AUTO_TEST_CASE(an_epoch_never_comes_back_and_needs_a_stage) {
+  Cast cast;
+  BOOST_TEST(!cast.assemble(0));
+  BOOST_TEST(!cast.assemble(3, "stage/0/1"));
+  BOOST_TEST(cast.assemble(3));
+  BOOST_TEST(!cast.assemble(3));
+  BOOST_TEST(!cast.assemble(2));
+}
+
+BOOST_AUTO_TEST_CASE(a_failed_step_is_an_error_for_its_requests_only) {
+  Cast cast;
+  BOOST_TEST(cast.assemble(1));
+  cast.generate(1);
+  const auto fence = cast.steps.front().read()->getFence();
+  const std::uint64_t step = fence.getStep();
+  cast.steps.clear();
+  cast.generate(2);
+  caf::anon_send(cast.scheduler, make_message<schema::StepResult>([&](schema::StepResult::Builder result) {
+                   result.initFence().setEpoch(1);
+                   result.getFence().setStep(step);
+                   result.setFailed(true);
+                   result.initError().setCode(schema::ErrorInfo::Code::INTERNAL);
+                 }));
+  cast.run();
+  BOOST_TEST(cast.inbox.requests[1].finish == FinishReason::ERROR);
+  BOOST_TEST((cast.inbox.requests[1].code == ErrorCode::kInternal));
+  cast.work_until_idle();
+  BOOST_TEST(cast.inbox.requests[2].tokens == expected(2));
+}
+
+BOOST_AUTO_TEST_CASE(a_step_without_a_result_fails_at_its_deadline) {
+  Cast cast;
+  BOOST_TEST(cast.assemble(1));
+  cast.generate(1);
+  cast.work();
+  cast.pass(600ms);
+  cast.work();
+  cast.pass(600ms);  // over since the first step, not since the newest
+  BOOST_TEST(cast.inbox.requests[1].finish == FinishReason::NONE);
+  cast.pass(500ms);
+  BOOST_TEST(cast.inbox.requests[1].finish == FinishReason::ERROR);
+  BOOST_TEST((cast.inbox.requests[1].code == ErrorCode::kDeadlineExceeded));
+  const Message<schema::Step> late = cast.steps.front();
+  cast.steps.clear();
+  cast.generate(2);
+  cast.steps.push_front(late);
+  cast.work_until_idle();
+  BOOST_TEST(cast.inbox.requests[1].tokens.size() == 2u);
+  BOOST_TEST(cast.inbox.requests[2].tokens == expected(2));
+}
+
+BOOST_AUTO_TEST_CASE(after_a_loss_requests_wait_for_the_next_epoch) {
+  Cast cast;
+  BOOST_TEST(cast.assemble(1));
+  cast.generate(1);
+  caf::anon_send(cast.scheduler, make_message<schema::Lost>([](schema::Lost::Builder lost) {
+                   lost.initActors(2).set(0, "gateway");
+                   lost.getActors().set(1, "shard/0/1/0");
+                   lost.setReason("killed");
+                 }));
+  cast.run();
+  BOOST_TEST((cast.inbox.requests[1].code == ErrorCode::kUnavailable));
+  cast.steps.clear();
+  cast.generate(2);
+  BOOST_TEST(cast.steps.empty());
+  cast.shard.sequences.clear();
+  BOOST_TEST(cast.assemble(2));
+  cast.work_until_idle();
+  BOOST_TEST(cast.inbox.requests[2].tokens == expected(2));
+}
+
+BOOST_AUTO_TEST_CASE(the_loss_of_strangers_changes_nothing) {
+  Cast cast;
+  BOOST_TEST(cast.assemble(1));
+  cast.generate(1);
+  caf::anon_send(cast.scheduler, make_message<schema::Lost>([](schema::Lost::Builder lost) {
+                   lost.initActors(3).set(0, "gateway");
+                   lost.getActors().set(1, "shard/1/0/0");
+                   lost.getActors().set(2, "shard/01/0");
+                 }));
+  cast.run();
+  cast.work_until_idle();
+  BOOST_TEST(cast.inbox.requests[1].tokens == expected(1));
+}
+
+BOOST_AUTO_TEST_CASE(a_dead_stage_fails_what_is_in_flight_at_once) {
+  Cast cast;
+  BOOST_TEST(cast.assemble(1));
+  cast.generate(1);
+  caf::anon_send_exit(cast.stage, caf::exit_reason::kill);
+  cast.run();
+  BOOST_TEST((cast.inbox.requests[1].code == ErrorCode::kUnavailable));
+}
+
+BOOST_AUTO_TEST_CASE(who_waits_too_long_for_a_member_is_refused) {
+  Cast cast;
+  cast.generate(1);
+  cast.pass(4'000ms);
+  cast.generate(2);
+  BOOST_TEST(cast.inbox.messages == 0);
+  cast.pass(1'500ms);
+  BOOST_TEST((cast.inbox.requests[1].code == ErrorCode::kUnavailable));
+  BOOST_TEST(cast.inbox.messages == 1);
+  cast.pass(4'000ms);
+  BOOST_TEST((cast.inbox.requests[2].code == ErrorCode::kUnavailable));
+  BOOST_TEST(cast.inbox.messages == 2);
+}
+
+BOOST_AUTO_TEST_CASE(the_first_token_says_how_long_the_request_waited) {
+  Cast cast;
+  cast.generate(1);
+  cast.pass(250ms);
+  BOOST_TEST(cast.assemble(1));
+  cast.work();
+  BOOST_TEST(cast.inbox.requests[1].queue_ns == 250'000'000u);
+}
+
+BOOST_AUTO_TEST_CASE(draining_finishes_what_runs_and_admits_nothing) {
+  Cast cast;
+  BOOST_TEST(cast.assemble(1));
+  cast.generate(1);
+  const auto drained = cast.self->request(
+      cast.scheduler, caf::infinite,
+      make_message<schema::Drain>([](schema::Drain::Builder drain) { drain.setDeadlineMs(800); }));
+  cast.run();
+  cast.generate(2);
+  BOOST_TEST((cast.inbox.requests[2].code == ErrorCode::kUnavailable));
+  cast.work_until_idle();
+  BOOST_TEST(cast.inbox.requests[1].tokens == expected(1));
+  BOOST_TEST(cast.answered_ok(drained));
+}
+
+BOOST_AUTO_TEST_CASE(what_still_runs_at_the_end_of_a_drain_is_cut_off) {
+  Cast cast;
+  BOOST_TEST(cast.assemble(1));
+  cast.generate(1);
+  const auto drained = cast.self->request(
+      cast.scheduler, caf::infinite,
+      make_message<schema::Drain>([](schema::Drain::Builder drain) { drain.setDeadlineMs(800); }));
+  cast.run();
+  cast.pass(900ms);
+  BOOST_TEST(cast.inbox.requests[1].finish == FinishReason::ERROR);
+  BOOST_TEST(cast.answered_ok(drained));
+}
+
+BOOST_AUTO_TEST_CASE(stats_show_the_queue_the_pages_and_the_steps) {
+  Cast cast;
+  BOOST_TEST(cast.assemble(1));
+  cast.generate(1, 5, 2);
+  cast.generate(2, 5, 9);
+  cast.work();
+  cast.work();
+  std::map<std::string, double> values;
+  std::uint64_t steps_timed = 0;
+  const auto pending = cast.self->request(cast.scheduler, caf::infinite,
+                                          make_message<schema::StatsRequest>([](schema::StatsRequest::Builder) {}));
+  cast.run();
+  const_cast<std::remove_const_t<decltype(pending)>&>(pending).receive(
+      [&](const Message<schema::Stats>& message) {
+        const auto stats = message.read();
+        BOOST_TEST(stats->getActor() == "scheduler");
+        for (const auto family : stats->getFamilies()) {
+          const auto metric = family.getMetrics()[0];
+          values[family.getName().cStr()] = metric.getValue();
+          if (family.getName() == "troupe_scheduler_step_seconds") steps_timed = metric.getCount();
+        }
+      },
+      [&](const caf::error& error) { BOOST_FAIL(cast.system.render(error)); });
+  BOOST_TEST(values["troupe_scheduler_kv_blocks"] == 32);
+  BOOST_TEST(values["troupe_scheduler_kv_blocks_used"] == 4);
+  BOOST_TEST(values["troupe_scheduler_running_sequences"] == 2);
+  BOOST_TEST(values["troupe_scheduler_queue_length"] == 0);
+  BOOST_TEST(values["troupe_scheduler_steps_total"] == 3);
+  BOOST_TEST(values["troupe_scheduler_generated_tokens_total"] == 3);
+  BOOST_TEST(steps_timed == 2u);
+}
+
+BOOST_AUTO_TEST_SUITE_END()

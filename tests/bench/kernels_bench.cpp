@@ -1,0 +1,222 @@
+// How close the kernels come to what this machine can do. Limits and kernels are measured in turn, several times, and
+// compared round by round, so that a neighbour on the machine slows down both; medians are printed.
+//
+//   kernels_bench [IMPLEMENTATION] [THREADS] [ROUNDS]
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/cpu/half.h"
+#include "kernels/cpu/team.h"
+#include "kernels/select.h"
+
+using namespace troupe::kernels;
+
+namespace {
+
+constexpr std::size_t kMemoryBytes = std::size_t{256} << 20;  // well beyond the caches
+
+double seconds_of(const std::function<void()>& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+double median(std::vector<double> values) {
+  std::ranges::sort(values);
+  return values[values.size() / 2];
+}
+
+using Vector = float __attribute__((vector_size(64)));
+using Words = std::uint64_t __attribute__((vector_size(64)));
+
+// Built once for each width of machine; the loader picks. 512-bit code is what reads and multiplies fastest.
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define TROUPE_BENCH_CLONES __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512")))
+#else
+#define TROUPE_BENCH_CLONES
+#endif
+
+// Reads all of it, adding into enough registers to keep loads in flight.
+TROUPE_BENCH_CLONES void read_all(const Words* words, std::size_t count, std::uint64_t* result) {
+  Words sums[4] = {};
+  for (std::size_t i = 0; i + 4 <= count; i += 4) {
+    for (std::size_t j = 0; j < 4; ++j) sums[j] += words[i + j];
+  }
+  const Words sum = sums[0] + sums[1] + sums[2] + sums[3];
+  *result = sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
+}
+
+// Ten chains of multiply-adds in registers, nothing else.
+constexpr std::size_t kChains = 10;
+TROUPE_BENCH_CLONES void multiply_add(std::size_t times, float factor, float* result) {
+  Vector sums[kChains];
+  for (auto& sum : sums) sum = Vector{} + 1.0f;
+  const Vector scale = Vector{} + factor;
+  for (std::size_t i = 0; i < times; ++i) {
+#pragma GCC unroll 10
+    for (auto& sum : sums) sum = sum * scale + scale;
+  }
+  Vector all = {};
+  for (const auto& sum : sums) all += sum;
+  *result = all[0];
+}
+
+struct Bench {
+  std::unique_ptr<Kernels> kernels;
+  std::unique_ptr<Team> team;  // for the limits
+  std::vector<char> memory;    // what the bandwidth test reads, and raw weights are cut from
+  int rounds;
+
+  double bandwidth() {  // bytes per second
+    std::vector<std::uint64_t> sums(team->size());
+    const auto* words = reinterpret_cast<const Words*>((reinterpret_cast<std::uintptr_t>(memory.data()) + 63) & ~63ull);
+    const std::size_t pieces = team->size() * 16;
+    const std::size_t count = kMemoryBytes / sizeof(Words) / pieces;
+    const double seconds = seconds_of([&] {
+      team->run(pieces,
+                [&](std::size_t piece, std::size_t member) { read_all(words + piece * count, count, &sums[member]); });
+    });
+    return double(count * pieces * sizeof(Words)) / seconds;
+  }
+
+  double peak_flops() {
+    constexpr std::size_t kTimes = 2'000'000;
+    std::vector<float> results(team->size() * 32);
+    const double seconds = seconds_of([&] {
+      team->run(team->size(),
+                [&](std::size_t piece, std::size_t) { multiply_add(kTimes, 1e-3f, &results[piece * 32]); });
+    });
+    return 2.0 * double(team->size() * kTimes * kChains * 16) / seconds;
+  }
+
+  // One matrix after another, so many that the caches hold none of the next.
+  void gemv(DType dtype, std::size_t outs, std::size_t cols) {
+    std::vector<std::unique_ptr<PackedWeight>> weights;
+    std::size_t bytes = 0;
+    while (bytes < kMemoryBytes) {
+      weights.push_back(kernels->pack({memory.data(), dtype, outs, cols, cols}));
+      bytes += weights.back()->bytes();
+    }
+    const std::vector<float> in(cols, 1.0f);
+    std::vector<float> out(outs);
+    std::vector<double> ratios, rates;
+    for (int round = 0; round < rounds; ++round) {
+      const double limit = bandwidth();
+      const double seconds = seconds_of([&] {
+        for (const auto& weight : weights) {
+          kernels->linear({in.data(), 1, cols}, *weight, nullptr, {out.data(), 1, outs});
+        }
+      });
+      rates.push_back(double(bytes) / seconds);
+      ratios.push_back(rates.back() / limit);
+    }
+    std::printf("gemv  %-4s %5zu x %-5zu  %6.1f GB/s     %.2f of read bandwidth\n", name_of(dtype), outs, cols,
+                median(rates) / 1e9, median(ratios));
+  }
+
+  void gemm(DType dtype, std::size_t rows, std::size_t outs, std::size_t cols) {
+    const auto weight = kernels->pack({memory.data(), dtype, outs, cols, cols});
+    const std::vector<float> in(rows * cols, 1.0f);
+    std::vector<float> out(rows * outs);
+    const double operations = 2.0 * double(rows * outs * cols);
+    std::vector<double> ratios, rates;
+    for (int round = 0; round < rounds; ++round) {
+      const double limit = peak_flops();
+      const double seconds = seconds_of([&] {
+        kernels->linear({in.data(), rows, cols}, *weight, nullptr, {out.data(), rows, outs});
+      });
+      rates.push_back(operations / seconds);
+      ratios.push_back(rates.back() / limit);
+    }
+    std::printf("gemm  %-4s %5zu x %-5zu  %6.1f Gflop/s  %.2f of peak, %zu rows\n", name_of(dtype), outs, cols,
+                median(rates) / 1e9, median(ratios), rows);
+  }
+
+  // Decoding one token each of `sequences`, with all their pages beyond the caches.
+  void attention(DType dtype, std::size_t sequences, std::size_t context) {
+    constexpr std::size_t kHeads = 16, kKvHeads = 4, kHeadDim = 64, kBlock = 16;
+    const std::size_t page_bytes = sequences * context * kKvHeads * kHeadDim * size_of(dtype);
+    if (2 * page_bytes > memory.size()) return;
+    const PagedKv kv{memory.data(), memory.data() + page_bytes, dtype, sequences * context / kBlock, kBlock, kKvHeads,
+                     kHeadDim};
+    std::vector<std::uint32_t> row_starts(sequences + 1), contexts(sequences, std::uint32_t(context)),
+        blocks(kv.num_blocks), starts(sequences + 1);
+    for (std::size_t i = 0; i <= sequences; ++i) {
+      row_starts[i] = std::uint32_t(i);
+      starts[i] = std::uint32_t(i * context / kBlock);
+    }
+    for (std::size_t i = 0; i < blocks.size(); ++i) blocks[i] = std::uint32_t(i);
+    const std::vector<float> queries(sequences * kHeads * kHeadDim, 0.1f);
+    std::vector<float> out(queries.size());
+    std::vector<double> ratios, rates;
+    for (int round = 0; round < rounds; ++round) {
+      const double limit = bandwidth();
+      const double seconds = seconds_of([&] {
+        kernels->attention({queries.data(), sequences, kHeads * kHeadDim}, kv, {row_starts, contexts, blocks, starts},
+                           {kHeads, kKvHeads, kHeadDim, 0.125f, 0}, {out.data(), sequences, kHeads * kHeadDim});
+      });
+      rates.push_back(2.0 * double(page_bytes) / seconds);
+      ratios.push_back(rates.back() / limit);
+    }
+    std::printf("attend %-4s %3zu x %-6zu   %6.1f GB/s     %.2f of read bandwidth, 4 heads a KV head\n", name_of(dtype),
+                sequences, context, median(rates) / 1e9, median(ratios));
+  }
+
+  static const char* name_of(DType dtype) {
+    return dtype == DType::kF32 ? "f32" : dtype == DType::kF16 ? "f16" : "bf16";
+  }
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string implementation = argc > 1 ? argv[1] : "";
+  const int threads = argc > 2 ? std::max(1, std::atoi(argv[2])) : 1;
+  const int rounds = argc > 3 ? std::max(1, std::atoi(argv[3])) : 7;
+  std::vector<int> cores;
+  for (int core = 0; core < threads; ++core) cores.push_back(core);
+
+  auto kernels = make_cpu_kernels({cores, implementation});
+  auto team = Team::make(cores);
+  if (!kernels.ok() || !team.ok()) {
+    std::fprintf(stderr, "kernels_bench: %s\n", (kernels.ok() ? team.error() : kernels.error()).message.c_str());
+    return 2;
+  }
+  if (const auto pinned = pin_this_thread(cores[0]); !pinned.ok()) {
+    std::fprintf(stderr, "kernels_bench: %s\n", pinned.error().message.c_str());
+    return 2;
+  }
+  Bench bench{std::move(*kernels), std::move(*team), std::vector<char>(kMemoryBytes + 64), rounds};
+  // Ordinary numbers in every storage type: no infinities or subnormals to slow the arithmetic down.
+  std::mt19937 engine(1);
+  for (std::size_t i = 0; i < bench.memory.size() / 2; ++i) {
+    const float value = float(engine() % 1024) / 1024.0f + 0.25f;
+    store_from_f32(value, bench.memory.data(), DType::kBF16, i);
+  }
+
+  std::vector<double> bandwidths, peaks;
+  for (int round = 0; round < rounds; ++round) {
+    bandwidths.push_back(bench.bandwidth());
+    peaks.push_back(bench.peak_flops());
+  }
+  std::printf("%s, %d thread(s), median of %d: reads %.1f GB/s, multiplies and adds %.1f Gflop/s\n",
+              std::string(bench.kernels->name()).c_str(), threads, rounds, median(bandwidths) / 1e9,
+              median(peaks) / 1e9);
+  for (const DType dtype : {DType::kBF16, DType::kF16, DType::kF32}) {
+    bench.gemv(dtype, 4096, 4096);
+    bench.gemv(dtype, 576, 1536);
+    bench.gemm(dtype, 128, 2048, 2048);
+  }
+  bench.gemm(DType::kBF16, 8, 2048, 2048);
+  bench.attention(DType::kF32, 16, 4096);
+  bench.attention(DType::kBF16, 16, 4096);
+}

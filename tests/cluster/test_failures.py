@@ -1,0 +1,126 @@
+"""What happens when members die: errors, never silence; and the cluster comes back by itself."""
+
+import http.client
+import json
+import os
+import pathlib
+import signal
+import threading
+import unittest
+
+from harness import Cluster, alive, descendants, wait_until
+from topologies import TWO_BY_TWO
+
+LONG = {"model": "tutor", "prompt": "<|im_start|>user\nTell me a long story", "temperature": 0.8, "seed": 1,
+        "max_tokens": 400, "ignore_eos": True}
+
+
+def shared_memory_segments():
+    found = {str(path) for path in pathlib.Path("/dev/shm").glob("*")}
+    with open("/proc/sysvipc/shm") as table:
+        found |= {"sysv " + line.split()[1] for line in table.readlines()[1:]}
+    return found
+
+
+class Stream(threading.Thread):
+    """Reads one stream to whatever end it has."""
+
+    def __init__(self, cluster):
+        super().__init__(daemon=True)
+        self.cluster, self.events, self.end = cluster, [], None
+        self.first = threading.Event()
+        self.start()
+
+    def run(self):
+        try:
+            for event in self.cluster.stream("/v1/completions", LONG):
+                self.events.append(event)
+                self.first.set()
+            self.end = "closed"
+        except (http.client.HTTPException, OSError, AssertionError) as error:
+            self.end = type(error).__name__
+        self.first.set()
+
+
+class Failures(unittest.TestCase):
+    def setUp(self):
+        self.segments = shared_memory_segments()
+        self.cluster = Cluster(TWO_BY_TWO, name="failures")
+        self.cluster.__enter__()
+
+    def tearDown(self):
+        self.cluster.__exit__()
+        self.assertEqual(shared_memory_segments() - self.segments, set())
+
+    def pid_of(self, actor):
+        return next(entry["pid"] for entry in self.cluster.status()["actors"] if entry["actor"] == actor)
+
+    def kill_under_load(self, actor):
+        streams = [Stream(self.cluster) for _ in range(4)]
+        for stream in streams:
+            self.assertTrue(stream.first.wait(30), "the stream has begun")
+        victim = self.pid_of(actor)
+        os.kill(victim, signal.SIGKILL)
+        for stream in streams:
+            stream.join(30)
+            self.assertFalse(stream.is_alive(), f"a stream hangs after the death of {actor}")
+            done = stream.events and stream.events[-1] == "[DONE]"
+            failed = stream.events and "error" in json.loads(stream.events[-1]) if not done else False
+            self.assertTrue(done or failed or stream.end not in (None, "closed"),
+                            f"after the death of {actor} a stream closed as if it were complete")
+        self.assertFalse(alive(victim))
+        self.cluster.wait_ready()
+        self.assertEqual(self.cluster.post("/v1/completions", dict(LONG, max_tokens=4))[0], 200)
+        status = self.cluster.status()
+        self.assertTrue(status["ready"])
+        self.assertGreater(status["epoch"], 1)
+
+    def test_a_killed_shard_comes_back(self):
+        self.kill_under_load("shard/0/0/1")
+        self.kill_under_load("shard/0/1/0")
+
+    def test_a_killed_scheduler_comes_back(self):
+        self.kill_under_load("scheduler")
+
+    def test_a_killed_gateway_comes_back(self):
+        self.kill_under_load("gateway")
+
+    def test_a_member_that_stands_still_is_replaced(self):
+        victim = self.pid_of("shard/0/1/1")
+        os.kill(victim, signal.SIGSTOP)
+        wait_until(lambda: not alive(victim), 20, "the silent member is killed")
+        self.cluster.wait_ready()
+        self.assertEqual(self.cluster.post("/v1/completions", dict(LONG, max_tokens=4))[0], 200)
+
+    def test_a_client_that_goes_away_frees_its_place(self):
+        connection = self.cluster.connection()
+        connection.request("POST", "/v1/completions", json.dumps(dict(LONG, stream=True)))
+        response = connection.getresponse()
+        response.read1(10)
+        response.close()
+        connection.close()
+        def running():
+            text = self.cluster.get("/metrics")[1]
+            return [float(line.rsplit(" ", 1)[1]) for line in text.splitlines()
+                    if line.startswith("troupe_scheduler_running")]
+        wait_until(lambda: running() == [0.0], 10, "nothing runs any more")
+
+
+class RootFailure(unittest.TestCase):
+    def test_nothing_is_left_when_the_root_is_killed(self):
+        cluster = Cluster(TWO_BY_TWO, name="root-killed")
+        cluster.start()
+        cluster.wait_ready()
+        members = descendants(cluster.process.pid)
+        self.assertGreaterEqual(len(members), 6)
+        cluster.process.kill()
+        cluster.process.wait(10)
+        wait_until(lambda: not any(alive(pid) for pid in members), 10, "every member has ended")
+        # The name is free again: the lock died with its holder.
+        cluster.start()
+        cluster.wait_ready()
+        cluster.stop()
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,117 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/cpu/half.h"
+#include "kernels/select.h"
+
+namespace troupe::kernels {
+
+// The implementations that this machine can run, the reference left out.
+inline std::vector<std::string> vector_implementations() {
+  std::vector<std::string> names;
+  for (const char* name : {"avx2", "avx512"}) {
+    if (select_cpu_implementation(detect_cpu_features(), name).ok()) names.push_back(name);
+  }
+  return names;
+}
+
+// `threads` members that share core 0 beyond the cores there are: what threads do must not change any number.
+inline std::unique_ptr<Kernels> make(const std::string& name, int threads = 1) {
+  std::vector<int> cores;
+  for (int i = 0; threads > 1 && i < threads; ++i) cores.push_back(0);
+  return std::move(make_cpu_kernels({.cores = cores, .implementation = name})).value();
+}
+
+class Random {
+ public:
+  explicit Random(std::uint32_t seed) : engine_(seed) {}
+  // One of first, ..., last.
+  std::size_t pick(std::size_t first, std::size_t last) {
+    return std::uniform_int_distribution<std::size_t>(first, last)(engine_);
+  }
+  float normal() { return std::normal_distribution<float>()(engine_); }
+  std::vector<float> normals(std::size_t count, float scale = 1) {
+    std::vector<float> values(count);
+    for (float& value : values) value = normal() * scale;
+    return values;
+  }
+
+ private:
+  std::mt19937 engine_;
+};
+
+// A matrix whose rows lie further apart than they are long; what lies between and behind must stay as it is.
+class Strided {
+ public:
+  static constexpr float kUntouched = 12345.0f;
+
+  Strided(std::size_t rows, std::size_t cols, std::size_t gap)
+      : values_(rows * (cols + gap) + 64, kUntouched), view_(values_.data(), rows, cols, cols + gap) {}
+  Strided(std::size_t rows, std::size_t cols, std::size_t gap, Random& random, float scale = 1)
+      : Strided(rows, cols, gap) {
+    for (std::size_t row = 0; row < rows; ++row) {
+      for (std::size_t col = 0; col < cols; ++col) view_.row(row)[col] = random.normal() * scale;
+    }
+  }
+  Strided(const Strided& other) : values_(other.values_), view_(other.view_) { view_.data = values_.data(); }
+  Strided& operator=(const Strided&) = delete;
+
+  MatrixF32 view() { return view_; }
+  float at(std::size_t row, std::size_t col) const { return view_.row(row)[col]; }
+  std::vector<float> row(std::size_t row) const { return {view_.row(row), view_.row(row) + view_.cols}; }
+
+  bool gaps_untouched() const {
+    for (std::size_t i = 0; i < values_.size(); ++i) {
+      const bool inside = i / view_.row_stride < view_.rows && i % view_.row_stride < view_.cols;
+      if (!inside && values_[i] != kUntouched) return false;
+    }
+    return true;
+  }
+
+ private:
+  std::vector<float> values_;
+  MatrixF32 view_;
+};
+
+// Numbers in a storage type, with a gap between rows.
+class Stored {
+ public:
+  Stored(DType dtype, std::size_t rows, std::size_t cols, std::size_t gap, Random& random)
+      : bytes_((rows * (cols + gap)) * size_of(dtype)), view_{bytes_.data(), dtype, rows, cols, cols + gap} {
+    for (std::size_t i = 0; i < rows * (cols + gap); ++i) store_from_f32(random.normal(), bytes_.data(), dtype, i);
+  }
+  Stored(const Stored&) = delete;
+  Stored& operator=(const Stored&) = delete;
+
+  const WeightView& view() const { return view_; }
+  float at(std::size_t row, std::size_t col) const {
+    return load_as_f32(bytes_.data(), view_.dtype, row * view_.row_stride + col);
+  }
+
+ private:
+  std::vector<char> bytes_;
+  WeightView view_;
+};
+
+constexpr DType kStorageTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
+
+// The largest |a - b| of two matrices; infinite where one of them is not finite and the other differs.
+inline float largest_difference(const Strided& a, const Strided& b, std::size_t rows, std::size_t cols) {
+  float largest = 0;
+  for (std::size_t row = 0; row < rows; ++row) {
+    for (std::size_t col = 0; col < cols; ++col) {
+      const float difference = std::abs(a.at(row, col) - b.at(row, col));
+      largest = difference >= 0 ? std::max(largest, difference) : INFINITY;
+    }
+  }
+  return largest;
+}
+
+}  // namespace troupe::kernels

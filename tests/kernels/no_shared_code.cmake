@@ -1,0 +1,11 @@
+# Fails if one of OBJECTS defines a function that other files can see or replace.
+foreach(object IN LISTS OBJECTS)
+  execute_process(COMMAND ${NM} --defined-only --demangle ${object} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
+  if(NOT symbols MATCHES "troupe::kernels::k[A-Za-z0-9]+Ops")
+    message(FATAL_ERROR "${object} defines no table of operations")
+  endif()
+  string(REGEX MATCH "[^\n]* [TWVu] [^\n]*" shared "${symbols}")
+  if(shared)
+    message(FATAL_ERROR "${object} defines ${shared}")
+  endif()
+endforeach()

@@ -1,0 +1,53 @@
+#include "kernels/select.h"
+
+#include <boost/test/unit_test.hpp>
+#include <cstdlib>
+
+using namespace troupe;
+using namespace troupe::kernels;
+
+BOOST_AUTO_TEST_SUITE(selection)
+
+constexpr CpuFeatures kPlain{};
+constexpr CpuFeatures kAvx2Machine{.avx2 = true};
+constexpr CpuFeatures kAvx512Machine{.avx2 = true, .avx512 = true};
+
+BOOST_AUTO_TEST_CASE(the_best_that_the_machine_can_run_is_chosen) {
+  BOOST_CHECK(select_cpu_implementation(kPlain, "").value() == CpuImplementation::kReference);
+  BOOST_CHECK(select_cpu_implementation(kAvx2Machine, "").value() == CpuImplementation::kAvx2);
+  BOOST_CHECK(select_cpu_implementation(kAvx512Machine, "").value() == CpuImplementation::kAvx512);
+}
+
+BOOST_AUTO_TEST_CASE(a_lesser_one_can_be_asked_for) {
+  BOOST_CHECK(select_cpu_implementation(kAvx512Machine, "avx2").value() == CpuImplementation::kAvx2);
+  BOOST_CHECK(select_cpu_implementation(kAvx512Machine, "reference").value() == CpuImplementation::kReference);
+}
+
+BOOST_AUTO_TEST_CASE(a_wrong_name_is_answered_with_the_names_that_work_here) {
+  const auto unknown = select_cpu_implementation(kAvx2Machine, "sse");
+  BOOST_CHECK(unknown.error().code == ErrorCode::kInvalidArgument);
+  BOOST_TEST(unknown.error().message.find("avx2, reference") != std::string::npos);
+  const auto lacking = select_cpu_implementation(kPlain, "avx512");
+  BOOST_CHECK(lacking.error().code == ErrorCode::kUnsupported);
+  BOOST_TEST(lacking.error().message.find("it can run reference") != std::string::npos);
+}
+
+BOOST_AUTO_TEST_CASE(the_environment_decides_where_the_options_do_not) {
+  setenv("TROUPE_KERNELS", "reference", 1);
+  const auto from_environment = make_cpu_kernels({});
+  setenv("TROUPE_KERNELS", "nonsense", 1);
+  const auto refused = make_cpu_kernels({});
+  const auto from_options = make_cpu_kernels({.implementation = "reference"});
+  unsetenv("TROUPE_KERNELS");
+  BOOST_TEST(from_environment.value()->name() == "reference");
+  BOOST_TEST(refused.error().param == "TROUPE_KERNELS");
+  BOOST_TEST(from_options.value()->name() == "reference");
+}
+
+BOOST_AUTO_TEST_CASE(a_core_that_does_not_exist_is_refused_by_number) {
+  const auto refused = make_cpu_kernels({.cores = {0, 100'000}, .implementation = {}});
+  BOOST_TEST(refused.error().message.find("100000") != std::string::npos);
+  BOOST_TEST(!make_cpu_kernels({.cores = {-1}, .implementation = {}}).ok());
+}
+
+BOOST_AUTO_TEST_SUITE_END()

@@ -1,0 +1,163 @@
+#include "tests/runtime/engine/replica.h"
+
+#include <stdexcept>
+#include <string>
+
+#include "runtime/base/philox.h"
+#include "runtime/engine/error_info.h"
+
+namespace troupe::engine::testing {
+
+std::vector<float> fake_logits(std::span<const std::uint32_t> history, std::uint32_t vocab_size) {
+  std::uint64_t hash = 14695981039346656037ULL;  // FNV-1a
+  for (const std::uint32_t token : history) hash = (hash ^ token) * 1099511628211ULL;
+  std::vector<float> logits(vocab_size);
+  for (std::uint32_t token = 0; token < vocab_size; ++token) {
+    logits[token] = static_cast<float>(philox_uniform(hash, token) * 8 - 4);
+  }
+  return logits;
+}
+
+std::vector<std::uint32_t> expected_tokens(std::vector<std::uint32_t> prompt, std::uint32_t max_tokens,
+                                           const SamplingParameters& parameters, std::uint32_t vocab_size) {
+  Sampler sampler;
+  const auto prompt_length = static_cast<std::uint32_t>(prompt.size());
+  std::vector<std::uint32_t>& history = prompt;
+  while (history.size() - prompt_length < max_tokens) {
+    const std::uint32_t token =
+        sampler.sample(fake_logits(history, vocab_size), history, prompt_length, parameters).value();
+    history.push_back(token);
+    const auto& stops = parameters.stop_tokens;
+    if (history.size() - prompt_length > parameters.min_tokens &&
+        std::find(stops.begin(), stops.end(), token) != stops.end()) {
+      break;
+    }
+  }
+  return {history.begin() + prompt_length, history.end()};
+}
+
+FakeShard::FakeShard(const ShardSequencesOptions& options)
+    : sequences(options, Limits{}), options_(options), pages_(std::size_t{options.num_blocks} * options.block_size) {}
+
+void FakeShard::run(schema::Step::Reader step, schema::StepResult::Builder result) {
+  result.setFence(step.getFence());
+  Result<void> done = sequences.begin_step(step);
+  if (done.ok()) {
+    const FlatStep& flat = sequences.flat();
+    for (std::size_t row = 0; row < flat.tokens.size(); ++row) pages_.at(flat.slots[row]) = flat.tokens[row];
+    std::vector<float> logits;
+    for (const std::uint32_t row : flat.logits_rows) {
+      std::size_t index = 0;
+      while (flat.row_starts[index + 1] <= row) ++index;
+      std::vector<std::uint32_t> history;
+      for (std::uint32_t position = 0; position <= flat.positions[row]; ++position) {
+        const std::uint32_t block =
+            flat.block_tables.at(flat.block_table_starts[index] + position / options_.block_size);
+        history.push_back(pages_.at(block * options_.block_size + position % options_.block_size));
+      }
+      const std::vector<float> row_logits = fake_logits(history, options_.vocab_size);
+      logits.insert(logits.end(), row_logits.begin(), row_logits.end());
+    }
+    done = sequences.sample(logits, result);
+  }
+  if (done.ok()) return;
+  result.setFailed(true);
+  write_error(done.error(), result.initError());
+}
+
+void write_generate(const Request& request, schema::Generate::Builder to) {
+  to.setRequest(request.request);
+  auto tokens = to.initTokens(static_cast<unsigned>(request.prompt.size()));
+  for (unsigned i = 0; i < tokens.size(); ++i) tokens.set(i, request.prompt[i]);
+  to.setMaxTokens(request.max_tokens);
+  auto stops = to.initStopTokens(static_cast<unsigned>(request.sampling.stop_tokens.size()));
+  for (unsigned i = 0; i < stops.size(); ++i) stops.set(i, request.sampling.stop_tokens[i]);
+  to.setMinTokens(request.sampling.min_tokens);
+  write_sampling(request.sampling, to.initSampling());
+}
+
+Replica::Replica(const EngineOptions& options)
+    : engine(options),
+      shard({.num_blocks = options.num_blocks,
+             .block_size = options.block_size,
+             .max_model_len = options.max_model_len,
+             .max_batch_tokens = options.max_batch_tokens,
+             .max_batch_sequences = options.max_batch_sequences,
+             .max_sequences = options.max_batch_sequences * options.pipeline_stages,
+             .vocab_size = kVocab}) {
+  static_cast<void>(engine.reset_for_epoch(0, 1, {}));
+}
+
+Result<void> Replica::admit(const Request& request) {
+  capnp::MallocMessageBuilder message;
+  auto generate = message.initRoot<schema::Generate>();
+  write_generate(request, generate);
+  return engine.admit(request.owner, generate.asReader(), now_ns++);
+}
+
+bool Replica::form_step() {
+  auto message = std::make_unique<capnp::MallocMessageBuilder>();
+  if (!engine.form_step(message->initRoot<schema::Step>(), now_ns++)) return false;
+  steps_.push_back(std::move(message));
+  return true;
+}
+
+void Replica::run_oldest_step() {
+  capnp::MallocMessageBuilder message;
+  auto result = message.initRoot<schema::StepResult>();
+  shard.run(steps_.front()->getRoot<schema::Step>().asReader(), result);
+  if (result.getFailed()) throw std::runtime_error(result.getError().getMessage().cStr());
+  steps_.pop_front();
+  take(engine.apply(result.asReader()));
+}
+
+void Replica::fail_oldest_step() {
+  capnp::MallocMessageBuilder message;
+  auto result = message.initRoot<schema::StepResult>();
+  result.setFence(steps_.front()->getRoot<schema::Step>().getFence().asReader());
+  result.setFailed(true);
+  write_error(unavailable("the shard is gone"), result.initError());
+  steps_.pop_front();
+  take(engine.apply(result.asReader()));
+}
+
+void Replica::run_until_idle() {
+  while (true) {
+    while (form_step()) {
+    }
+    if (steps_.empty()) return;
+    run_oldest_step();
+  }
+}
+
+void Replica::begin_epoch(std::uint64_t epoch) {
+  steps_.clear();
+  shard.sequences.clear();
+  take(engine.reset_for_epoch(0, epoch, unavailable("a member was lost")));
+}
+
+void Replica::take(const std::vector<Delta>& deltas) {
+  for (const Delta& delta : deltas) {
+    Answer& to = answers[{delta.owner, delta.request}];
+    if (to.finish != schema::FinishReason::NONE) throw std::runtime_error("a delta after the last one");
+    if (!delta.prompt_logprobs.empty() && to.deltas > 0) throw std::runtime_error("prompt_logprobs come too late");
+    to.tokens.insert(to.tokens.end(), delta.tokens.begin(), delta.tokens.end());
+    to.logprobs.insert(to.logprobs.end(), delta.logprobs.begin(), delta.logprobs.end());
+    to.prompt_logprobs.insert(to.prompt_logprobs.end(), delta.prompt_logprobs.begin(), delta.prompt_logprobs.end());
+    to.finish = delta.finish;
+    to.error = delta.error;
+    to.queue_ns += delta.queue_ns;
+    ++to.deltas;
+  }
+}
+
+EngineOptions tight_options() {
+  return {.num_blocks = 12,
+          .block_size = 4,
+          .max_model_len = 40,
+          .max_batch_tokens = 10,
+          .max_batch_sequences = 4,
+          .pipeline_stages = 2};
+}
+
+}  // namespace troupe::engine::testing

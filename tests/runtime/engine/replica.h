@@ -1,0 +1,93 @@
+#pragma once
+
+#include <capnp/message.h>
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "runtime/engine/engine.h"
+#include "runtime/engine/shard_sequences.h"
+
+namespace troupe::engine::testing {
+
+// Logits that depend on every token before, and on nothing else.
+std::vector<float> fake_logits(std::span<const std::uint32_t> history, std::uint32_t vocab_size);
+
+// What a request must give, worked out without engine, blocks or batches.
+std::vector<std::uint32_t> expected_tokens(std::vector<std::uint32_t> prompt, std::uint32_t max_tokens,
+                                           const SamplingParameters& parameters, std::uint32_t vocab_size);
+
+// A last-stage shard whose pages hold tokens instead of keys and values, and whose model reads its context from
+// them through slots and block tables: a wrong table gives wrong tokens.
+class FakeShard {
+ public:
+  explicit FakeShard(const ShardSequencesOptions& options);
+
+  // Fills `result`, as a failure if the step is refused.
+  void run(schema::Step::Reader step, schema::StepResult::Builder result);
+
+  ShardSequences sequences;
+
+ private:
+  const ShardSequencesOptions options_;
+  std::vector<std::uint32_t> pages_;  // (num_blocks * block_size)
+};
+
+struct Request {
+  std::uint64_t owner = 1;
+  std::uint64_t request = 0;
+  std::vector<std::uint32_t> prompt;
+  std::uint32_t max_tokens = 8;
+  SamplingParameters sampling;
+};
+
+void write_generate(const Request& request, schema::Generate::Builder to);
+
+// What an owner has received for one request.
+struct Answer {
+  std::vector<std::uint32_t> tokens;
+  std::vector<RatedToken> logprobs;
+  std::vector<RatedToken> prompt_logprobs;
+  schema::FinishReason finish = schema::FinishReason::NONE;
+  std::optional<Error> error;
+  std::size_t deltas = 0;
+  std::uint64_t queue_ns = 0;
+};
+
+// An engine and its shard, joined by a queue of steps.
+class Replica {
+ public:
+  explicit Replica(const EngineOptions& options);
+
+  Result<void> admit(const Request& request);
+  bool form_step();         // false when there is none
+  void run_oldest_step();   // through the shard and back. REQUIRES: one is in flight
+  void fail_oldest_step();  // comes back as a failure without having reached the shard
+  void run_until_idle();
+  void begin_epoch(std::uint64_t epoch);
+  // Every answer gets the tokens that it is due; throws on a delta that breaks the protocol.
+  void take(const std::vector<Delta>& deltas);
+
+  schema::Step::Reader newest_step() const { return steps_.back()->getRoot<schema::Step>().asReader(); }
+  Answer& answer(std::uint64_t request, std::uint64_t owner = 1) { return answers[{owner, request}]; }
+
+  Engine engine;
+  FakeShard shard;
+  std::map<std::pair<std::uint64_t, std::uint64_t>, Answer> answers;
+  std::uint64_t now_ns = 1'000;
+
+ private:
+  std::deque<std::unique_ptr<capnp::MallocMessageBuilder>> steps_;
+};
+
+// Small numbers that make every shortage happen.
+EngineOptions tight_options();
+
+inline constexpr std::uint32_t kVocab = 48;
+
+}  // namespace troupe::engine::testing
