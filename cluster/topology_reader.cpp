@@ -80,6 +80,7 @@ class Reader {
         diagnostics_.error(entry.key_place, "unknown key '" + printable(entry.key) + "' in " + where + "; " +
                                                 suggestion(entry.key, names));
       } else {
+        key_ = entry.key;
         key->read(entry.value);
       }
     }
@@ -105,11 +106,11 @@ class Reader {
 
   bool text(const DocumentNode& node, Placed<std::string>& out) {
     if (node.kind != DocumentNode::Kind::kScalar) {
-      diagnostics_.error(node.place, "expected a single value, found " + std::string(describe(node.kind)));
+      diagnostics_.error(node.place, key_ + ": expected a single value, found " + std::string(describe(node.kind)));
       return false;
     }
     if (node.scalar.empty() || node.scalar.size() > kMaxText || node.scalar.find('\0') != std::string::npos) {
-      diagnostics_.error(node.place, "expected 1 to " + std::to_string(kMaxText) + " bytes of text");
+      diagnostics_.error(node.place, key_ + ": expected 1 to " + std::to_string(kMaxText) + " bytes of text");
       return false;
     }
     out = {node.scalar, node.place};
@@ -134,7 +135,7 @@ class Reader {
     if (!text(node, read)) return;
     const auto value = whole_number(*read);
     if (!value || *value < min || *value > max) {
-      diagnostics_.error(node.place, "expected a whole number from " + std::to_string(min) + " to " +
+      diagnostics_.error(node.place, key_ + ": expected a whole number from " + std::to_string(min) + " to " +
                                          std::to_string(max) + ", found '" + printable(*read) + "'");
       return;
     }
@@ -255,7 +256,7 @@ class Reader {
                 if (!text(v, read)) return;
                 auto endpoint = parse_endpoint(*read);
                 if (!endpoint.ok()) {
-                  diagnostics_.error(v.place, endpoint.error().message);
+                  diagnostics_.error(v.place, "listen: " + endpoint.error().message);
                   return;
                 }
                 spec.host = {endpoint->first, v.place};
@@ -488,6 +489,7 @@ class Reader {
 
   Topology& topology_;
   Diagnostics& diagnostics_;
+  std::string key_;  // whose value is being read, for messages
 };
 
 }  // namespace

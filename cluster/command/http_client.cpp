@@ -103,6 +103,7 @@ class HttpClient::Exchange {
   template <class Start>
   beast::error_code await(Start start) {
     std::optional<beast::error_code> result;
+    io_.restart();  // it stops for good whenever an operation was its only work
     stream_.expires_after(client_.timeout_);
     start([&result](const beast::error_code& error, auto&&...) { result = error; });
     while (!result) io_.run_one();
