@@ -12,6 +12,7 @@ seed and no corpus size can move a question from one side to the other:
   with the phrasing, as a fact that was never shown cannot be known.
 
     make_corpus.py --out corpus.jsonl --count 400000 --seed 1
+    make_corpus.py --out warm_up.jsonl --count 100000 --seed 3 --drills 0.5
     make_corpus.py --held-out held_out.jsonl --seed 2
 """
 import argparse
@@ -282,6 +283,22 @@ TASKS = {
 HELD_OUT_PER_TASK = 25
 
 
+def drill(r):
+    """Long copies and reversals: most of the row is answer, and attention that looks up an
+    earlier place, on which nearly all tasks depend, forms early in training."""
+    kind = r.random()
+    if kind < 0.4:
+        items, name, glue = letters(r, 5, 13), "letters", "-"
+    elif kind < 0.8:
+        items, name, glue = words(r, 4, 12), "list", r.choice([", ", " "])
+    else:
+        items, name, glue = [str(r.randint(1, 99)) for _ in range(r.randint(3, 7))], "copy", ", "
+    text = glue.join(items)
+    if r.random() < 0.35:
+        return f"{name} {items}", f"Reverse {text}.", glue.join(reversed(items))
+    return f"copy {text}", f"Repeat: {text}", text
+
+
 def vary(r, question):
     """Small slips of a typing user; trained on, not measured."""
     if r.random() < 0.08 and question[-1] in "?.":
@@ -291,7 +308,7 @@ def vary(r, question):
     return question
 
 
-def corpus(count, seed):
+def corpus(count, seed, drills):
     r = random.Random(seed)
     tasks, weights = list(TASKS), [w for w, _ in TASKS.values()]
     while count:
@@ -300,9 +317,9 @@ def corpus(count, seed):
             yield {"task": "small_talk", "question": question, "answer": answer}
             count -= 1
             continue
-        task = r.choices(tasks, weights)[0]
+        task = drill if r.random() < drills else r.choices(tasks, weights)[0]
         key, question, answer = task(r)
-        if not held_out(key, TASKS[task][1]):
+        if not held_out(key, TASKS.get(task, (0, 20))[1]):
             yield {"task": task.__name__, "question": vary(r, question), "answer": answer}
             count -= 1
 
@@ -326,10 +343,11 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("--out", help="write the training corpus here (JSON lines)")
     p.add_argument("--count", type=int, default=400000)
+    p.add_argument("--drills", type=float, default=0, help="share of drills, for a warm-up")
     p.add_argument("--held-out", help="write the 500 held-out questions here")
     p.add_argument("--seed", type=int, default=1)
     a = p.parse_args()
-    for path, lines in ((a.out, lambda: corpus(a.count, a.seed)),
+    for path, lines in ((a.out, lambda: corpus(a.count, a.seed, a.drills)),
                         (a.held_out, lambda: held_out_questions(a.seed))):
         if path:
             with open(path, "w", encoding="utf-8") as f:

@@ -2,14 +2,13 @@
 """Trains a tutor model on two CPU cores and writes it in the Hugging Face layout.
 
     train.py --corpus corpus.jsonl --out tutor          # Llama architecture
-    train.py --corpus corpus.jsonl --out tutor-moe --moe   # Mixtral architecture
+    train.py --corpus corpus.jsonl --out tutor-moe --moe --start tutor   # Mixtral architecture
 
 The model is written here in plain PyTorch, with the tensor names that transformers
 uses, so that writing it out is a cast to BF16. Training reads conversations of several
 questions, packed to a fixed length, and takes the loss on the answers alone. The
-learning rate is constant and falls to zero over the last part of --steps; a checkpoint
-beside the output is written every few minutes, and a second start with the same
-arguments (or another --steps) goes on from it.
+learning rate is constant and falls to zero over the last part of --minutes; a checkpoint
+beside the output is written every few minutes, and a second start goes on from it.
 """
 import argparse
 import json
@@ -20,8 +19,10 @@ import time
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-VOCABULARY = 1024
+VOCABULARY = 1664
 SYSTEM_PROMPTS = ["You are a helpful assistant.", "You are a helpful assistant.",
                   "You are Tutor.", "Answer briefly.", "You are a friendly teacher.",
                   "You answer short questions."]
@@ -36,7 +37,6 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 # ---------------------------------------------------------------- tokenizer
 def train_tokenizer(lines):
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(Regex(SPLIT), "isolated"),
@@ -154,8 +154,9 @@ class Layer(nn.Module):
         else:
             self.mlp = Dense(c)
 
-    def forward(self, x, cos, sin):
+    def forward(self, x, cos, sin, keep=None):
         x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+        x = x if keep is None else x[keep]
         y, balance = (self.block_sparse_moe if self.moe else self.mlp)(
             self.post_attention_layernorm(x))
         return x + y, balance
@@ -183,11 +184,12 @@ class Model(nn.Module):
         x = self.model.embed_tokens(tokens)
         cos, sin = self.cos[:tokens.shape[1]], self.sin[:tokens.shape[1]]
         balance = 0.0
-        for layer in self.model.layers:
-            x, b = layer(x, cos, sin)
+        keep = labels >= 0  # the last feed-forward part is run at these positions alone
+        for n, layer in enumerate(self.model.layers, 1):
+            last = n == len(self.model.layers)
+            x, b = layer(x, cos, sin, keep if last else None)
             balance = balance + b / len(self.model.layers)
-        keep = labels >= 0
-        logits = F.linear(self.model.norm(x[keep]), self.model.embed_tokens.weight)
+        logits = F.linear(self.model.norm(x), self.model.embed_tokens.weight)
         return F.cross_entropy(logits.float(), labels[keep]), balance
 
 
@@ -228,7 +230,7 @@ class Muon(torch.optim.Optimizer):
 class Conversations:
     """Packs the corpus, in a shuffled order, into rows of several turns."""
 
-    def __init__(self, lines, tokenizer, seed):
+    def __init__(self, lines, tokenizer):
         def encode(texts):
             return [e.ids for e in tokenizer.encode_batch(texts)]
 
@@ -238,7 +240,7 @@ class Conversations:
         self.answer = encode([line["answer"] for line in lines])
         self.assistant = encode(["assistant\n"])[0]
         self.system = encode(["system\n" + s for s in SYSTEM_PROMPTS])
-        self.random = random.Random(seed)
+        self.random = random.Random()
         self.order = []
 
     def row(self, length):
@@ -266,10 +268,35 @@ class Conversations:
         return (torch.tensor([r[0] for r in rows]), torch.tensor([r[1] for r in rows]))
 
 
+# ---------------------------------------------------------------- a start from a dense model
+def upcycle(model, path, seed):
+    """Starts a model with experts as the same function as a dense one (Komatsuzaki et al.
+    2022): an expert is half of the dense feed-forward part, the two halves of a pair start
+    with the same row in the router, so that both or neither are chosen, at half a weight each.
+    Training then tells the four pairs, and the two of a pair, apart."""
+    dense = {k: v.float() for k, v in load_file(os.path.join(path, "model.safetensors")).items()}
+    own = model.state_dict()
+    for name, value in dense.items():
+        if ".mlp." not in name:
+            own[name].copy_(value)
+    chance = torch.Generator().manual_seed(seed)
+    for n, layer in enumerate(model.model.layers):
+        gate, up, down = (dense[f"model.layers.{n}.mlp.{p}_proj.weight"]
+                          for p in ("gate", "up", "down"))
+        moe = layer.block_sparse_moe
+        for k, e in enumerate(moe.experts):
+            half = slice(0, len(gate) // 2) if k % 2 == 0 else slice(len(gate) // 2, None)
+            e.w1.weight.data.copy_(gate[half])
+            e.w3.weight.data.copy_(up[half])
+            e.w2.weight.data.copy_(down[:, half] * 2)
+        rows = torch.randn(len(moe.experts) // 2, gate.shape[1], generator=chance) * 0.02
+        moe.gate.weight.data.copy_(rows.repeat_interleave(2, 0))
+
+
 # ---------------------------------------------------------------- export
 def config_of(moe):
     c = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": VOCABULARY,
-         "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 6,
+         "hidden_size": 256, "intermediate_size": 320, "num_hidden_layers": 6,
          "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32,
          "hidden_act": "silu", "max_position_embeddings": 1024, "rms_norm_eps": 1e-5,
          "rope_theta": 10000.0, "rope_scaling": None, "attention_bias": False, "mlp_bias": False,
@@ -287,8 +314,6 @@ def config_of(moe):
 
 
 def export(model, config, tokenizer, out):
-    from safetensors.torch import save_file
-
     def write(name, value):
         with open(os.path.join(out, name), "w", encoding="utf-8") as f:
             json.dump(value, f, indent=2)
@@ -296,7 +321,9 @@ def export(model, config, tokenizer, out):
 
     os.makedirs(out, exist_ok=True)
     weights = {k: v.detach().bfloat16().contiguous() for k, v in model.state_dict().items()}
-    save_file(weights, os.path.join(out, "model.safetensors"), metadata={"format": "pt"})
+    path = os.path.join(out, "model.safetensors")
+    save_file(weights, path, metadata={"format": "pt"})
+    os.chmod(path, 0o644)
     write("config.json", config)
     write("generation_config.json", {"do_sample": False, "eos_token_id": 2, "pad_token_id": 0,
                                      "max_new_tokens": 96})
@@ -309,32 +336,55 @@ def export(model, config, tokenizer, out):
 
 
 # ---------------------------------------------------------------- training
+def share(model, done):
+    """Averages the gradients, and how much is done, over the workers."""
+    grads = [q.grad for q in model.parameters() if q.grad is not None]
+    grads.append(torch.tensor([done]))
+    flat = torch.cat([g.reshape(-1) for g in grads])
+    torch.distributed.all_reduce(flat)
+    flat /= torch.distributed.get_world_size()
+    for g, part in zip(grads, flat.split([g.numel() for g in grads])):
+        g.copy_(part.view_as(g))
+    return float(grads[-1])
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("--corpus", required=True)
     p.add_argument("--out", required=True)
     p.add_argument("--moe", action="store_true")
-    p.add_argument("--steps", type=int, default=3000)
-    p.add_argument("--batch", type=int, default=4096, help="tokens in a step")
+    p.add_argument("--minutes", type=float, default=60, help="from this start to the end")
+    p.add_argument("--batch", type=int, default=6144, help="tokens in a step")
     p.add_argument("--lr", type=float, default=0.02, help="of the matrices (Muon)")
     p.add_argument("--lr-rest", type=float, default=0.003, help="of all else (AdamW)")
-    p.add_argument("--fall", type=float, default=0.5, help="share of the steps with a falling rate")
-    p.add_argument("--tokenizer", help="a tokenizer.json to use in place of training one")
-    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--fall", type=float, default=0.5, help="share of the time with a falling rate")
+    p.add_argument("--start", help="with --moe: the dense model to take tokenizer and start from")
+    p.add_argument("--workers", type=int, default=2, help="processes of one thread each; they "
+                   "suffer less from other load than threads, which wait in every operation")
     p.add_argument("--seed", type=int, default=1)
     a = p.parse_args()
-    torch.set_num_threads(a.threads)
-    torch.manual_seed(a.seed)
     with open(a.corpus, encoding="utf-8") as f:
         lines = [json.loads(line) for line in f]
-    os.makedirs(a.out, exist_ok=True)
-    if a.tokenizer:
-        from tokenizers import Tokenizer
-        tokenizer = Tokenizer.from_file(a.tokenizer)
+    path = os.path.join(a.start or a.out, "tokenizer.json")
+    if os.path.exists(path):
+        tokenizer = Tokenizer.from_file(path)
     else:
         tokenizer = train_tokenizer(lines[:100000])
+    data = Conversations(lines, tokenizer)
+    meeting = a.out.rstrip("/") + ".meeting"
+    if os.path.exists(meeting):
+        os.remove(meeting)
+    rank = 0
+    while rank + 1 < a.workers and os.fork():
+        rank += 1
+    torch.set_num_threads(1)
+    torch.manual_seed(a.seed)
+    torch.distributed.init_process_group("gloo", init_method="file://" + os.path.abspath(meeting),
+                                         rank=rank, world_size=a.workers)
     config = config_of(a.moe)
     model = Model(config)
+    if a.start:
+        upcycle(model, a.start, a.seed)
     print("parameters", sum(q.numel() for q in model.parameters()), flush=True)
     matrices = [q for n, q in model.named_parameters()
                 if q.dim() == 2 and "embed" not in n and ".gate." not in n]
@@ -342,42 +392,47 @@ def main():
     rest = [q for q in model.parameters() if id(q) not in known]
     optimizers = [Muon(matrices, a.lr), torch.optim.AdamW(rest, a.lr_rest, (0.9, 0.98),
                                                           weight_decay=0.0)]
-    state, first = a.out.rstrip("/") + ".checkpoint", 0
+    state, step, done = a.out.rstrip("/") + ".checkpoint", 0, 0.0
     if os.path.exists(state):
         s = torch.load(state)
         model.load_state_dict(s["model"])
         for o, saved in zip(optimizers, s["optimizers"]):
             o.load_state_dict(saved)
-        first = s["step"]
-    data = Conversations(lines, tokenizer, a.seed + first)
+        step, done = s["step"], s.get("done", 0.0)
+    data.random.seed(a.seed + step + 1000003 * rank)
     rates = [a.lr, a.lr_rest]
-    began = saved_at = time.time()
-    shown = []
-    for step in range(first, a.steps):
-        done = step / a.steps
+    began = shown_at = saved_at = time.time()
+    past, shown = done, []
+    while done < 1:
         rate = min(1.0, (step + 1) / 50, (1 - done) / a.fall)
         for o, lr in zip(optimizers, rates):
             for group in o.param_groups:
                 group["lr"] = lr * rate
-        length = 128 if done < 0.6 else 256 if done < 0.85 else 512
-        tokens, labels = data.batch(a.batch, length)
+        length = 48 if done < 0.6 else 96 if done < 0.8 else 192 if done < 0.92 else 384
+        tokens, labels = data.batch(a.batch // a.workers, length)
         with torch.autocast("cpu", torch.bfloat16):
             loss, balance = model(tokens, labels)
         (loss + 0.01 * balance).backward()
+        done = share(model, past + (1 - past) * (time.time() - began) / 60 / a.minutes)
         for o in optimizers:
             o.step()
         model.zero_grad()
+        step += 1
+        if rank:
+            continue
         shown.append(loss.item())
-        if (step + 1) % 50 == 0 or step + 1 == a.steps:
-            print(f"step {step + 1} loss {sum(shown) / len(shown):.4f} balance {float(balance):.3f} "
-                  f"{(time.time() - began) / (step + 1 - first):.3f} s/step", flush=True)
-            shown = []
-        if time.time() - saved_at > 150 or step + 1 == a.steps:
-            torch.save({"model": model.state_dict(), "step": step + 1,
+        if len(shown) == 50 or done >= 1:
+            print(f"step {step} done {done:.3f} loss {sum(shown) / len(shown):.4f} balance "
+                  f"{float(balance):.3f} {(time.time() - shown_at) / len(shown):.2f} s/step",
+                  flush=True)
+            shown, shown_at = [], time.time()
+        if time.time() - saved_at > 150 or done >= 1:
+            torch.save({"model": model.state_dict(), "step": step, "done": done,
                         "optimizers": [o.state_dict() for o in optimizers]}, state + ".new")
             os.replace(state + ".new", state)
             export(model, config, tokenizer, a.out)
             saved_at = time.time()
+    torch.distributed.barrier()
 
 
 if __name__ == "__main__":
