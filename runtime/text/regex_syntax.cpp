@@ -10,7 +10,8 @@
 namespace troupe::text {
 namespace {
 
-constexpr std::string_view kWordMembers = "\\p{L}\\p{M}\\p{N}\\p{Pc}";
+// The reference has a table of its own for Latin-1, in which superscripts and fractions are word characters.
+constexpr std::string_view kWordMembers = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}";
 constexpr std::string_view kHexMembers = "0-9A-Fa-f";
 
 // Whether PCRE2 knows a script of that name.
