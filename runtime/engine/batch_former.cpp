@@ -26,7 +26,7 @@ BatchFormer::BatchFormer(const BatchLimits& limits, BlockManager& blocks) : limi
   assert(limits.max_batch_tokens > 0 && limits.max_batch_sequences > 0 && limits.pipeline_stages > 0);
 }
 
-Batch BatchFormer::form(Sequences& sequences) {
+Batch BatchFormer::form(Sequences& sequences, std::size_t unconfirmed_releases) {
   Batch batch;
   const std::size_t running = sequences.running.size();
   const std::uint32_t most = std::min(limits_.max_batch_sequences, limits_.max_batch_tokens);
@@ -40,7 +40,7 @@ Batch BatchFormer::form(Sequences& sequences) {
   const auto taken = static_cast<std::uint32_t>(batch.items.size());
   const std::size_t all = running + sequences.waiting.size();
   sequences_left_ = std::min(most, share_of(all, limits_.pipeline_stages)) - taken;
-  add_newcomers(sequences, batch);
+  add_newcomers(sequences, unconfirmed_releases, batch);
   return batch;
 }
 
@@ -63,11 +63,14 @@ void BatchFormer::add_prefills(Sequences& sequences, Batch& batch) {
   }
 }
 
-void BatchFormer::add_newcomers(Sequences& sequences, Batch& batch) {
-  const std::size_t most_running =
-      std::size_t{std::min(limits_.max_batch_sequences, limits_.max_batch_tokens)} * limits_.pipeline_stages;
+std::size_t BatchFormer::max_running() const {
+  return std::size_t{std::min(limits_.max_batch_sequences, limits_.max_batch_tokens)} * limits_.pipeline_stages;
+}
+
+void BatchFormer::add_newcomers(Sequences& sequences, std::size_t unconfirmed_releases, Batch& batch) {
   while (sequences_left_ > 0 && tokens_left_ > 0 && !sequences.waiting.empty() &&
-         sequences.running.size() < most_running) {
+         sequences.running.size() < max_running() &&
+         sequences.running.size() + unconfirmed_releases < 2 * max_running()) {
     const Sequence& next = sequences.waiting.begin()->second;
     // One token more than it has, lest its first decode preempts somebody.
     const std::uint32_t wanted = std::min(next.length() + 1, next.max_length);

@@ -39,13 +39,17 @@ class BatchFormer {
   BatchFormer(const BatchLimits& limits, BlockManager& blocks);
 
   // Chooses, allocates blocks and moves phases; the batch is empty when nobody can run now. Marks nothing as in
-  // flight and leaves `computed` alone.
-  Batch form(Sequences& sequences);
+  // flight and leaves `computed` alone. `unconfirmed_releases`: sequences that the shards may still know, because
+  // the step that releases them is not back.
+  Batch form(Sequences& sequences, std::size_t unconfirmed_releases);
+
+  // Sequences that run at a time; the shards have room for twice as many (ShardSequences).
+  std::size_t max_running() const;
 
  private:
   void add_decodes(Sequences& sequences, Batch& batch);
   void add_prefills(Sequences& sequences, Batch& batch);
-  void add_newcomers(Sequences& sequences, Batch& batch);
+  void add_newcomers(Sequences& sequences, std::size_t unconfirmed_releases, Batch& batch);
   void add(Sequence& sequence, bool starts, std::uint32_t first_new_block, Batch& batch);
   bool make_room(Sequences& sequences, Sequence& sequence, Batch& batch);
 

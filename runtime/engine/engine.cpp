@@ -117,7 +117,9 @@ void Engine::cancel(Sequence& sequence) {
 
 bool Engine::form_step(schema::Step::Builder step, std::uint64_t now_ns) {
   if (in_flight_.size() >= options_.pipeline_stages) return false;
-  const Batch batch = former_.form(sequences_);
+  std::size_t unconfirmed_releases = 0;
+  for (const InFlightStep& flight : in_flight_) unconfirmed_releases += flight.released.size();
+  const Batch batch = former_.form(sequences_, unconfirmed_releases);
   // A sequence is only preempted to make room for one that then runs.
   assert(!batch.items.empty() || batch.preempted.empty());
   if (batch.items.empty()) return false;

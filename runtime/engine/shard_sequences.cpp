@@ -28,8 +28,8 @@ std::uint64_t sum_of(const List& counts) {
 
 ShardSequences::ShardSequences(const ShardSequencesOptions& options, const Limits& limits)
     : options_(options), limits_(limits) {
-  active_.reserve(options.max_sequences);
-  spare_.reserve(options.max_sequences);
+  active_.reserve(capacity());
+  spare_.reserve(capacity());
 }
 
 Result<void> ShardSequences::begin_step(schema::Step::Reader step) {
@@ -105,8 +105,8 @@ Result<void> ShardSequences::start(schema::SequenceStart::Reader start) {
                             " stop tokens (limit stop_tokens)");
   }
   release(sequence);
-  if (active_.size() >= options_.max_sequences) {
-    return resource_exhausted("more than " + std::to_string(options_.max_sequences) + " sequences at a time");
+  if (active_.size() >= capacity()) {
+    return resource_exhausted("more than " + std::to_string(capacity()) + " sequences at a time");
   }
   std::unique_ptr<Entry> entry;
   if (spare_.empty()) {

@@ -19,7 +19,7 @@ struct ShardSequencesOptions {
   std::uint32_t max_model_len = 0;
   std::uint32_t max_batch_tokens = 0;
   std::uint32_t max_batch_sequences = 0;
-  std::uint32_t max_sequences = 0;  // known at a time: max_batch_sequences * pipeline stages
+  std::uint32_t max_sequences = 0;  // that run at a time: max_batch_sequences * pipeline stages
   std::uint32_t vocab_size = 0;
 };
 
@@ -89,6 +89,9 @@ class ShardSequences {
   std::string_view append(schema::Step::Reader step, unsigned index, unsigned first_token, unsigned first_block);
   void lay_out(Entry& entry, std::uint32_t count, std::uint32_t next_token, bool sample);
   void write_result(std::span<const float> logits, unsigned rated_sequences, schema::StepResult::Builder result);
+
+  // Steps may fail on their way, and with them their releases: then old and new sequences meet here.
+  std::size_t capacity() const { return std::size_t{2} * options_.max_sequences; }
 
   const ShardSequencesOptions options_;
   const Limits limits_;

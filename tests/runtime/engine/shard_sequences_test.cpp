@@ -21,7 +21,7 @@ constexpr ShardSequencesOptions kOptions = {.num_blocks = 8,
                                             .max_model_len = 20,
                                             .max_batch_tokens = 12,
                                             .max_batch_sequences = 3,
-                                            .max_sequences = 4,
+                                            .max_sequences = 2,
                                             .vocab_size = 16};
 
 struct Part {
