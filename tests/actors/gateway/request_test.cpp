@@ -30,6 +30,7 @@ BOOST_AUTO_TEST_CASE(a_malformed_chat_request_names_its_parameter) {
       {R"("temperature":1e999)", "temperature"},
       {R"("temperature":true)", "temperature"},
       {R"("top_p":0)", "top_p"},
+      {R"("top_p":1e-60)", "top_p"},
       {R"("top_p":1.5)", "top_p"},
       {R"("top_k":1.5)", "top_k"},
       {R"("top_k":-2)", "top_k"},
