@@ -129,8 +129,9 @@ Result<void> read_sampling(JsonFields& fields, const ServedModel& model, const L
                            schema::Sampling::Builder sampling) {
   TROUPE_ASSIGN_OR_RETURN(const auto temperature, fields.number("temperature", 0, 2));
   TROUPE_ASSIGN_OR_RETURN(const auto top_p, fields.number("top_p", 0, 1));
-  if (top_p && *top_p <= 0)
+  if (top_p && static_cast<float>(*top_p) <= 0) {
     return invalid_argument("top_p is 0, but some token must be left: it is in (0, 1]", "top_p");
+  }
   TROUPE_ASSIGN_OR_RETURN(const auto top_k, fields.integer("top_k", -1, std::numeric_limits<std::int32_t>::max()));
   TROUPE_ASSIGN_OR_RETURN(const auto min_p, fields.number("min_p", 0, 1));
   TROUPE_ASSIGN_OR_RETURN(const auto repetition,

@@ -55,6 +55,8 @@ MetricFamilies Metrics::collect() const {
 void merge_metric_families(MetricFamilies& into, MetricFamilies more) {
   for (prometheus::MetricFamily& family : more) {
     if (!valid_name(family.name, false)) continue;
+    // The serializer escapes label values, but not this.
+    std::replace(family.help.begin(), family.help.end(), '\n', ' ');
     const auto same_name = std::find_if(into.begin(), into.end(), [&](const auto& f) { return f.name == family.name; });
     prometheus::MetricFamily& target =
         same_name != into.end()

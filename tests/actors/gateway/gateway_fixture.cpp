@@ -83,14 +83,6 @@ ByteModelDirectory::~ByteModelDirectory() {
   std::filesystem::remove_all(path_, ignored);
 }
 
-std::uint32_t byte_token(const ServedModel&, char byte) { return static_cast<unsigned char>(byte); }
-
-std::vector<std::uint32_t> byte_tokens(const ServedModel& model, std::string_view text) {
-  std::vector<std::uint32_t> tokens;
-  for (const char c : text) tokens.push_back(byte_token(model, c));
-  return tokens;
-}
-
 std::shared_ptr<ServedModel> id_model() {
   auto model = std::make_shared<ServedModel>();
   model->name = "byte-model";

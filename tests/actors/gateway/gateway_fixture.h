@@ -28,10 +28,6 @@ class ByteModelDirectory {
 inline constexpr std::uint32_t kByteVocabulary = 258;
 inline constexpr std::uint32_t kImEnd = 257;
 
-// The id of the token that is this byte.
-std::uint32_t byte_token(const ServedModel& model, char byte);
-std::vector<std::uint32_t> byte_tokens(const ServedModel& model, std::string_view text);
-
 // The byte model, "byte-model", 512 tokens long; or the same without a tokenizer.
 std::shared_ptr<ServedModel> byte_model();
 std::shared_ptr<ServedModel> id_model();
@@ -62,7 +58,6 @@ class Client {
   // Everything until the connection ends.
   std::string read_all();
   void close();
-  boost::asio::ip::tcp::socket& socket() { return socket_; }
 
  private:
   bool fill();

@@ -211,18 +211,20 @@ BOOST_AUTO_TEST_CASE(a_client_that_does_not_read_is_cut_off) {
 BOOST_AUTO_TEST_CASE(a_client_that_reads_nothing_for_the_write_timeout_is_cut_off) {
   Limits limits;
   limits.http_write_timeout_ms = 50;
+  limits.stream_buffer_bytes = 128 << 20;
   std::promise<void> gone;
+  std::promise<std::shared_ptr<HttpResponder>> handed;
   Server fixture(
       [&](HttpRequest, std::shared_ptr<HttpResponder> responder) {
         responder->on_gone([&gone] { gone.set_value(); });
-        responder->begin_stream({.body = std::string(900'000, 'x')});
-        responder->write(std::string(100'000, 'x'));
-        while (responder->write(std::string(1000, 'x'))) {
-        }
+        // More than the kernel's buffers take.
+        responder->begin_stream({.body = std::string(64 << 20, 'x')});
+        handed.set_value(responder);
       },
       limits);
   Client client(fixture.server->port());
   client.get("/");
+  const auto responder = handed.get_future().get();
   BOOST_TEST((gone.get_future().wait_for(std::chrono::seconds(30)) == std::future_status::ready));
 }
 

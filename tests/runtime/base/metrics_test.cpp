@@ -46,6 +46,14 @@ BOOST_AUTO_TEST_CASE(names_that_would_break_the_page_are_left_out) {
   BOOST_TEST(families[0].metric.empty());
 }
 
+BOOST_AUTO_TEST_CASE(a_help_text_stays_on_its_line) {
+  MetricFamilies families;
+  MetricFamilies more = {gauge("troupe_queue", 1)};
+  more[0].help = "one\ntwo";
+  merge_metric_families(families, std::move(more));
+  BOOST_TEST(render_metrics(families).find("one two\n") != std::string::npos);
+}
+
 BOOST_AUTO_TEST_CASE(sources_are_asked_at_every_collect) {
   Metrics metrics;
   double value = 0;
