@@ -141,9 +141,9 @@ BOOST_AUTO_TEST_CASE(stages_that_do_not_suit_the_models_layers_are_errors) {
              "t.yaml:3:22: 7 stages for a model of 6 layers; a stage has at least one layer");
 }
 
-BOOST_AUTO_TEST_CASE(ranks_that_do_not_divide_the_heads_are_an_error) {
-  const std::string found = only_finding(planning(kFour + "parallel: {tensor: 3}\n"));
-  BOOST_TEST(found.starts_with("t.yaml:3:20: stage 0 cannot be cut into 3 shard(s): "));
+BOOST_AUTO_TEST_CASE(ranks_that_the_model_cannot_be_cut_into_are_an_error) {
+  const std::string found = only_finding(planning(kFour + "parallel: {tensor: 16}\n"));
+  BOOST_TEST(found.starts_with("t.yaml:3:20: stage 0 cannot be cut into 16 shard(s): "));
 }
 
 BOOST_AUTO_TEST_CASE(gpus_and_missing_devices_are_errors) {
