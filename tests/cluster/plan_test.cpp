@@ -142,7 +142,8 @@ BOOST_AUTO_TEST_CASE(stages_that_do_not_suit_the_models_layers_are_errors) {
 }
 
 BOOST_AUTO_TEST_CASE(ranks_that_the_model_cannot_be_cut_into_are_an_error) {
-  const std::string found = only_finding(planning(kFour + "parallel: {tensor: 16}\n"));
+  const std::string found =
+      only_finding(planning("nodes: [{name: a, devices: [cpu:0-15]}]\nparallel: {tensor: 16}\n", 16));
   BOOST_TEST(found.starts_with("t.yaml:3:20: stage 0 cannot be cut into 16 shard(s): "));
 }
 
