@@ -41,6 +41,7 @@ class NoGroup final : public collective::Communicator {
   Result<void> reduce_scatter(std::span<const float>, std::span<float>) override { return none(); }
   Result<void> all_to_all(std::span<const float>, std::span<float>) override { return none(); }
   Result<void> gather(std::span<const float>, std::span<float>, std::uint32_t) override { return none(); }
+  void abort(std::string_view) override {}
 
  private:
   static Error none() { return unavailable("the shard's group is not assembled"); }

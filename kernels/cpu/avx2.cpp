@@ -79,6 +79,13 @@ struct Avx2 {
     return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
   }
   static float first(Reg a) { return _mm256_cvtss_f32(a); }
+  // out[i] = the sum of all lanes of values[i]
+  static void store_sums(float* out, const Reg (&values)[4]) {
+    const __m256 first = _mm256_hadd_ps(values[0], values[1]);
+    const __m256 second = _mm256_hadd_ps(values[2], values[3]);
+    const __m256 all = _mm256_hadd_ps(first, second);
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
+  }
   static float sum(Reg a) {
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     four = _mm_add_ps(four, _mm_movehl_ps(four, four));

@@ -63,6 +63,13 @@ struct Avx512 {
   static Reg round(Reg a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   static Reg scale_by_power_of_2(Reg a, Reg n) { return _mm512_scalef_ps(a, n); }
   static float first(Reg a) { return _mm512_cvtss_f32(a); }
+  static void store_sums(float* out, const Reg (&values)[4]) {
+    const __m256 first = _mm256_hadd_ps(fold(values[0]), fold(values[1]));
+    const __m256 second = _mm256_hadd_ps(fold(values[2]), fold(values[3]));
+    const __m256 all = _mm256_hadd_ps(first, second);
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
+  }
+  static __m256 fold(Reg a) { return _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)); }
   static float sum(Reg a) { return _mm512_reduce_add_ps(a); }
 };
 

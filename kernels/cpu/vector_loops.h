@@ -85,13 +85,15 @@ void linear_tile_of(const LinearTile& tile) {
   }
   const float* in = tile.in;
   for (std::size_t k = 0; k < tile.depth; ++k, ++in) {
+    // All weights, then one input after the other: the other way round needs a register more than AVX2 has.
+    typename V::Reg weights[kVectors];
 #pragma GCC unroll 8
-    for (std::size_t v = 0; v < kVectors; ++v) {
-      const auto weight = load<V, D>(tile.panel, (k * kVectors + v) * kWidth);
+    for (std::size_t v = 0; v < kVectors; ++v) weights[v] = load<V, D>(tile.panel, (k * kVectors + v) * kWidth);
 #pragma GCC unroll 8
-      for (std::size_t r = 0; r < kRows; ++r) {
-        sums[r][v] = V::fma(V::set(in[r * tile.in_stride]), weight, sums[r][v]);
-      }
+    for (std::size_t r = 0; r < kRows; ++r) {
+      const auto x = V::set(in[r * tile.in_stride]);
+#pragma GCC unroll 8
+      for (std::size_t v = 0; v < kVectors; ++v) sums[r][v] = V::fma(x, weights[v], sums[r][v]);
     }
   }
   for (std::size_t r = 0; r < kRows; ++r) {
@@ -136,9 +138,9 @@ void score_keys(const float* query, const void* keys, std::size_t first, std::si
                 std::size_t head_dim, float scale, float* scores) {
   const std::size_t whole = head_dim - head_dim % V::kWidth;
   const std::size_t rest = head_dim - whole;
-  // Four keys at a time hide the latency of the additions; each score's own order of additions stays the same.
+  // Four keys at a time hide the latency of the additions and share the work of adding across lanes.
   const auto score = [&]<std::size_t kKeys>(std::size_t t) {
-    typename V::Reg sums[kKeys];
+    typename V::Reg sums[4];
     for (auto& sum : sums) sum = V::set(0.0f);
     for (std::size_t i = 0; i < whole; i += V::kWidth) {
       const auto part = V::load(query + i);
@@ -147,13 +149,15 @@ void score_keys(const float* query, const void* keys, std::size_t first, std::si
         sums[j] = V::fma(part, load<V, D>(keys, first + (t + j) * stride + i), sums[j]);
       }
     }
-    for (std::size_t j = 0; j < kKeys; ++j) {
-      if (rest != 0) {
-        const auto key = load_some<V, D>(keys, first + (t + j) * stride + whole, rest);
-        sums[j] = V::fma(V::load_some(query + whole, rest), key, sums[j]);
+    if (rest != 0) {
+      const auto part = V::load_some(query + whole, rest);
+      for (std::size_t j = 0; j < kKeys; ++j) {
+        sums[j] = V::fma(part, load_some<V, D>(keys, first + (t + j) * stride + whole, rest), sums[j]);
       }
-      scores[t + j] = V::sum(sums[j]) * scale;
     }
+    float four[4];
+    V::store_sums(four, sums);
+    for (std::size_t j = 0; j < kKeys; ++j) scores[t + j] = four[j] * scale;
   };
   std::size_t t = 0;
   for (; t + 4 <= count; t += 4) score.template operator()<4>(t);
@@ -164,14 +168,29 @@ void score_keys(const float* query, const void* keys, std::size_t first, std::si
 template <class V, DType D>
 void add_values(const float* probabilities, const void* values, std::size_t first, std::size_t stride,
                 std::size_t count, std::size_t head_dim, float correction, float* out) {
-  for_each_vector<V>(head_dim, [&](std::size_t i, std::size_t lanes) {
-    auto sum = V::mul(load_f32<V>(out + i, lanes), V::set(correction));
+  std::size_t i = 0;
+  // Four vectors at a time: as many chains of additions, over one probability.
+  for (; i + 4 * V::kWidth <= head_dim; i += 4 * V::kWidth) {
+    typename V::Reg sums[4];
+    for (std::size_t v = 0; v < 4; ++v) sums[v] = V::mul(V::load(out + i + v * V::kWidth), V::set(correction));
     for (std::size_t t = 0; t < count; ++t) {
-      const std::size_t index = first + t * stride + i;
+      const auto probability = V::set(probabilities[t]);
+#pragma GCC unroll 4
+      for (std::size_t v = 0; v < 4; ++v) {
+        sums[v] = V::fma(probability, load<V, D>(values, first + t * stride + i + v * V::kWidth), sums[v]);
+      }
+    }
+    for (std::size_t v = 0; v < 4; ++v) V::store(out + i + v * V::kWidth, sums[v]);
+  }
+  for_each_vector<V>(head_dim - i, [&](std::size_t offset, std::size_t lanes) {
+    float* rest = out + i + offset;
+    auto sum = V::mul(load_f32<V>(rest, lanes), V::set(correction));
+    for (std::size_t t = 0; t < count; ++t) {
+      const std::size_t index = first + t * stride + i + offset;
       const auto value = lanes == V::kWidth ? load<V, D>(values, index) : load_some<V, D>(values, index, lanes);
       sum = V::fma(V::set(probabilities[t]), value, sum);
     }
-    store_f32<V>(out + i, sum, lanes);
+    store_f32<V>(rest, sum, lanes);
   });
 }
 

@@ -12,7 +12,7 @@ std::unique_ptr<Communicator> GroupRegistry::join(const GroupKey& key, std::uint
   Group& group = groups_[{key.replica, key.stage}];
   if (group.epoch != key.epoch || group.ranks.empty()) {
     group.epoch = key.epoch;
-    group.ranks = make_in_process_group(world_size, {.timeout = timeout}).ranks;
+    group.ranks = make_in_process_group(world_size, {.timeout = timeout});
   }
   assert(rank < group.ranks.size() && group.ranks[rank] != nullptr);
   return std::move(group.ranks[rank]);

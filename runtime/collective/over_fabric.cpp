@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <mutex>
 #include <string>
 
 #include "runtime/collective/rank_order.h"
@@ -19,6 +20,14 @@ class OverFabric final : public Communicator {
 
   std::uint32_t rank() const override { return rank_; }
   std::uint32_t world_size() const override { return static_cast<std::uint32_t>(channels_.size()); }
+
+  void abort(std::string_view reason) override {
+    {
+      std::lock_guard lock(abort_mutex_);
+      if (abort_reason_.empty()) abort_reason_ = reason.empty() ? "aborted" : std::string(reason);
+    }
+    for (fabric::Channel& channel : channels_) channel.abort();
+  }
 
   Result<void> all_reduce(std::span<float> data) override {
     if (world_size() == 1 || data.empty()) return {};
@@ -106,13 +115,13 @@ class OverFabric final : public Communicator {
 
   Result<void> send(std::uint32_t peer, std::span<const float> data) {
     auto sent = channels_[peer].send(std::as_bytes(data));
-    if (!sent.ok()) return std::move(sent).error().within("rank " + std::to_string(peer));
+    if (!sent.ok()) return explained(std::move(sent).error(), peer);
     return {};
   }
 
   Result<void> receive(std::uint32_t peer, std::span<float> data) {
     auto size = channels_[peer].receive(std::as_writable_bytes(data), timeout_);
-    if (!size.ok()) return std::move(size).error().within("rank " + std::to_string(peer));
+    if (!size.ok()) return explained(std::move(size).error(), peer);
     if (*size != data.size_bytes()) {
       return corrupt_data("rank " + std::to_string(peer) + " sent " + std::to_string(*size) + " bytes, expected " +
                           std::to_string(data.size_bytes()));
@@ -120,9 +129,18 @@ class OverFabric final : public Communicator {
     return {};
   }
 
+  // A channel knows that it was aborted, but not why.
+  Error explained(Error error, std::uint32_t peer) {
+    std::lock_guard lock(abort_mutex_);
+    if (error.code == ErrorCode::kCancelled && !abort_reason_.empty()) return cancelled(abort_reason_);
+    return std::move(error).within("rank " + std::to_string(peer));
+  }
+
   std::uint32_t rank_;
-  std::vector<fabric::Channel> channels_;
+  std::vector<fabric::Channel> channels_;  // by rank; the own one is closed
   std::chrono::milliseconds timeout_;
+  std::mutex abort_mutex_;
+  std::string abort_reason_;  // guarded by abort_mutex_
   // Scratch that keeps its memory from step to step.
   std::vector<float> own_;
   std::vector<float> part_;

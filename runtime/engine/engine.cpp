@@ -377,11 +377,6 @@ void Engine::forget(Sequence& sequence) {
   (sequence.phase == Phase::kWaiting ? sequences_.waiting : sequences_.running).erase(id);
 }
 
-std::optional<std::uint64_t> Engine::oldest_step_in_flight() const {
-  if (in_flight_.empty()) return std::nullopt;
-  return in_flight_.front().step;
-}
-
 std::optional<std::uint64_t> Engine::oldest_waiting_ns() const {
   if (sequences_.waiting.empty()) return std::nullopt;
   return sequences_.waiting.begin()->second.admitted_ns;

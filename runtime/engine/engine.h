@@ -76,8 +76,8 @@ class Engine {
 
   bool idle() const { return sequences_.waiting.empty() && sequences_.running.empty(); }
   std::size_t steps_in_flight() const { return in_flight_.size(); }
-  std::optional<std::uint64_t> oldest_step_in_flight() const;
   std::optional<std::uint64_t> oldest_waiting_ns() const;
+  SequenceId newest_sequence() const { return next_sequence_ - 1; }  // 0 = none yet
   EngineCounts counts() const;
   const BlockManager& blocks() const { return blocks_; }
 

@@ -98,8 +98,10 @@ std::vector<Stretch> AddedTokens::split(std::string_view text, const Trie& trie)
     Span span{at, at + match->bytes};
     at = span.end;
     if (token.single_word && !stands_alone(text, span)) continue;
-    if (token.lstrip) span.begin = skip_space_before(text, span.begin, std::min(done, span.begin));
-    if (token.rstrip) span.end = skip_space_behind(text, span.end);
+    // White space that the token before has taken stays with it; a token that is nothing else is gone with it.
+    if (token.rstrip) span.end = skip_space_behind(text, std::max(span.end, done));
+    if (token.lstrip) span.begin = std::max(done, skip_space_before(text, span.begin, done));
+    if (span.begin >= span.end) continue;
     if (done < span.begin) stretches.push_back({{done, span.begin}, std::nullopt});
     stretches.push_back({span, token.id});
     done = span.end;

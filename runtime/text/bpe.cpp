@@ -133,7 +133,7 @@ Result<void> Bpe::add_merge(std::string_view left, std::string_view right, std::
   joined += right.starts_with(continuing_subword_prefix_) ? right.substr(continuing_subword_prefix_.size()) : right;
   const auto joined_id = id_of(joined);
   if (!joined_id) return node.corrupt("the result " + in_quotes(joined) + " is not in model.vocab");
-  merges_.insert_or_assign(std::uint64_t{*left_id} << 32 | *right_id, Merge{rank, *joined_id});
+  merges_.insert(*left_id, *right_id, Merge{rank, *joined_id});
   return {};
 }
 
@@ -212,11 +212,6 @@ Result<Bpe::Word> Bpe::symbols_of(std::string_view piece) const {
   return word;
 }
 
-const Bpe::Merge* Bpe::merge_of(std::uint32_t left, std::uint32_t right) const {
-  const auto found = merges_.find(std::uint64_t{left} << 32 | right);
-  return found == merges_.end() ? nullptr : &found->second;
-}
-
 // Joins the pair of lowest rank, the leftmost of equals, until none is left. Each join adds at most two candidates to
 // the queue and removes a symbol, hence O(n log n).
 void Bpe::merge_all(Word& word) const {
@@ -231,14 +226,14 @@ void Bpe::merge_all(Word& word) const {
   std::vector<Candidate> first;
   first.reserve(symbols.size());
   for (std::uint32_t i = 0; i + 1 < symbols.size(); ++i) {
-    if (const Merge* merge = merge_of(symbols[i].token, symbols[i + 1].token)) {
+    if (const Merge* merge = merges_.find(symbols[i].token, symbols[i + 1].token)) {
       first.push_back({merge->rank, i, merge->token});
     }
   }
   std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue(std::greater<>(), std::move(first));
   const auto consider = [&](std::uint32_t left) {
     if (left == kNone || symbols[left].next == kNone) return;
-    if (const Merge* merge = merge_of(symbols[left].token, symbols[symbols[left].next].token)) {
+    if (const Merge* merge = merges_.find(symbols[left].token, symbols[symbols[left].next].token)) {
       queue.push({merge->rank, left, merge->token});
     }
   };
@@ -249,7 +244,7 @@ void Bpe::merge_all(Word& word) const {
     if (left.merged_away || left.next == kNone) continue;
     auto& right = symbols[left.next];
     // Either symbol may have changed since the candidate was queued.
-    const Merge* merge = merge_of(left.token, right.token);
+    const Merge* merge = merges_.find(left.token, right.token);
     if (!merge || merge->token != candidate.token) continue;
     left.token = candidate.token;
     left.next = right.next;

@@ -11,6 +11,7 @@
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
 #include "runtime/text/json_node.h"
+#include "runtime/text/merge_table.h"
 
 namespace troupe::text {
 
@@ -31,21 +32,12 @@ class Bpe {
   std::size_t size() const { return tokens_.size(); }
 
  private:
-  // What a pair of adjacent symbols becomes, and when: the lowest rank first.
-  struct Merge {
-    std::uint32_t rank;
-    std::uint32_t token;
-  };
   struct Word;
 
   struct Hash {
     using is_transparent = void;
     std::size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
   };
-  struct PairHash {
-    std::size_t operator()(std::uint64_t pair) const { return (pair ^ pair >> 32) * 0x9E3779B97F4A7C15u >> 7; }
-  };
-
   Bpe() = default;
   Result<void> parse_options(const JsonNode& model);
   Result<void> parse_vocabulary(const JsonNode& vocabulary, const Limits& limits);
@@ -56,13 +48,12 @@ class Bpe {
   Result<Word> symbols_of(std::string_view piece) const;
   bool append_bytes(std::string_view character, Word& word) const;
   std::optional<std::uint32_t> symbol(std::string_view character, bool first, bool last) const;
-  const Merge* merge_of(std::uint32_t left, std::uint32_t right) const;
   void merge_all(Word& word) const;
 
   std::string origin_;
   std::unordered_map<std::string, std::uint32_t, Hash, std::equal_to<>> ids_;
   std::vector<const std::string*> tokens_;  // by id; into ids_, whose nodes do not move
-  std::unordered_map<std::uint64_t, Merge, PairHash> merges_;
+  MergeTable merges_;
   std::unordered_map<char32_t, std::uint32_t> characters_;  // tokens of one character
   std::vector<std::optional<std::uint32_t>> byte_tokens_;   // of <0x00> ... <0xFF>
   std::string continuing_subword_prefix_;

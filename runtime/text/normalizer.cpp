@@ -164,6 +164,7 @@ class Strip final : public Normalizer {
 class StripAccents final : public Normalizer {
  public:
   Result<void> apply(NormalizedText& normalized) const override {
+    if (!normalized.text.empty() && is_mark(character_at(normalized.text, 0).code_point)) normalized.at_start = false;
     rewrite_characters(normalized.text, [](char32_t c, std::string& out) {
       if (!is_mark(c)) append_utf8(out, c);
     });

@@ -1,13 +1,28 @@
+#define PCRE2_CODE_UNIT_WIDTH 8
 #include "runtime/text/regex_syntax.h"
 
+#include <pcre2.h>
+
+#include <algorithm>
 #include <cctype>
 #include <vector>
 
 namespace troupe::text {
 namespace {
 
-constexpr std::string_view kWordMembers = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}";
+constexpr std::string_view kWordMembers = "\\p{L}\\p{M}\\p{N}\\p{Pc}";
 constexpr std::string_view kHexMembers = "0-9A-Fa-f";
+
+// Whether PCRE2 knows a script of that name.
+bool is_script(const std::string& name) {
+  const std::string pattern = "\\p{sc:" + name + "}";
+  int error = 0;
+  PCRE2_SIZE offset = 0;
+  pcre2_code* code =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), PCRE2_UTF, &error, &offset, nullptr);
+  pcre2_code_free(code);
+  return code != nullptr;
+}
 
 class Rewriter {
  public:
@@ -141,8 +156,31 @@ class Rewriter {
     }
     const auto end = in_.find('}', at_);
     if (end == std::string_view::npos) return unsupported("\\p{ without its closing brace");
-    take(end + 1 - at_);
+    // PCRE2 takes the bare name of a script for all characters that are also used in it, such as 、 for Han.
+    const std::string name(in_.substr(std::min(at_ + 3, end), end - std::min(at_ + 3, end)));
+    if (name.size() > 2 && is_script(name)) {
+      replace(end + 1 - at_, std::string(in_.substr(at_, 3)) + "sc:" + name + "}");
+    } else {
+      take(end + 1 - at_);
+    }
     return {};
+  }
+
+  // At "[:" inside a class; `end` is where its ":]" is. PCRE2 takes letters alone for alphabetic.
+  void posix_bracket(std::size_t end) {
+    const std::string_view name = in_.substr(at_ + 2, end - at_ - 2);
+    const std::size_t bytes = end + 2 - at_;
+    if (name == "alpha") {
+      replace(bytes, "\\p{Alphabetic}");
+    } else if (name == "alnum") {
+      replace(bytes, "\\p{Alphabetic}\\p{Nd}");
+    } else if (name == "space") {
+      replace(bytes, "\\p{White_Space}");
+    } else if (name == "word") {
+      replace(bytes, kWordMembers);
+    } else {
+      take(bytes);
+    }
   }
 
   // At '['.
@@ -165,7 +203,7 @@ class Rewriter {
         if (in_.substr(at_, 2) != "[:" || end == std::string_view::npos) {
           return unsupported("a character class inside a character class");
         }
-        take(end + 2 - at_);
+        posix_bracket(end);
       } else if (in_.substr(at_, 2) == "&&") {
         return unsupported("an intersection of character classes (&&)");
       } else {

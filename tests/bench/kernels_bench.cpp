@@ -3,15 +3,20 @@
 //
 //   kernels_bench [IMPLEMENTATION] [THREADS] [ROUNDS]
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include <time.h>
+
 #include <algorithm>
-#include <array>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <memory>
 #include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/cpu/half.h"
@@ -24,10 +29,12 @@ namespace {
 
 constexpr std::size_t kMemoryBytes = std::size_t{256} << 20;  // well beyond the caches
 
-double seconds_of(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
+double seconds_of(clockid_t clock, const std::function<void()>& work) {
+  timespec start, end;
+  clock_gettime(clock, &start);
   work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  clock_gettime(clock, &end);
+  return double(end.tv_sec - start.tv_sec) + 1e-9 * double(end.tv_nsec - start.tv_nsec);
 }
 
 double median(std::vector<double> values) {
@@ -35,45 +42,76 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-using Vector = float __attribute__((vector_size(64)));
 using Words = std::uint64_t __attribute__((vector_size(64)));
 
-// Built once for each width of machine; the loader picks. 512-bit code is what reads and multiplies fastest.
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define TROUPE_BENCH_CLONES __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512")))
-#else
-#define TROUPE_BENCH_CLONES
-#endif
-
 // Reads all of it, adding into enough registers to keep loads in flight.
-TROUPE_BENCH_CLONES void read_all(const Words* words, std::size_t count, std::uint64_t* result) {
-  Words sums[4] = {};
-  for (std::size_t i = 0; i + 4 <= count; i += 4) {
-    for (std::size_t j = 0; j < 4; ++j) sums[j] += words[i + j];
+void read_all(const Words* words, std::size_t count, std::uint64_t* result) {
+  Words sums[2] = {};
+  for (std::size_t i = 0; i + 2 <= count; i += 2) {
+    sums[0] += words[i];
+    sums[1] += words[i + 1];
   }
-  const Words sum = sums[0] + sums[1] + sums[2] + sums[3];
+  const Words sum = sums[0] + sums[1];
   *result = sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
 }
 
-// Ten chains of multiply-adds in registers, nothing else.
-constexpr std::size_t kChains = 10;
-TROUPE_BENCH_CLONES void multiply_add(std::size_t times, float factor, float* result) {
-  Vector sums[kChains];
-  for (auto& sum : sums) sum = Vector{} + 1.0f;
-  const Vector scale = Vector{} + factor;
+// Twelve chains of multiply-adds in registers, nothing else: `times` rounds of kChains * width each.
+constexpr std::size_t kChains = 12;
+
+#if defined(__x86_64__)
+__attribute__((target("avx512f"))) void multiply_add_16(std::size_t times, float* result) {
+  const __m512 scale = _mm512_set1_ps(1e-3f);
+  __m512 sums[kChains];
+  for (auto& sum : sums) sum = scale;
   for (std::size_t i = 0; i < times; ++i) {
-#pragma GCC unroll 10
-    for (auto& sum : sums) sum = sum * scale + scale;
+#pragma GCC unroll 12
+    for (auto& sum : sums) sum = _mm512_fmadd_ps(sum, scale, scale);
   }
-  Vector all = {};
-  for (const auto& sum : sums) all += sum;
-  *result = all[0];
+  for (const auto& sum : sums) *result += _mm512_cvtss_f32(sum);
+}
+
+__attribute__((target("avx2,fma"))) void multiply_add_8(std::size_t times, float* result) {
+  const __m256 scale = _mm256_set1_ps(1e-3f);
+  __m256 sums[kChains];
+  for (auto& sum : sums) sum = scale;
+  for (std::size_t i = 0; i < times; ++i) {
+#pragma GCC unroll 12
+    for (auto& sum : sums) sum = _mm256_fmadd_ps(sum, scale, scale);
+  }
+  for (const auto& sum : sums) *result += _mm256_cvtss_f32(sum);
+}
+#endif
+
+void multiply_add_1(std::size_t times, float* result) {
+  float sums[kChains];
+  for (auto& sum : sums) sum = 1e-3f;
+  for (std::size_t i = 0; i < times; ++i) {
+#pragma GCC unroll 12
+    for (auto& sum : sums) sum = sum * 1e-3f + 1e-3f;
+  }
+  for (const float sum : sums) *result += sum;
+}
+
+struct PeakLoop {
+  void (*run)(std::size_t times, float* result) = multiply_add_1;
+  std::size_t width = 1;
+};
+
+// With the instructions that these kernels use, which are not always the fastest that the machine has.
+PeakLoop peak_loop_of(std::string_view kernels) {
+#if defined(__x86_64__)
+  if (kernels == "avx512") return {multiply_add_16, 16};
+  if (kernels == "avx2") return {multiply_add_8, 8};
+#endif
+  return {};
 }
 
 struct Bench {
   std::unique_ptr<Kernels> kernels;
   std::unique_ptr<Team> team;  // for the limits
   std::vector<char> memory;    // what the bandwidth test reads, and raw weights are cut from
+  // One thread is timed by its own processor time, which does not run while somebody else has the core.
+  clockid_t clock;
   int rounds;
 
   double bandwidth() {  // bytes per second
@@ -81,7 +119,7 @@ struct Bench {
     const auto* words = reinterpret_cast<const Words*>((reinterpret_cast<std::uintptr_t>(memory.data()) + 63) & ~63ull);
     const std::size_t pieces = team->size() * 16;
     const std::size_t count = kMemoryBytes / sizeof(Words) / pieces;
-    const double seconds = seconds_of([&] {
+    const double seconds = seconds_of(clock, [&] {
       team->run(pieces,
                 [&](std::size_t piece, std::size_t member) { read_all(words + piece * count, count, &sums[member]); });
     });
@@ -90,12 +128,12 @@ struct Bench {
 
   double peak_flops() {
     constexpr std::size_t kTimes = 2'000'000;
-    std::vector<float> results(team->size() * 32);
-    const double seconds = seconds_of([&] {
-      team->run(team->size(),
-                [&](std::size_t piece, std::size_t) { multiply_add(kTimes, 1e-3f, &results[piece * 32]); });
+    const PeakLoop loop = peak_loop_of(kernels->name());
+    std::vector<float> results(team->size() * 16);
+    const double seconds = seconds_of(clock, [&] {
+      team->run(team->size(), [&](std::size_t piece, std::size_t) { loop.run(kTimes, &results[piece * 16]); });
     });
-    return 2.0 * double(team->size() * kTimes * kChains * 16) / seconds;
+    return 2.0 * double(team->size() * kTimes * kChains * loop.width) / seconds;
   }
 
   // One matrix after another, so many that the caches hold none of the next.
@@ -111,7 +149,7 @@ struct Bench {
     std::vector<double> ratios, rates;
     for (int round = 0; round < rounds; ++round) {
       const double limit = bandwidth();
-      const double seconds = seconds_of([&] {
+      const double seconds = seconds_of(clock, [&] {
         for (const auto& weight : weights) {
           kernels->linear({in.data(), 1, cols}, *weight, nullptr, {out.data(), 1, outs});
         }
@@ -131,7 +169,7 @@ struct Bench {
     std::vector<double> ratios, rates;
     for (int round = 0; round < rounds; ++round) {
       const double limit = peak_flops();
-      const double seconds = seconds_of([&] {
+      const double seconds = seconds_of(clock, [&] {
         kernels->linear({in.data(), rows, cols}, *weight, nullptr, {out.data(), rows, outs});
       });
       rates.push_back(operations / seconds);
@@ -160,7 +198,7 @@ struct Bench {
     std::vector<double> ratios, rates;
     for (int round = 0; round < rounds; ++round) {
       const double limit = bandwidth();
-      const double seconds = seconds_of([&] {
+      const double seconds = seconds_of(clock, [&] {
         kernels->attention({queries.data(), sequences, kHeads * kHeadDim}, kv, {row_starts, contexts, blocks, starts},
                            {kHeads, kKvHeads, kHeadDim, 0.125f, 0}, {out.data(), sequences, kHeads * kHeadDim});
       });
@@ -195,7 +233,8 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "kernels_bench: %s\n", pinned.error().message.c_str());
     return 2;
   }
-  Bench bench{std::move(*kernels), std::move(*team), std::vector<char>(kMemoryBytes + 64), rounds};
+  Bench bench{std::move(*kernels), std::move(*team), std::vector<char>(kMemoryBytes + 64),
+              threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, rounds};
   // Ordinary numbers in every storage type: no infinities or subnormals to slow the arithmetic down.
   std::mt19937 engine(1);
   for (std::size_t i = 0; i < bench.memory.size() / 2; ++i) {

@@ -107,6 +107,7 @@ void Replica::run_oldest_step() {
   auto result = message.initRoot<schema::StepResult>();
   shard.run(steps_.front()->getRoot<schema::Step>().asReader(), result);
   if (result.getFailed()) throw std::runtime_error(result.getError().getMessage().cStr());
+  if (on_step) on_step(steps_.front()->getRoot<schema::Step>().asReader(), shard.sequences.flat());
   steps_.pop_front();
   take(engine.apply(result.asReader()));
 }

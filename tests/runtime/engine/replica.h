@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -78,6 +79,7 @@ class Replica {
 
   Engine engine;
   FakeShard shard;
+  std::function<void(schema::Step::Reader, const FlatStep&)> on_step;  // after the shard's work, before its result
   std::map<std::pair<std::uint64_t, std::uint64_t>, Answer> answers;
   std::uint64_t now_ns = 1'000;
 

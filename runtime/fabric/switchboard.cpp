@@ -1,0 +1,503 @@
+#include "runtime/fabric/switchboard.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "runtime/base/log.h"
+
+namespace troupe::fabric {
+namespace {
+
+constexpr auto kFarewell = std::chrono::milliseconds(500);
+constexpr auto kStrangerLogInterval = std::chrono::seconds(1);
+constexpr std::size_t kRejectTextBytes = 200;
+
+template <class Wire>
+std::optional<Wire> metadata_as(const FrameView& frame) {
+  if (frame.inline_metadata.size() != sizeof(Wire)) return std::nullopt;
+  Wire wire;
+  std::memcpy(&wire, frame.inline_metadata.data(), sizeof(Wire));
+  return wire;
+}
+
+template <class Wire>
+FrameBytes frame_of(FrameKind kind, const Wire& wire) {
+  FrameHeader header;
+  header.kind = kind;
+  return FrameBytes::of_metadata(header, std::as_bytes(std::span(&wire, 1)));
+}
+
+}  // namespace
+
+std::shared_ptr<Endpoint> PeerTable::find(const NodeId& node) const {
+  std::lock_guard lock(mutex_);
+  auto found = peers_.find(node);
+  return found == peers_.end() ? nullptr : found->second;
+}
+
+std::shared_ptr<Endpoint> PeerTable::find_address(const std::string& address) const {
+  for (auto& endpoint : all()) {
+    if (endpoint->address() == address) return endpoint;
+  }
+  return nullptr;
+}
+
+std::shared_ptr<Endpoint> PeerTable::find_name(const std::string& name) const {
+  for (auto& endpoint : all()) {
+    if (endpoint->node().name == name) return endpoint;
+  }
+  return nullptr;
+}
+
+void PeerTable::add(std::shared_ptr<Endpoint> endpoint) {
+  std::lock_guard lock(mutex_);
+  peers_[endpoint->node()] = std::move(endpoint);
+}
+
+void PeerTable::remove(const NodeId& node) {
+  std::lock_guard lock(mutex_);
+  peers_.erase(node);
+}
+
+std::vector<std::shared_ptr<Endpoint>> PeerTable::all() const {
+  std::lock_guard lock(mutex_);
+  std::vector<std::shared_ptr<Endpoint>> endpoints;
+  for (const auto& [node, endpoint] : peers_) endpoints.push_back(endpoint);
+  return endpoints;
+}
+
+std::size_t PeerTable::size() const {
+  std::lock_guard lock(mutex_);
+  return peers_.size();
+}
+
+Switchboard::Switchboard(std::shared_ptr<FabricContext> context, std::shared_ptr<InlineUnit> unit, NodeId node,
+                         std::string secret, std::shared_ptr<PeerTable> peers, Lost lost)
+    : context_(std::move(context)),
+      unit_(std::move(unit)),
+      node_(std::move(node)),
+      secret_(std::move(secret)),
+      peers_(std::move(peers)),
+      lost_(std::move(lost)),
+      delivery_(context_, unit_),
+      heartbeat_(std::chrono::milliseconds(context_->limits.heartbeat_interval_ms),
+                 std::chrono::milliseconds(context_->limits.heartbeat_timeout_ms)) {}
+
+Switchboard::~Switchboard() = default;
+
+UcxWorker::Callbacks Switchboard::callbacks() { return {this, &Switchboard::on_frame, &Switchboard::on_connection}; }
+
+ucs_status_t Switchboard::on_frame(void* self, const void* header, std::size_t header_bytes, void* data,
+                                   std::size_t bytes, const ucp_am_recv_param_t* param) {
+  return static_cast<Switchboard*>(self)->frame_arrived({static_cast<const std::byte*>(header), header_bytes}, data,
+                                                        bytes, *param);
+}
+
+void Switchboard::on_connection(ucp_conn_request_h request, void* self) {
+  static_cast<Switchboard*>(self)->requests_.push_back(request);
+}
+
+// ---- Connections ----
+
+void Switchboard::connect(const std::string& endpoint, std::shared_ptr<std::promise<Result<NodeId>>> done) {
+  if (farewell_ != Farewell::kNone) return done->set_value(cancelled("the fabric has stopped"));
+  if (auto peer = peers_->find_address(endpoint)) return done->set_value(peer->node());
+  auto address = SocketAddress::parse(endpoint, false);
+  if (!address) return done->set_value(address.error());
+  auto number = random_number();
+  if (!number) return done->set_value(number.error());
+  auto nonce = random_nonce();
+  if (!nonce) return done->set_value(nonce.error());
+  auto deadline = Clock::now() + std::chrono::milliseconds(context_->limits.connect_timeout_ms);
+  auto& connection =
+      add(std::make_unique<Connection>(*this, Role::kCaller, Connection::State::kHelloSent, *number, deadline));
+  connection.dialled = endpoint;
+  connection.done = std::move(done);
+  auto wire = encode(introduce(connection, *nonce));
+  if (!wire) return break_connection(connection, wire.error().message);
+  connection.caller_wire = *wire;
+  if (auto dialled = connection.dial(worker_->handle(), *address); !dialled) {
+    return break_connection(connection, dialled.error().message);
+  }
+  by_endpoint_[connection.ep] = &connection;
+  connection.transmit(frame_of(FrameKind::kHello, *wire));
+}
+
+void Switchboard::accept(ucp_conn_request_h request) {
+  auto strangers = std::count_if(connections_.begin(), connections_.end(), [](const auto& entry) {
+    return entry.second->state != Connection::State::kEstablished;
+  });
+  auto number = random_number();
+  if (farewell_ != Farewell::kNone || !number || static_cast<std::uint64_t>(strangers) >= context_->limits.peers) {
+    return worker_->reject(request);
+  }
+  auto deadline = Clock::now() + std::chrono::milliseconds(context_->limits.handshake_timeout_ms);
+  auto& connection =
+      add(std::make_unique<Connection>(*this, Role::kListener, Connection::State::kAwaitingHello, *number, deadline));
+  if (auto answered = connection.answer(worker_->handle(), request); !answered) {
+    return break_connection(connection, answered.error().message);
+  }
+  by_endpoint_[connection.ep] = &connection;
+}
+
+Connection& Switchboard::add(std::unique_ptr<Connection> connection) {
+  auto& added = *connection;
+  connections_[added.number] = std::move(connection);
+  return added;
+}
+
+Connection* Switchboard::find(std::uint64_t number, ucp_ep_h reply) {
+  if (last_ && last_->number == number) return last_;
+  if (auto known = connections_.find(number); known != connections_.end()) return last_ = known->second.get();
+  // A caller's first frame cannot carry our number yet.
+  if (auto known = by_endpoint_.find(reply); known != by_endpoint_.end()) return known->second;
+  return nullptr;
+}
+
+void Switchboard::break_connection(Connection& connection, const std::string& reason) {
+  if (!connection.broken.empty() || connection.state >= Connection::State::kClosing) return;
+  connection.broken = reason.empty() ? "closed" : reason;
+  any_broken_ = true;
+}
+
+void Switchboard::lose(const std::shared_ptr<Endpoint>& endpoint, const std::string& reason) {
+  if (!endpoint->alive()) return;
+  for (auto& [number, connection] : connections_) {
+    if (connection->endpoint == endpoint) break_connection(*connection, reason);
+  }
+  heartbeat_.remove(endpoint->node().incarnation);
+  peers_->remove(endpoint->node());
+  endpoint->die(reason);
+  if (farewell_ == Farewell::kNone) {
+    spdlog::warn("fabric: lost {}: {}", to_string(endpoint->node()), reason);
+    lost_(endpoint->node(), reason);
+  }
+}
+
+void Switchboard::close_broken() {
+  while (std::exchange(any_broken_, false)) {
+    for (auto& [number, owned] : connections_) {
+      auto& connection = *owned;
+      if (connection.broken.empty() || connection.state >= Connection::State::kClosing) continue;
+      if (connection.endpoint) {
+        lose(connection.endpoint, connection.broken);
+      } else if (!connection.done) {
+        spdlog::warn("fabric: closed a connection in its handshake: {}", connection.broken);
+      }
+      if (connection.done) {
+        auto code = connection.refusal;
+        connection.done->set_value(
+            Error{code, "cannot connect to " + printable(connection.dialled) + ": " + connection.broken, {}});
+        connection.done.reset();
+      }
+      by_endpoint_.erase(connection.ep);
+      if (last_ == &connection) last_ = nullptr;
+      for (auto& lane : connection.arrivals) lane.clear();
+      connection.close();
+    }
+  }
+}
+
+// ---- The loop ----
+
+bool Switchboard::pump() {
+  bool busy = false;
+  for (auto request : std::exchange(requests_, {})) {
+    accept(request);
+    busy = true;
+  }
+  for (auto& [number, connection] : connections_) {
+    if (connection->state == Connection::State::kEstablished && connection->is_sender()) {
+      busy |= connection->endpoint->pump();
+    }
+  }
+  if (any_broken_) {
+    close_broken();
+    busy = true;
+  }
+  std::erase_if(connections_, [](auto& entry) {
+    return entry.second->state >= Connection::State::kClosing && entry.second->closed();
+  });
+  return busy;
+}
+
+std::chrono::steady_clock::time_point Switchboard::tick(Clock::time_point now) {
+  if (now >= next_heartbeat_) {
+    auto verdict = heartbeat_.check(now);
+    next_heartbeat_ = verdict.next;
+    for (auto& endpoint : peers_->all()) {
+      auto silent = std::find(verdict.silent.begin(), verdict.silent.end(), endpoint->node().incarnation);
+      if (silent != verdict.silent.end()) {
+        lose(endpoint, "silent for longer than limit heartbeat_timeout_ms");
+      } else {
+        endpoint->heartbeat();
+      }
+    }
+  }
+  auto next = next_heartbeat_;
+  for (auto& [number, connection] : connections_) {
+    if (connection->state >= Connection::State::kEstablished) continue;
+    if (now < connection->deadline) {
+      next = std::min(next, connection->deadline);
+    } else {
+      bool is_caller = connection->role == Role::kCaller;
+      connection->refusal = ErrorCode::kDeadlineExceeded;
+      break_connection(*connection, is_caller ? "no answer within limit connect_timeout_ms"
+                                              : "no valid handshake within limit handshake_timeout_ms");
+    }
+  }
+  close_broken();
+  return next;
+}
+
+bool Switchboard::finish() {
+  auto now = Clock::now();
+  auto peers = peers_->all();
+  auto idle = [&] { return std::all_of(peers.begin(), peers.end(), [](auto& peer) { return peer->idle(); }); };
+  switch (farewell_) {
+    case Farewell::kNone:
+      farewell_ = Farewell::kFlush;
+      farewell_deadline_ = now + kFarewell;
+      return false;
+    case Farewell::kFlush:
+      if (!idle() && now < farewell_deadline_) return false;
+      for (auto& peer : peers) peer->say_bye();
+      farewell_ = Farewell::kBye;
+      return false;
+    case Farewell::kBye:
+      if (!idle() && now < farewell_deadline_) return false;
+      for (auto& [number, connection] : connections_) break_connection(*connection, "this node stops");
+      for (auto request : std::exchange(requests_, {})) worker_->reject(request);
+      farewell_ = Farewell::kClose;
+      return false;
+    case Farewell::kClose: return connections_.empty();
+  }
+  return true;
+}
+
+// ---- Frames ----
+
+void Switchboard::stranger(const std::string& what) {
+  Counters::add(context_->counters->rejected_frames);
+  auto now = Clock::now();
+  if (now - last_stranger_ < kStrangerLogInterval) return;  // a flood of frames must not become a flood of lines
+  last_stranger_ = now;
+  spdlog::warn("fabric: dropped a frame of no known connection: {}", what);
+}
+
+ucs_status_t Switchboard::frame_arrived(std::span<const std::byte> am_header, void* data, std::size_t bytes,
+                                        const ucp_am_recv_param_t& param) {
+  bool is_rendezvous = param.recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV;
+  auto dropped = is_rendezvous ? UCS_ERR_REJECTED : UCS_OK;  // tells UCX to drop the body
+  auto reply = param.recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP ? param.reply_ep : nullptr;
+  std::uint64_t number = 0;
+  if (am_header.size() >= sizeof(FrameHeader)) {
+    std::memcpy(&number, am_header.data() + offsetof(FrameHeader, connection), sizeof(number));
+  }
+  auto* connection = find(number, reply);
+  auto frame = parse_frame(am_header, bytes, context_->limits);
+  if (!connection) {
+    stranger(frame ? "unknown connection number" : frame.error().message);
+    return dropped;
+  }
+  if (!connection->broken.empty() || connection->state >= Connection::State::kClosing) return dropped;
+  auto close = [&](const std::string& reason) {
+    Counters::add(context_->counters->rejected_frames);
+    break_connection(*connection, reason);
+    return dropped;
+  };
+  if (!frame) return close(frame.error().message);
+  Counters::add(context_->counters->bytes_received, am_header.size() + bytes);
+  auto kind = frame->header.kind;
+  if (kind >= FrameKind::kHello) {
+    if (is_rendezvous) return close("handshake by rendezvous");
+    handshake_frame(*connection, *frame);
+    return UCS_OK;
+  }
+  if (connection->state != Connection::State::kEstablished) return close("spoke before it proved the secret");
+  heartbeat_.heard(connection->remote.node.incarnation);
+  if (is_ordered(kind)) return ordered_frame(*connection, *frame, data, bytes, is_rendezvous);
+  if (is_rendezvous) return close("control frame by rendezvous");
+  control_frame(*connection, frame->header);
+  return UCS_OK;
+}
+
+void Switchboard::control_frame(Connection& connection, const FrameHeader& header) {
+  auto& endpoint = *connection.endpoint;
+  switch (header.kind) {
+    case FrameKind::kCredit: endpoint.credit_arrived(header.lane, header.message_id); break;
+    case FrameKind::kCreditWanted:
+      if (endpoint.credit(header.lane).want()) endpoint.return_credit(header.lane);
+      break;
+    case FrameKind::kBye: break_connection(connection, "it said goodbye"); break;
+    default: break;  // kHeartbeat has said what it says by arriving
+  }
+}
+
+ucs_status_t Switchboard::ordered_frame(Connection& connection, FrameView& frame, void* data, std::size_t bytes,
+                                        bool is_rendezvous) {
+  const auto& header = frame.header;
+  auto& endpoint = *connection.endpoint;
+  if (!endpoint.accepts(header)) {
+    Counters::add(context_->counters->rejected_frames);
+    break_connection(connection, "frame out of order or beyond its credit");
+    return is_rendezvous ? UCS_ERR_REJECTED : UCS_OK;
+  }
+  auto arrival = std::make_shared<Arrival>();
+  arrival->header = header;
+  arrival->attachment_sizes = std::move(frame.attachment_sizes);
+  constexpr std::size_t kAlignment = 64;  // attachments are as aligned as Attachment::allocate() makes them
+  arrival->body_offset = (frame.inline_metadata.size() + kAlignment - 1) / kAlignment * kAlignment;
+  if (auto total = arrival->body_offset + bytes; total > 0) {
+    arrival->buffer = Buffer::allocate(total);
+    arrival->buffer.on_release(endpoint.credit_listener(header.lane), frame_cost(header));
+    if (!frame.inline_metadata.empty()) {
+      std::memcpy(arrival->buffer.data(), frame.inline_metadata.data(), frame.inline_metadata.size());
+    }
+  }
+  auto& waiting = connection.arrivals[static_cast<std::size_t>(header.lane)];
+  if (is_rendezvous) {
+    arrival->ready = false;
+    waiting.push_back(arrival);
+    auto status = connection.receive_body(worker_->handle(), data, bytes, arrival);
+    deliver_ready(connection, header.lane);
+    return status;
+  }
+  if (bytes > 0) std::memcpy(arrival->buffer.data() + arrival->body_offset, data, bytes);
+  if (waiting.empty()) {
+    deliver(connection, *arrival);
+  } else {
+    waiting.push_back(std::move(arrival));  // behind a rendezvous that is still coming in
+  }
+  return UCS_OK;
+}
+
+void Switchboard::deliver_ready(Connection& connection, Lane lane) {
+  auto& waiting = connection.arrivals[static_cast<std::size_t>(lane)];
+  while (!waiting.empty() && waiting.front()->ready && connection.broken.empty()) {
+    auto arrival = std::move(waiting.front());
+    waiting.pop_front();
+    deliver(connection, *arrival);
+  }
+}
+
+void Switchboard::deliver(Connection& connection, Arrival& arrival) {
+  bool has_buffer = static_cast<bool>(arrival.buffer);
+  auto delivered = delivery_.deliver(*connection.endpoint, arrival);
+  if (!has_buffer) connection.endpoint->credit(arrival.header.lane).buffer_released(frame_cost(arrival.header));
+  if (delivered) return;
+  Counters::add(context_->counters->rejected_frames);
+  break_connection(connection, delivered.error().message);
+}
+
+// ---- Handshake ----
+
+Introduction Switchboard::introduce(const Connection& connection, const Nonce& nonce) const {
+  return {node_, worker_->endpoint(), context_->types.fingerprint(), connection.number, context_->limits.credit_bytes,
+          nonce};
+}
+
+void Switchboard::reject(Connection& connection, const std::string& reason) {
+  FrameHeader header;
+  header.kind = FrameKind::kReject;
+  auto text = reason.substr(0, kRejectTextBytes);
+  connection.transmit(FrameBytes::of_metadata(header, std::as_bytes(std::span(text))));
+  break_connection(connection, reason);
+}
+
+void Switchboard::handshake_frame(Connection& connection, const FrameView& frame) {
+  using State = Connection::State;
+  auto kind = frame.header.kind;
+  if (kind == FrameKind::kHello && connection.state == State::kAwaitingHello) return answer_hello(connection, frame);
+  if (kind == FrameKind::kChallenge && connection.state == State::kHelloSent)
+    return answer_challenge(connection, frame);
+  if (kind == FrameKind::kProof && connection.state == State::kChallengeSent) return check_proof(connection, frame);
+  if (kind == FrameKind::kWelcome && connection.state == State::kProofSent) {
+    if (admit(connection)) {
+      connection.done->set_value(connection.remote.node);
+      connection.done.reset();
+    }
+    return;
+  }
+  if (kind == FrameKind::kReject && connection.state < State::kEstablished && connection.role == Role::kCaller) {
+    connection.refusal = ErrorCode::kInvalidArgument;
+    std::string text(reinterpret_cast<const char*>(frame.inline_metadata.data()), frame.inline_metadata.size());
+    return break_connection(connection, "it refuses: " + printable(text, kRejectTextBytes));
+  }
+  Counters::add(context_->counters->rejected_frames);
+  break_connection(connection, "handshake frame out of turn");
+}
+
+void Switchboard::answer_hello(Connection& connection, const FrameView& frame) {
+  auto wire = metadata_as<IntroductionWire>(frame);
+  if (!wire) return break_connection(connection, "malformed introduction");
+  auto remote = decode(*wire);
+  if (!remote) return break_connection(connection, remote.error().message);
+  connection.remote = *remote;
+  connection.remote_number = remote->connection;
+  connection.caller_wire = *wire;
+  if (remote->node == node_) return reject(connection, "this is the node itself");
+  auto nonce = random_nonce();
+  if (!nonce) return break_connection(connection, nonce.error().message);
+  auto mine = encode(introduce(connection, *nonce));
+  if (!mine) return break_connection(connection, mine.error().message);
+  connection.listener_wire = *mine;
+  ChallengeWire challenge{*mine, prove(secret_, Role::kListener, connection.caller_wire, connection.listener_wire)};
+  connection.state = Connection::State::kChallengeSent;
+  connection.transmit(frame_of(FrameKind::kChallenge, challenge));
+}
+
+void Switchboard::answer_challenge(Connection& connection, const FrameView& frame) {
+  auto wire = metadata_as<ChallengeWire>(frame);
+  if (!wire) return break_connection(connection, "malformed challenge");
+  auto remote = decode(wire->introduction);
+  if (!remote) return break_connection(connection, remote.error().message);
+  connection.remote = *remote;
+  connection.remote_number = remote->connection;
+  connection.listener_wire = wire->introduction;
+  auto expected = prove(secret_, Role::kListener, connection.caller_wire, connection.listener_wire);
+  if (!equal(expected, wire->proof)) {
+    connection.refusal = ErrorCode::kInvalidArgument;
+    return break_connection(connection, "it does not know this cluster's secret; give all nodes the same one");
+  }
+  if (remote->fingerprint != context_->types.fingerprint()) {
+    connection.refusal = ErrorCode::kInvalidArgument;
+    return break_connection(connection, "it speaks another schema; run the same version on all nodes");
+  }
+  connection.state = Connection::State::kProofSent;
+  connection.transmit(
+      frame_of(FrameKind::kProof, prove(secret_, Role::kCaller, connection.caller_wire, connection.listener_wire)));
+}
+
+void Switchboard::check_proof(Connection& connection, const FrameView& frame) {
+  auto proof = metadata_as<Proof>(frame);
+  auto expected = prove(secret_, Role::kCaller, connection.caller_wire, connection.listener_wire);
+  if (!proof || !equal(expected, *proof)) return reject(connection, "wrong cluster secret");
+  if (connection.remote.fingerprint != context_->types.fingerprint()) return reject(connection, "another schema");
+  FrameHeader header;
+  header.kind = FrameKind::kWelcome;
+  if (!admit(connection)) return;
+  connection.transmit(FrameBytes::of_metadata(header, {}));
+}
+
+bool Switchboard::admit(Connection& connection) {
+  const auto& node = connection.remote.node;
+  auto endpoint = peers_->find(node);
+  if (!endpoint) {
+    if (peers_->size() >= context_->limits.peers) {
+      reject(connection, "limit peers");
+      return false;
+    }
+    if (auto earlier = peers_->find_name(node.name)) lose(earlier, "it came back as another incarnation");
+    endpoint = std::make_shared<Endpoint>(context_, node, connection.remote.endpoint, connection.remote.credit_bytes);
+    endpoint->attach_sink(&connection);
+    peers_->add(endpoint);
+    heartbeat_.add(node.incarnation, Clock::now());
+    spdlog::info("fabric: connected with {} at {}", to_string(node), connection.remote.endpoint);
+  }
+  connection.endpoint = std::move(endpoint);
+  connection.state = Connection::State::kEstablished;
+  return true;
+}
+
+}  // namespace troupe::fabric

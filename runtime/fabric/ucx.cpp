@@ -1,0 +1,143 @@
+#include "runtime/fabric/ucx.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "runtime/base/log.h"
+
+namespace troupe::fabric {
+namespace {
+
+// What the defaults of UCX 1.13 get wrong for us.
+const std::vector<std::pair<const char*, const char*>> kSettings = {
+    {"RNDV_THRESH", "256K"},       // 12 KiB on TCP makes 64 KiB messages four times slower
+    {"TCP_TX_SEG_SIZE", "64K"},    // fewer fragments of a large message
+    {"TCP_RX_SEG_SIZE", "64K"},    // must not be smaller than what peers send
+    {"TCP_CM_REUSEADDR", "y"},     // a node that comes back listens on its port at once
+    {"SYSV_ERROR_HANDLING", "y"},  // or error handling turns shared memory off
+    {"POSIX_ERROR_HANDLING", "y"},
+    {"POSIX_USE_PROC_LINK", "y"},  // segments are unlinked at birth: a killed process leaves none
+};
+
+}  // namespace
+
+Result<SocketAddress> SocketAddress::parse(const std::string& endpoint, bool to_listen) {
+  auto colon = endpoint.rfind(':');
+  if (colon == std::string::npos || colon + 1 == endpoint.size()) {
+    return invalid_argument("'" + printable(endpoint) + "' is not host:port");
+  }
+  auto host = endpoint.substr(0, colon);
+  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICSERV | (to_listen ? AI_PASSIVE : 0);
+  addrinfo* found = nullptr;
+  auto port = endpoint.substr(colon + 1);
+  if (int status = getaddrinfo(host.c_str(), port.c_str(), &hints, &found); status != 0) {
+    return invalid_argument("cannot resolve '" + printable(endpoint) + "': " + gai_strerror(status));
+  }
+  SocketAddress address;
+  std::memcpy(&address.storage, found->ai_addr, found->ai_addrlen);
+  address.length = found->ai_addrlen;
+  freeaddrinfo(found);
+  return address;
+}
+
+std::string SocketAddress::text() const {
+  char text[INET6_ADDRSTRLEN] = "";
+  if (storage.ss_family == AF_INET6) {
+    auto* v6 = reinterpret_cast<const sockaddr_in6*>(&storage);
+    inet_ntop(AF_INET6, &v6->sin6_addr, text, sizeof(text));
+    return std::string("[") + text + "]:" + std::to_string(ntohs(v6->sin6_port));
+  }
+  auto* v4 = reinterpret_cast<const sockaddr_in*>(&storage);
+  inet_ntop(AF_INET, &v4->sin_addr, text, sizeof(text));
+  return std::string(text) + ":" + std::to_string(ntohs(v4->sin_port));
+}
+
+Result<std::unique_ptr<UcxWorker>> UcxWorker::create(const std::string& listen, const std::string& transports,
+                                                     Callbacks callbacks) {
+  std::unique_ptr<UcxWorker> worker(new UcxWorker);
+  TROUPE_RETURN_IF_ERROR(worker->open(listen, transports, callbacks));
+  return worker;
+}
+
+Result<void> UcxWorker::open(const std::string& listen, const std::string& transports, const Callbacks& callbacks) {
+  TROUPE_ASSIGN_OR_RETURN(auto address, SocketAddress::parse(listen, true));
+
+  ucp_config_t* config = nullptr;
+  if (auto status = ucp_config_read(nullptr, nullptr, &config); status != UCS_OK) {
+    return internal_error(std::string("cannot read UCX's configuration: ") + ucs_status_string(status));
+  }
+  std::unique_ptr<ucp_config_t, decltype(&ucp_config_release)> release_config(config, ucp_config_release);
+  if (ucp_config_modify(config, "TLS", transports.empty() ? "tcp" : transports.c_str()) != UCS_OK) {
+    return invalid_argument("UCX does not take transports '" + printable(transports) + "'", "transports");
+  }
+  for (auto [name, value] : kSettings) {
+    if (auto status = ucp_config_modify(config, name, value); status != UCS_OK) {
+      return internal_error(std::string("cannot set UCX option ") + name + ": " + ucs_status_string(status));
+    }
+  }
+
+  ucp_params_t params{};
+  params.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_NAME;
+  params.features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP;
+  params.name = "troupe";
+  if (auto status = ucp_init(&params, config, &context_); status != UCS_OK) {
+    return unsupported("cannot start UCX with transports '" + printable(transports) +
+                       "': " + ucs_status_string(status));
+  }
+
+  ucp_worker_params_t worker_params{};
+  worker_params.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE;
+  worker_params.thread_mode = UCS_THREAD_MODE_SERIALIZED;  // created here, then driven by the fabric's thread
+  if (auto status = ucp_worker_create(context_, &worker_params, &worker_); status != UCS_OK) {
+    return unsupported(std::string("cannot create a UCX worker: ") + ucs_status_string(status));
+  }
+  if (auto status = ucp_worker_get_efd(worker_, &event_fd_); status != UCS_OK) {
+    return unsupported(std::string("UCX transports without wake-up: ") + ucs_status_string(status));
+  }
+  ucp_worker_attr_t worker_attributes{};
+  worker_attributes.field_mask = UCP_WORKER_ATTR_FIELD_MAX_AM_HEADER;
+  ucp_worker_query(worker_, &worker_attributes);
+  max_header_bytes_ = worker_attributes.max_am_header;
+
+  ucp_am_handler_param_t handler{};
+  handler.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_CB | UCP_AM_HANDLER_PARAM_FIELD_ARG;
+  handler.id = 0;
+  handler.cb = callbacks.on_frame;
+  handler.arg = callbacks.argument;
+  if (auto status = ucp_worker_set_am_recv_handler(worker_, &handler); status != UCS_OK) {
+    return internal_error(std::string("UCX takes no active message handler: ") + ucs_status_string(status));
+  }
+
+  ucp_listener_params_t listener{};
+  listener.field_mask = UCP_LISTENER_PARAM_FIELD_SOCK_ADDR | UCP_LISTENER_PARAM_FIELD_CONN_HANDLER;
+  listener.sockaddr.addr = reinterpret_cast<const sockaddr*>(&address.storage);
+  listener.sockaddr.addrlen = address.length;
+  listener.conn_handler = {callbacks.on_connection, callbacks.argument};
+  if (auto status = ucp_listener_create(worker_, &listener, &listener_); status != UCS_OK) {
+    return unavailable("cannot listen on " + printable(listen) + ": " + ucs_status_string(status) +
+                       "; choose another port or stop who listens there");
+  }
+  ucp_listener_attr_t attributes{};
+  attributes.field_mask = UCP_LISTENER_ATTR_FIELD_SOCKADDR;
+  if (auto status = ucp_listener_query(listener_, &attributes); status != UCS_OK) {
+    return internal_error(std::string("cannot query the UCX listener: ") + ucs_status_string(status));
+  }
+  address.storage = attributes.sockaddr;
+  endpoint_ = address.text();
+  return {};
+}
+
+UcxWorker::~UcxWorker() {
+  if (listener_) ucp_listener_destroy(listener_);
+  if (worker_) ucp_worker_destroy(worker_);
+  if (context_) ucp_cleanup(context_);
+}
+
+}  // namespace troupe::fabric

@@ -1,0 +1,176 @@
+#include <rapidcheck.h>
+
+#include <boost/test/unit_test.hpp>
+#include <set>
+#include <vector>
+
+#include "tests/runtime/engine/replica.h"
+
+using namespace troupe;
+using namespace troupe::engine;
+using namespace troupe::engine::testing;
+using schema::FinishReason;
+
+namespace {
+
+enum class Event { kAdmit, kCancel, kForm, kRun, kFail, kEpoch };
+
+EngineOptions any_options() {
+  EngineOptions options;
+  options.num_blocks = *rc::gen::inRange(3u, 14u);
+  options.block_size = *rc::gen::inRange(1u, 6u);
+  options.max_model_len = *rc::gen::inRange(4u, 48u);
+  options.max_batch_tokens = *rc::gen::inRange(1u, 16u);
+  options.max_batch_sequences = *rc::gen::inRange(1u, 6u);
+  options.pipeline_stages = *rc::gen::inRange(1u, 4u);
+  options.limits.queue = 12;
+  return options;
+}
+
+Request any_request(std::uint64_t number) {
+  Request request{.request = number, .max_tokens = *rc::gen::inRange(0u, 14u)};
+  request.prompt = *rc::gen::container<std::vector<std::uint32_t>>(*rc::gen::inRange<std::size_t>(1, 24),
+                                                                   rc::gen::inRange(0u, kVocab));
+  request.sampling.temperature = *rc::gen::element(0.0F, 0.7F, 1.3F);
+  request.sampling.top_k = *rc::gen::element(0u, 1u, 5u);
+  request.sampling.top_p = *rc::gen::element(1.0F, 0.8F);
+  request.sampling.repetition_penalty = *rc::gen::element(1.0F, 1.5F);
+  request.sampling.seed = number;
+  request.sampling.logprobs = *rc::gen::arbitrary<bool>();
+  request.sampling.prompt_logprobs = *rc::gen::arbitrary<bool>();
+  request.sampling.stop_tokens = *rc::gen::element(std::vector<std::uint32_t>{}, std::vector<std::uint32_t>{3, 9, 27});
+  request.sampling.min_tokens = *rc::gen::inRange(0u, request.max_tokens + 1);
+  return request;
+}
+
+// Every block is free or held by exactly one sequence that the engine knows.
+void check_blocks(const Engine& engine) {
+  std::set<std::uint32_t> held;
+  std::size_t held_count = 0;
+  for (SequenceId id = 1; id <= engine.newest_sequence(); ++id) {
+    for (const std::uint32_t block : engine.blocks().table(id)) {
+      RC_ASSERT(engine.blocks().references(block) == 1u);
+      held.insert(block);
+      ++held_count;
+    }
+  }
+  RC_ASSERT(held.size() == held_count);
+  RC_ASSERT(held_count + engine.blocks().free_blocks() == engine.blocks().num_blocks());
+}
+
+// The shard's tables, replayed from the deltas of steps, are the manager's.
+void check_tables(const Replica& replica, schema::Step::Reader step, const FlatStep& flat) {
+  for (unsigned i = 0; i < step.getSequences().size(); ++i) {
+    const auto managed = replica.engine.blocks().table(step.getSequences()[i]);
+    const auto first = flat.block_tables.begin() + flat.block_table_starts[i];
+    const auto last = flat.block_tables.begin() + flat.block_table_starts[i + 1];
+    RC_ASSERT(static_cast<std::size_t>(last - first) <= managed.size());
+    RC_ASSERT(std::equal(first, last, managed.begin()));
+  }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(engine_properties)
+
+BOOST_AUTO_TEST_CASE(whatever_happens_no_block_leaks_and_every_request_ends_with_the_tokens_it_is_due) {
+  const bool holds = rc::check([] {
+    const EngineOptions options = any_options();
+    Replica replica(options);
+    replica.on_step = [&](schema::Step::Reader step, const FlatStep& flat) { check_tables(replica, step, flat); };
+    std::vector<Request> admitted;
+    std::set<std::uint64_t> cancelled;
+    std::uint64_t epoch = 1;
+    const auto events = *rc::gen::container<std::vector<Event>>(rc::gen::weightedElement<Event>({{8, Event::kAdmit},
+                                                                                                 {2, Event::kCancel},
+                                                                                                 {16, Event::kForm},
+                                                                                                 {12, Event::kRun},
+                                                                                                 {1, Event::kFail},
+                                                                                                 {1, Event::kEpoch}}));
+    for (const Event event : events) {
+      switch (event) {
+        case Event::kAdmit: {
+          const Request request = any_request(admitted.size());
+          if (replica.admit(request).ok()) admitted.push_back(request);
+          break;
+        }
+        case Event::kCancel: {
+          if (admitted.empty()) break;
+          const std::uint64_t request = *rc::gen::inRange<std::uint64_t>(0, admitted.size());
+          if (replica.answer(request).finish == FinishReason::NONE) cancelled.insert(request);
+          replica.engine.cancel(1, request);
+          break;
+        }
+        case Event::kForm: replica.form_step(); break;
+        case Event::kRun:
+          if (replica.engine.steps_in_flight() > 0) replica.run_oldest_step();
+          break;
+        case Event::kFail:
+          if (replica.engine.steps_in_flight() > 0) replica.fail_oldest_step();
+          break;
+        case Event::kEpoch: replica.begin_epoch(++epoch); break;
+      }
+      check_blocks(replica.engine);
+      RC_ASSERT(replica.engine.steps_in_flight() <= options.pipeline_stages);
+    }
+    replica.run_until_idle();
+
+    RC_ASSERT(replica.engine.idle());
+    RC_ASSERT(replica.engine.blocks().free_blocks() == options.num_blocks);
+    for (const Request& request : admitted) {
+      const Answer& answer = replica.answer(request.request);
+      const std::uint64_t room =
+          std::min<std::uint64_t>(options.max_model_len, options.num_blocks * options.block_size);
+      const auto length =
+          static_cast<std::uint32_t>(std::min<std::uint64_t>(request.max_tokens, room - request.prompt.size()));
+      const std::vector<std::uint32_t> due = expected_tokens(request.prompt, length, request.sampling, kVocab);
+      if (cancelled.contains(request.request)) {
+        RC_ASSERT(answer.finish == FinishReason::NONE);
+      } else {
+        RC_ASSERT(answer.finish != FinishReason::NONE);
+      }
+      // However it ended, what was told is the beginning of what is due.
+      RC_ASSERT(answer.tokens.size() <= due.size());
+      RC_ASSERT(std::equal(answer.tokens.begin(), answer.tokens.end(), due.begin()));
+      if (answer.finish != FinishReason::LENGTH && answer.finish != FinishReason::STOP) continue;
+      RC_ASSERT(answer.tokens == due);
+      RC_ASSERT(answer.logprobs.size() == (request.sampling.logprobs ? due.size() : 0));
+      const std::size_t rated = request.sampling.prompt_logprobs ? request.prompt.size() - 1 : 0;
+      RC_ASSERT(answer.prompt_logprobs.size() == rated);
+      for (std::size_t i = 0; i < rated; ++i) {
+        RC_ASSERT(answer.prompt_logprobs[i].chosen.token == request.prompt[i + 1]);
+      }
+    }
+  });
+  BOOST_TEST(holds);
+}
+
+BOOST_AUTO_TEST_CASE(who_came_first_starts_first_and_equals_end_in_order) {
+  const bool holds = rc::check([] {
+    EngineOptions options = any_options();
+    options.limits.queue = 64;
+    Replica replica(options);
+    const std::uint32_t room = std::min(options.max_model_len, options.num_blocks * options.block_size);
+    const std::uint32_t prompt_length = *rc::gen::inRange(1u, room);
+    const std::uint64_t count = *rc::gen::inRange<std::uint64_t>(2, 12);
+    for (std::uint64_t i = 0; i < count; ++i) {
+      Request request{.request = i, .max_tokens = 6};
+      request.prompt.assign(prompt_length, static_cast<std::uint32_t>(i % kVocab));
+      RC_ASSERT(replica.admit(request).ok());
+    }
+    std::vector<std::uint64_t> started;
+    replica.on_step = [&](schema::Step::Reader step, const FlatStep&) {
+      for (const auto start : step.getStarts()) {
+        const std::uint64_t id = start.getSequence();
+        if (std::find(started.begin(), started.end(), id) == started.end()) started.push_back(id);
+      }
+    };
+    replica.run_until_idle();
+    RC_ASSERT(started.size() == count);
+    RC_ASSERT(std::is_sorted(started.begin(), started.end()));
+    RC_ASSERT(replica.answer(0).finish == FinishReason::LENGTH);
+  });
+  BOOST_TEST(holds);
+}
+
+BOOST_AUTO_TEST_SUITE_END()

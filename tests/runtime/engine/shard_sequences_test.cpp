@@ -1,0 +1,285 @@
+#include "runtime/engine/shard_sequences.h"
+
+#include <capnp/message.h>
+
+#include <boost/test/unit_test.hpp>
+#include <cmath>
+#include <functional>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "runtime/base/philox.h"
+
+using namespace troupe;
+using namespace troupe::engine;
+
+namespace {
+
+constexpr ShardSequencesOptions kOptions = {.num_blocks = 8,
+                                            .block_size = 4,
+                                            .max_model_len = 20,
+                                            .max_batch_tokens = 12,
+                                            .max_batch_sequences = 3,
+                                            .max_sequences = 4,
+                                            .vocab_size = 16};
+
+struct Part {
+  std::uint64_t sequence = 0;
+  std::uint32_t start_position = 0;
+  std::vector<std::uint32_t> tokens;
+  std::vector<std::uint32_t> new_blocks;
+  bool sample = false;
+  std::uint32_t prompt_length = 0;  // of a sequence that starts with this step
+};
+
+// A step on the heap, with everything consistent.
+struct BuiltStep {
+  explicit BuiltStep(const std::vector<Part>& parts, const std::vector<std::uint64_t>& released_sequences = {}) {
+    const auto size = static_cast<unsigned>(parts.size());
+    auto sequences = step.initSequences(size);
+    auto counts = step.initTokenCounts(size), positions = step.initStartPositions(size);
+    auto block_counts = step.initNewBlockCounts(size);
+    auto sample = step.initSample(size);
+    std::vector<std::uint32_t> tokens, blocks;
+    std::vector<Part> starting;
+    for (unsigned i = 0; i < size; ++i) {
+      const Part& part = parts[i];
+      sequences.set(i, part.sequence);
+      counts.set(i, static_cast<std::uint32_t>(part.tokens.size()));
+      positions.set(i, part.start_position);
+      block_counts.set(i, static_cast<std::uint32_t>(part.new_blocks.size()));
+      sample.set(i, part.sample);
+      tokens.insert(tokens.end(), part.tokens.begin(), part.tokens.end());
+      blocks.insert(blocks.end(), part.new_blocks.begin(), part.new_blocks.end());
+      if (part.prompt_length > 0) starting.push_back(part);
+    }
+    auto flat_tokens = step.initTokens(static_cast<unsigned>(tokens.size()));
+    for (unsigned i = 0; i < tokens.size(); ++i) flat_tokens.set(i, tokens[i]);
+    auto flat_blocks = step.initNewBlocks(static_cast<unsigned>(blocks.size()));
+    for (unsigned i = 0; i < blocks.size(); ++i) flat_blocks.set(i, blocks[i]);
+    auto starts = step.initStarts(static_cast<unsigned>(starting.size()));
+    for (unsigned i = 0; i < starting.size(); ++i) {
+      starts[i].setSequence(starting[i].sequence);
+      starts[i].setPromptLength(starting[i].prompt_length);
+      starts[i].initSampling().setTemperature(0);
+    }
+    auto released = step.initReleased(static_cast<unsigned>(released_sequences.size()));
+    for (unsigned i = 0; i < released.size(); ++i) released.set(i, released_sequences[i]);
+  }
+
+  capnp::MallocMessageBuilder message;
+  schema::Step::Builder step = message.initRoot<schema::Step>();
+};
+
+const Part kFirst = {
+    .sequence = 1, .tokens = {1, 2, 3, 4, 5}, .new_blocks = {6, 2}, .sample = true, .prompt_length = 5};
+const Part kSecond = {.sequence = 2, .tokens = {7, 8, 9}, .new_blocks = {0}, .sample = false, .prompt_length = 4};
+
+using Numbers = std::vector<std::uint32_t>;
+
+// The message of the refusal of a step that was right before `spoil` changed it.
+std::string refusal(const std::function<void(schema::Step::Builder)>& spoil) {
+  ShardSequences sequences(kOptions, Limits{});
+  BuiltStep built({kFirst, kSecond});
+  spoil(built.step);
+  const Result<void> begun = sequences.begin_step(built.step.asReader());
+  BOOST_REQUIRE(!begun.ok());
+  BOOST_TEST(sequences.flat().logits_rows.empty());
+  // Whatever was refused, the shard works on for others.
+  BuiltStep next({{.sequence = 9, .tokens = {1}, .new_blocks = {0}, .prompt_length = 1}}, {1, 2});
+  BOOST_TEST(sequences.begin_step(next.step.asReader()).ok());
+  return begun.error().message;
+}
+
+bool mentions(const std::string& message, const std::string& what) { return message.find(what) != std::string::npos; }
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(shard_sequences)
+
+BOOST_AUTO_TEST_CASE(a_step_is_laid_out_flat) {
+  ShardSequences sequences(kOptions, Limits{});
+  BuiltStep built({kFirst, kSecond});
+  BOOST_REQUIRE(sequences.begin_step(built.step.asReader()).ok());
+  const FlatStep& flat = sequences.flat();
+  BOOST_TEST(flat.tokens == (Numbers{1, 2, 3, 4, 5, 7, 8, 9}));
+  BOOST_TEST(flat.positions == (Numbers{0, 1, 2, 3, 4, 0, 1, 2}));
+  BOOST_TEST(flat.slots == (Numbers{24, 25, 26, 27, 8, 0, 1, 2}));
+  BOOST_TEST(flat.row_starts == (Numbers{0, 5, 8}));
+  BOOST_TEST(flat.context_lengths == (Numbers{5, 3}));
+  BOOST_TEST(flat.block_tables == (Numbers{6, 2, 0}));
+  BOOST_TEST(flat.block_table_starts == (Numbers{0, 2, 3}));
+  BOOST_TEST(flat.logits_rows == (Numbers{4}));
+}
+
+BOOST_AUTO_TEST_CASE(a_later_step_goes_on_where_the_sequence_stood) {
+  ShardSequences sequences(kOptions, Limits{});
+  BuiltStep first({kFirst, kSecond});
+  BOOST_REQUIRE(sequences.begin_step(first.step.asReader()).ok());
+  BuiltStep second({{.sequence = 2, .start_position = 3, .tokens = {10, 11}, .new_blocks = {5}, .sample = true},
+                    {.sequence = 1, .start_position = 5, .tokens = {6}, .sample = true}});
+  BOOST_REQUIRE(sequences.begin_step(second.step.asReader()).ok());
+  const FlatStep& flat = sequences.flat();
+  BOOST_TEST(flat.slots == (Numbers{3, 20, 9}));
+  BOOST_TEST(flat.context_lengths == (Numbers{5, 6}));
+  BOOST_TEST(flat.block_tables == (Numbers{0, 5, 6, 2}));
+  BOOST_TEST(flat.logits_rows == (Numbers{1, 2}));
+}
+
+BOOST_AUTO_TEST_CASE(released_sequences_are_forgotten_before_others_start) {
+  ShardSequences sequences(kOptions, Limits{});
+  BuiltStep first({kFirst, kSecond});
+  BOOST_REQUIRE(sequences.begin_step(first.step.asReader()).ok());
+  // The same sequence begins again, as after preemption; an unknown one is no error.
+  BuiltStep second({kFirst}, {1, 2, 77});
+  BOOST_REQUIRE(sequences.begin_step(second.step.asReader()).ok());
+  BOOST_TEST(sequences.size() == 1u);
+  BOOST_TEST(sequences.flat().context_lengths == (Numbers{5}));
+  sequences.clear();
+  BOOST_TEST(sequences.size() == 0u);
+  BuiltStep third({{.sequence = 1, .start_position = 5, .tokens = {6}}});
+  BOOST_TEST(!sequences.begin_step(third.step.asReader()).ok());
+}
+
+BOOST_AUTO_TEST_CASE(a_result_holds_the_drawn_tokens_and_what_was_asked_to_be_rated) {
+  ShardSequences sequences(kOptions, Limits{});
+  BuiltStep built({kFirst, kSecond});
+  auto rated = built.step.getStarts()[1].getSampling();
+  rated.setPromptLogprobs(true);
+  rated.setTopLogprobs(2);
+  built.step.initNextTokens(2).set(1, 13);
+  BOOST_REQUIRE(sequences.begin_step(built.step.asReader()).ok());
+  BOOST_TEST(sequences.flat().logits_rows == (Numbers{4, 5, 6, 7}));
+  std::vector<float> logits(4 * kOptions.vocab_size, 0);
+  logits[11] = 1;                            // the first sequence's next token
+  logits[3 * kOptions.vocab_size + 13] = 2;  // the second's last row is sure of what follows
+  capnp::MallocMessageBuilder message;
+  auto result = message.initRoot<schema::StepResult>();
+  BOOST_REQUIRE(sequences.sample(logits, result).ok());
+  BOOST_REQUIRE(result.getSequences().size() == 1u);
+  BOOST_TEST(result.getSequences()[0] == 1u);
+  BOOST_TEST(result.getTokens()[0] == 11u);
+  BOOST_TEST(std::isnan(result.getLogprobs()[0].getChosen().getLogprob()));
+  const auto prompt = result.asReader().getPromptLogprobs()[0];
+  BOOST_TEST(prompt.getSequence() == 2u);
+  BOOST_TEST(prompt.getFirstPosition() == 1u);
+  BOOST_REQUIRE(prompt.getItems().size() == 3u);
+  BOOST_TEST(prompt.getItems()[0].getChosen().getToken() == 8u);
+  BOOST_TEST(prompt.getItems()[2].getChosen().getToken() == 13u);
+  BOOST_TEST(prompt.getItems()[2].getTop()[0].getToken() == 13u);
+  BOOST_TEST(prompt.getItems()[2].getChosen().getLogprob() > prompt.getItems()[0].getChosen().getLogprob());
+}
+
+BOOST_AUTO_TEST_CASE(logits_of_the_wrong_size_are_an_error) {
+  ShardSequences sequences(kOptions, Limits{});
+  BuiltStep built({kFirst});
+  BOOST_REQUIRE(sequences.begin_step(built.step.asReader()).ok());
+  capnp::MallocMessageBuilder message;
+  const std::vector<float> logits(kOptions.vocab_size - 1);
+  BOOST_TEST(!sequences.sample(logits, message.initRoot<schema::StepResult>()).ok());
+}
+
+BOOST_AUTO_TEST_CASE(lists_that_do_not_fit_together_are_refused) {
+  BOOST_TEST(mentions(refusal([](auto step) { step.initSequences(0); }), "sequences"));
+  BOOST_TEST(mentions(refusal([](auto step) { step.initSequences(4); }), "sequences"));
+  BOOST_TEST(mentions(refusal([](auto step) { step.initTokenCounts(1); }), "differ in length"));
+  BOOST_TEST(mentions(refusal([](auto step) { step.initStartPositions(3); }), "differ in length"));
+  BOOST_TEST(mentions(refusal([](auto step) { step.initNewBlockCounts(0); }), "differ in length"));
+  BOOST_TEST(mentions(refusal([](auto step) { step.initSample(1); }), "differ in length"));
+  BOOST_TEST(mentions(refusal([](auto step) { step.initNextTokens(1); }), "differ in length"));
+  BOOST_TEST(mentions(refusal([](auto step) { step.initTokens(13); }), "at most 12"));
+  BOOST_TEST(mentions(refusal([](auto step) { step.getTokenCounts().set(0, 0xffffffff); }), "tokenCounts"));
+  BOOST_TEST(mentions(refusal([](auto step) { step.getNewBlockCounts().set(1, 0xffffffff); }), "newBlockCounts"));
+  BOOST_TEST(mentions(refusal([](auto step) {
+                        step.getTokenCounts().set(0, 8);
+                        step.getTokenCounts().set(1, 0);
+                      }),
+                      "sequence"));
+}
+
+BOOST_AUTO_TEST_CASE(sequences_that_are_unknown_or_twice_are_refused) {
+  BOOST_TEST(mentions(refusal([](auto step) { step.getSequences().set(1, 5); }), "unknown"));
+  BOOST_TEST(mentions(refusal([](auto step) { step.getSequences().set(1, 1); }), "twice"));
+  BOOST_TEST(mentions(refusal([](auto step) { step.initReleased(1).set(0, 1), step.initStarts(0); }), "unknown"));
+}
+
+BOOST_AUTO_TEST_CASE(indices_beyond_the_pages_the_vocabulary_or_the_model_are_refused) {
+  BOOST_TEST(mentions(refusal([](auto step) { step.getNewBlocks().set(1, 8); }), "does not have"));
+  BOOST_TEST(mentions(refusal([](auto step) { step.getTokens().set(7, 16); }), "vocabulary"));
+  BOOST_TEST(mentions(refusal([](auto step) { step.initNextTokens(2).set(0, 16); }), "vocabulary"));
+  BOOST_TEST(mentions(refusal([](auto step) { step.getStartPositions().set(0, 1); }), "position"));
+  BOOST_TEST(mentions(refusal([](auto step) {
+                        step.getNewBlockCounts().set(0, 1);
+                        step.getNewBlockCounts().set(1, 2);
+                      }),
+                      "too few blocks"));
+  BOOST_TEST(mentions(refusal([](auto step) {
+                        step.getNewBlockCounts().set(0, 7);
+                        step.initNewBlocks(8);
+                      }),
+                      "more blocks"));
+}
+
+BOOST_AUTO_TEST_CASE(starts_that_make_no_sense_are_refused) {
+  BOOST_TEST(mentions(refusal([](auto step) { step.getStarts()[0].setPromptLength(0); }), "prompt"));
+  BOOST_TEST(mentions(refusal([](auto step) { step.getStarts()[0].setPromptLength(21); }), "prompt"));
+  BOOST_TEST(mentions(refusal([](auto step) { step.getStarts()[1].initStopTokens(257); }), "stop_tokens"));
+  BOOST_TEST(mentions(refusal([](auto step) { step.getStarts()[1].getSampling().setTopP(-1); }), "top_p"));
+  BOOST_TEST(mentions(refusal([](auto step) {
+                        auto starts = step.initStarts(5);
+                        for (unsigned i = 0; i < 5; ++i) {
+                          starts[i].setSequence(i);
+                          starts[i].setPromptLength(1);
+                        }
+                      }),
+                      "at a time"));
+}
+
+BOOST_AUTO_TEST_CASE(a_sequence_never_grows_beyond_max_model_len) {
+  ShardSequences sequences(kOptions, Limits{});
+  BuiltStep first({{.sequence = 1, .tokens = Numbers(12, 1), .new_blocks = {0, 1, 2}, .prompt_length = 20}});
+  BOOST_REQUIRE(sequences.begin_step(first.step.asReader()).ok());
+  BuiltStep second({{.sequence = 1, .start_position = 12, .tokens = Numbers(9, 1), .new_blocks = {3, 4}}});
+  BOOST_TEST(mentions(sequences.begin_step(second.step.asReader()).error().message, "max_model_len"));
+}
+
+// Numbers drawn at random from small and huge ones; whatever is accepted stays inside the shard's pages.
+BOOST_AUTO_TEST_CASE(no_step_however_wrong_leads_out_of_the_pages) {
+  ShardSequences sequences(kOptions, Limits{});
+  std::uint64_t draw = 0;
+  const auto number = [&](std::uint32_t small) {
+    const double uniform = philox_uniform(123, draw++);
+    return uniform < 0.02 ? 0xffffffffU : static_cast<std::uint32_t>(philox_uniform(321, draw++) * small);
+  };
+  int accepted = 0;
+  for (int round = 0; round < 20'000; ++round) {
+    std::vector<Part> parts(1 + number(2) % 3);
+    for (Part& part : parts) {
+      part = {.sequence = number(5), .tokens = Numbers(1 + number(4) % 5, number(16)), .sample = number(2) == 1};
+      part.start_position = number(3) == 0 ? number(20) : 0;
+      part.prompt_length = number(4) > 0 ? 1 + number(6) : 0;
+      for (std::uint32_t blocks = number(4) % 5; blocks > 0; --blocks) part.new_blocks.push_back(number(8));
+    }
+    BuiltStep built(parts, {number(5)});
+    for (auto start : built.step.getStarts()) start.getSampling().setPromptLogprobs(number(2) == 1);
+    if (number(20) == 0) built.step.getTokenCounts().set(0, number(6));
+    if (number(20) == 0) built.step.getNewBlockCounts().set(0, number(6));
+    if (!sequences.begin_step(built.step.asReader()).ok()) continue;
+    ++accepted;
+    const FlatStep& flat = sequences.flat();
+    for (const std::uint32_t slot : flat.slots) BOOST_REQUIRE(slot < kOptions.num_blocks * kOptions.block_size);
+    for (const std::uint32_t block : flat.block_tables) BOOST_REQUIRE(block < kOptions.num_blocks);
+    for (const std::uint32_t row : flat.logits_rows) BOOST_REQUIRE(row < flat.tokens.size());
+    for (std::size_t i = 0; i < flat.context_lengths.size(); ++i) {
+      const std::uint32_t blocks = flat.block_table_starts[i + 1] - flat.block_table_starts[i];
+      BOOST_REQUIRE(flat.context_lengths[i] <= blocks * kOptions.block_size);
+    }
+    capnp::MallocMessageBuilder message;
+    const std::vector<float> logits(flat.logits_rows.size() * kOptions.vocab_size, 1);
+    BOOST_REQUIRE(sequences.sample(logits, message.initRoot<schema::StepResult>()).ok());
+  }
+  BOOST_TEST(accepted > 1'000);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
