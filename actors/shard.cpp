@@ -216,13 +216,19 @@ struct ShardState {
     return epoch != 0 && fence.getReplica() == replica && fence.getEpoch() == epoch;
   }
 
-  // `activation` is null on the first stage.
-  void run(schema::Step::Reader step, const fabric::Message<schema::Activation>* activation) {
+  // What an earlier stage has made of the step.
+  struct Input {
+    schema::Activation::Reader activation;
+    std::span<const fabric::Attachment> attachments;
+  };
+
+  // `input` is null on the first stage.
+  void run(schema::Step::Reader step, const Input* input) {
     if (!is_current(step.getFence())) return;
-    if (auto result = compute(step, activation); !result.ok()) fail(step, result.error());
+    if (auto result = compute(step, input); !result.ok()) fail(step, result.error());
   }
 
-  Result<void> compute(schema::Step::Reader step, const fabric::Message<schema::Activation>* activation) {
+  Result<void> compute(schema::Step::Reader step, const Input* input) {
     const auto start = Clock::now();
     const std::uint64_t collective_before = loaded->transformer->collective_ns();
     model::Transformer& transformer = *loaded->transformer;
@@ -231,11 +237,11 @@ struct ShardState {
     const model::StepBatch batch = batch_of(flat);
 
     kernels::ConstMatrixF32 hidden_in;
-    std::optional<fabric::MessageReader<schema::Activation>> reader;
-    if (activation != nullptr) {
-      reader.emplace(activation->read());
-      TROUPE_ASSIGN_OR_RETURN(hidden_in, hidden_of((*reader)->getHidden(), activation->attachments(),
+    capnp::List<schema::StageTiming>::Reader earlier;
+    if (input != nullptr) {
+      TROUPE_ASSIGN_OR_RETURN(hidden_in, hidden_of(input->activation.getHidden(), input->attachments,
                                                    flat.tokens.size(), transformer.config().hidden_size));
+      earlier = input->activation.getTimings();
     }
     TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden, transformer.forward(batch, hidden_in));
     kernels::ConstMatrixF32 logits;
@@ -246,7 +252,6 @@ struct ShardState {
 
     const StepTime time = account(start, transformer.collective_ns() - collective_before, flat.tokens.size());
     if (rank != 0) return {};
-    const auto earlier = reader ? (*reader)->getTimings() : capnp::List<schema::StageTiming>::Reader();
     if (is_last) return send_result(step, logits, earlier, time);
     send_activation(step, hidden, earlier, time);
     return {};
@@ -357,7 +362,8 @@ caf::behavior run_shard(caf::stateful_actor<ShardState>* self, ShardOptions opti
       },
       [self](const fabric::Message<schema::Activation>& message) {
         const auto activation = message.read();
-        if (self->state.loaded) self->state.run(activation->getStep(), &message);
+        const ShardState::Input input = {activation.root(), message.attachments()};
+        if (self->state.loaded) self->state.run(input.activation.getStep(), &input);
       },
       [self](const fabric::Message<schema::StatsRequest>&) { return self->state.stats(); },
   };

@@ -1,7 +1,7 @@
 #include <fmt/format.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/syscall.h>
-#include <poll.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -50,8 +50,7 @@ int run_down(const DownOptions& options) {
   const std::uint32_t pid = (*client)->state().pid;
   const auto drained = (*client)->drain(std::chrono::milliseconds(options.deadline_ms));
   if (!wait_for_process(pid)) {
-    fmt::print(stderr, "troupe: process {} has not ended{}\n", pid,
-               drained.ok() ? "" : ": " + drained.error().message);
+    fmt::print(stderr, "troupe: process {} has not ended{}\n", pid, drained.ok() ? "" : ": " + drained.error().message);
     return 1;
   }
   fmt::print("{} has ended\n", *name);

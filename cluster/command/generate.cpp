@@ -35,7 +35,11 @@ int run_generate(const GenerateOptions& options) {
   } else {
     request["prompt"] = prompt;
   }
-  std::function<void(std::string_view)> on_text = [](std::string_view text) { std::cout << text << std::flush; };
+  bool line_open = false;
+  std::function<void(std::string_view)> on_text = [&line_open](std::string_view text) {
+    line_open = true;
+    std::cout << text << std::flush;
+  };
   std::function<void(std::string_view)> on_chunk;
   if (options.as_json) {
     on_text = [](std::string_view) {};
@@ -43,7 +47,7 @@ int run_generate(const GenerateOptions& options) {
   }
   const auto end =
       client->stream(options.chat ? "/v1/chat/completions" : "/v1/completions", std::move(request), on_text, on_chunk);
-  if (!options.as_json) std::cout << std::endl;
+  if (line_open) std::cout << std::endl;
   if (!end.ok()) {
     std::cerr << "troupe generate: " << end.error().message << "\n";
     return 1;

@@ -62,7 +62,7 @@ class HttpClient::Exchange {
     while (!parser.is_done()) {
       parser.get().body().data = chunk.data();
       parser.get().body().size = chunk.size();
-      const auto error = await([&](auto done) { http::async_read(stream_, buffer_, parser, done); });
+      const auto error = await([&](auto done) { http::async_read_some(stream_, buffer_, parser, done); });
       if (error && error != http::error::need_buffer) return failure("read the answer", error);
       const std::string_view bytes(chunk.data(), chunk.size() - parser.get().body().size);
       if (!is_stream) {

@@ -20,14 +20,14 @@ struct StatusOptions {
 };
 
 void print_table(schema::ClusterStatus::Reader status) {
-  fmt::print("cluster {}  {}  epoch {}\n", status.getCluster().cStr(),
-             status.getReady() ? "ready" : "not ready", status.getEpoch());
+  fmt::print("cluster {}  {}  epoch {}\n", status.getCluster().cStr(), status.getReady() ? "ready" : "not ready",
+             status.getEpoch());
   fmt::print("{:<14} {:<10} {:>8} {:<9} {:<9} {:>8}  {}\n", "actor", "node", "pid", "device", "state", "restarts",
              "detail");
   for (const auto actor : status.getActors()) {
-    fmt::print("{:<14} {:<10} {:>8} {:<9} {:<9} {:>8}  {}\n", actor.getActor().cStr(),
-               actor.getNode().cStr(), actor.getPid(), actor.getDevice().cStr(),
-               actor.getState().cStr(), actor.getRestarts(), actor.getDetail().cStr());
+    fmt::print("{:<14} {:<10} {:>8} {:<9} {:<9} {:>8}  {}\n", actor.getActor().cStr(), actor.getNode().cStr(),
+               actor.getPid(), actor.getDevice().cStr(), actor.getState().cStr(), actor.getRestarts(),
+               actor.getDetail().cStr());
   }
 }
 

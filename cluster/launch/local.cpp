@@ -4,7 +4,7 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/pidfd.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,6 +25,9 @@ extern char** environ;
 
 namespace troupe::cluster {
 namespace {
+
+// glibc 2.36 declares pidfd_open without C linkage.
+int open_pidfd(pid_t pid) { return static_cast<int>(syscall(SYS_pidfd_open, pid, 0)); }
 
 std::string errno_text() { return std::error_code(errno, std::generic_category()).message(); }
 
@@ -260,7 +263,7 @@ class LocalLauncher final : public Launcher {
     }
 
     const std::uint64_t key = ++last_key_;
-    child->pidfd = pidfd_open(child->pid, 0);
+    child->pidfd = open_pidfd(child->pid);
     if (child->pidfd < 0 || !watch(child->pidfd, key << 2 | kExit)) {
       const Error error = resource_exhausted("node '" + *request.node->name + "' cannot be watched: " + errno_text());
       kill(-child->pid, SIGKILL);

@@ -1,0 +1,191 @@
+#include "cluster/plan.h"
+
+#include <string>
+
+#include <boost/test/unit_test.hpp>
+
+#include "runtime/model/config.h"
+#include "runtime/model/slice.h"
+
+namespace troupe::cluster {
+namespace {
+
+model::ModelConfig tutor_like() {
+  model::ModelConfig config;
+  config.model_type = "llama";
+  config.vocab_size = 512;
+  config.hidden_size = 64;
+  config.intermediate_size = 160;
+  config.num_layers = 6;
+  config.num_heads = 8;
+  config.num_kv_heads = 4;
+  config.head_dim = 8;
+  config.max_position_embeddings = 1024;
+  config.sliding_windows.assign(6, 0);
+  config.dtype = kernels::DType::kBF16;
+  return config;
+}
+
+Topology topology(const std::string& text) {
+  const auto reading = parse_topology("model: m\n" + text, "t.yaml");
+  for (const Diagnostic& diagnostic : reading.diagnostics) {
+    if (diagnostic.severity == Diagnostic::Severity::kError) BOOST_FAIL(diagnostic.to_string("t.yaml"));
+  }
+  return *reading.topology;
+}
+
+Planning planning(const std::string& text, std::uint32_t cores = 8) {
+  Machine machine;
+  machine.cores = cores;
+  return make_plan(tutor_like(), topology(text), machine);
+}
+
+const std::string kFour = "nodes: [{name: a, devices: [cpu:0, cpu:1]}, {name: b, devices: [cpu:2, cpu:3]}]\n";
+
+std::string only_finding(const Planning& planning) {
+  BOOST_TEST_REQUIRE(planning.diagnostics.size() == 1u);
+  return planning.diagnostics[0].to_string("t.yaml");
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_CASE(every_layer_runs_exactly_once_for_every_split) {
+  for (std::uint32_t stages = 1; stages <= 6; ++stages) {
+    for (const std::uint32_t ranks : {1u, 2u, 4u}) {
+      const auto planned = planning(kFour + "parallel: {pipeline: " + std::to_string(stages) +
+                                    ", tensor: " + std::to_string(ranks) + "}\n");
+      BOOST_TEST_REQUIRE(planned.plan.has_value());
+      std::uint32_t next = 0;
+      std::uint32_t shards = 0;
+      for (const PlannedActor& actor : planned.plan->actors) {
+        if (actor.kind == PlannedActor::Kind::kShard) ++shards;
+        if (actor.kind != PlannedActor::Kind::kStage) continue;
+        BOOST_TEST(actor.first_layer == next);
+        next = actor.last_layer;
+        const std::string rank0 = "shard/0/" + std::to_string(actor.stage) + "/0";
+        BOOST_TEST_REQUIRE(planned.plan->find(rank0) != nullptr);
+        BOOST_TEST(planned.plan->find(rank0)->node == actor.node);
+      }
+      BOOST_TEST(next == 6u);
+      BOOST_TEST(shards == stages * ranks);
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(the_stages_weights_together_are_the_models) {
+  const auto config = tutor_like();
+  const std::uint64_t whole = model::weight_bytes(config, {0, 6, 6, 0, 1});
+  const auto planned = planning(kFour + "parallel: {pipeline: 4}\n");
+  std::uint64_t sum = 0;
+  for (const PlannedActor& actor : planned.plan->actors) sum += actor.weight_bytes;
+  BOOST_TEST(sum == whole);
+}
+
+BOOST_AUTO_TEST_CASE(uneven_layers_give_the_remainder_to_earlier_stages) {
+  const auto planned = planning(kFour + "parallel: {pipeline: 4}\n");
+  BOOST_TEST(planned.plan->find("stage/0/0")->last_layer == 2u);
+  BOOST_TEST(planned.plan->find("stage/0/1")->last_layer == 4u);
+  BOOST_TEST(planned.plan->find("stage/0/2")->last_layer == 5u);
+}
+
+BOOST_AUTO_TEST_CASE(ranks_of_a_stage_stay_on_one_node_where_they_fit) {
+  const auto planned = planning(kFour + "parallel: {pipeline: 2, tensor: 2}\n");
+  BOOST_TEST(planned.plan->find("shard/0/0/1")->node == "a");
+  BOOST_TEST(planned.plan->find("shard/0/1/0")->node == "b");
+  for (const PlannedLink& link : planned.plan->links) {
+    BOOST_TEST(!(link.what == "all-reduce" && link.crosses_nodes));
+    if (link.what == "activation") BOOST_TEST(link.crosses_nodes);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_range_of_cores_is_shared_out_among_more_shards_than_devices) {
+  const auto planned = planning("nodes: [{name: a, devices: [cpu:0-5]}]\nparallel: {tensor: 4}\n");
+  BOOST_TEST(planned.diagnostics.size() == 0u);
+  std::uint32_t cores = 0;
+  for (int rank = 0; rank < 4; ++rank) {
+    cores += planned.plan->find("shard/0/0/" + std::to_string(rank))->device->cores();
+  }
+  BOOST_TEST(cores == 6u);
+}
+
+BOOST_AUTO_TEST_CASE(stages_may_have_different_numbers_of_shards) {
+  const auto planned = planning(kFour +
+                                "place:\n  stages:\n    - {layers: 0-3, shards: [a/cpu:0, b/cpu:2]}\n"
+                                "    - {layers: 4-5, shards: [b/cpu:3]}\n");
+  BOOST_TEST(planned.diagnostics.size() == 0u);
+  BOOST_TEST(planned.plan->find("shard/0/0/1")->ranks == 2u);
+  BOOST_TEST(planned.plan->find("shard/0/1/0")->ranks == 1u);
+}
+
+BOOST_AUTO_TEST_CASE(shared_and_absent_cores_and_idle_nodes_are_warnings) {
+  const auto planned = planning(
+      "nodes:\n  - {name: a, devices: [cpu:0]}\n  - {name: b, devices: [cpu:0, cpu:5]}\n  - {name: c}\n"
+      "parallel: {pipeline: 3}\n",
+      2);
+  BOOST_TEST(planned.plan.has_value());
+  BOOST_TEST_REQUIRE(planned.diagnostics.size() == 3u);
+  BOOST_TEST(planned.diagnostics[0].to_string("t.yaml") ==
+             "t.yaml:4:25: warning: core 0 is shared by shard/0/0/0 and shard/0/1/0");
+  BOOST_TEST(planned.diagnostics[1].to_string("t.yaml") ==
+             "t.yaml:4:32: warning: shard/0/2/0 on cpu:5: this machine has 2 core(s), numbered from 0");
+  BOOST_TEST(planned.diagnostics[2].to_string("t.yaml") == "t.yaml:5:12: warning: nothing runs on node 'c'");
+}
+
+BOOST_AUTO_TEST_CASE(stages_that_do_not_suit_the_models_layers_are_errors) {
+  const std::string place = kFour + "place:\n  stages:\n    - {layers: 0-2, shards: [a/cpu:0]}\n";
+  BOOST_TEST(only_finding(planning(place)) ==
+             "t.yaml:5:16: layers 3-5 of the model belong to no stage; it has 6 layers");
+  BOOST_TEST(only_finding(planning(place + "    - {layers: 3-7, shards: [b/cpu:2]}\n")) ==
+             "t.yaml:6:16: layers 3-7 go beyond the model's 6 layers (0-5)");
+  BOOST_TEST(only_finding(planning(kFour + "parallel: {pipeline: 7}\n")) ==
+             "t.yaml:3:22: 7 stages for a model of 6 layers; a stage has at least one layer");
+}
+
+BOOST_AUTO_TEST_CASE(ranks_that_the_model_cannot_be_cut_into_are_an_error) {
+  const std::string found =
+      only_finding(planning("nodes: [{name: a, devices: [cpu:0-15]}]\nparallel: {tensor: 16}\n", 16));
+  BOOST_TEST(found.starts_with("t.yaml:3:20: stage 0 cannot be cut into 16 shard(s): "));
+}
+
+BOOST_AUTO_TEST_CASE(gpus_and_missing_devices_are_errors) {
+  BOOST_TEST(only_finding(planning("nodes: [{name: a, devices: [cuda:0]}]\n")) ==
+             "t.yaml:2:29: shard/0/0/0 on cuda:0: GPUs come with a later version; use cpu:N");
+  BOOST_TEST(only_finding(planning("nodes: [{name: a}]\n")) ==
+             "t.yaml:2:16: no node has devices to compute on; give one `devices: [cpu:0]`");
+}
+
+BOOST_AUTO_TEST_CASE(kv_blocks_are_what_the_tightest_shard_holds) {
+  const auto config = tutor_like();
+  const auto planned = planning(kFour +
+                                "place:\n  stages:\n    - {layers: 0-4, shards: [a/cpu:0]}\n"
+                                "    - {layers: 5, shards: [b/cpu:2]}\nlimits: {kv_memory: 1MiB}\n");
+  const std::uint64_t block = model::bytes_per_block(config, {0, 5, 6, 0, 1}, 16);
+  BOOST_TEST_REQUIRE(planned.plan.has_value());
+  BOOST_TEST(planned.plan->num_blocks == (1u << 20) / block);
+  BOOST_TEST(planned.plan->find("shard/0/0/0")->kv_bytes == planned.plan->num_blocks * block);
+  BOOST_TEST(planned.plan->find("shard/0/1/0")->kv_bytes == planned.plan->num_blocks * block / 5);
+}
+
+BOOST_AUTO_TEST_CASE(a_max_model_len_that_cannot_be_served_is_an_error_or_lowered) {
+  const std::string one = "nodes: [{name: a, devices: [cpu:0]}]\n";
+  BOOST_TEST(only_finding(planning(one + "limits: {max_model_len: 2000}\n")) ==
+             "t.yaml:3:25: max_model_len 2000 is beyond the model's 1024 positions");
+  BOOST_TEST(!planning(one + "limits: {kv_memory: 256KiB, max_model_len: 1000}\n").plan.has_value());
+  const auto lowered = planning(one + "limits: {kv_memory: 256KiB}\n");
+  BOOST_TEST_REQUIRE(lowered.plan.has_value());
+  BOOST_TEST(lowered.plan->max_model_len == lowered.plan->num_blocks * 16);
+  BOOST_TEST(lowered.diagnostics.size() == 1u);
+  BOOST_TEST(!planning(one + "limits: {kv_memory: 1KiB}\n").plan.has_value());
+}
+
+BOOST_AUTO_TEST_CASE(the_prediction_grows_with_cores_and_falls_when_ranks_share_one) {
+  const auto speed = [](const std::string& text) { return planning(text).plan->tokens_per_second; };
+  const double one = speed("nodes: [{name: a, devices: [cpu:0]}]\n");
+  const double four = speed("nodes: [{name: a, devices: [cpu:0-3]}]\n");
+  BOOST_TEST(four == 4 * one, boost::test_tools::tolerance(1e-9));
+  const double two_ranks = speed(kFour + "parallel: {tensor: 2}\n");
+  const double sharing = speed("nodes: [{name: a, devices: [cpu:0]}]\nparallel: {tensor: 2}\n");
+  BOOST_TEST(two_ranks == 2 * sharing, boost::test_tools::tolerance(1e-9));
+}
+
+}  // namespace troupe::cluster
