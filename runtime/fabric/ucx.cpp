@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <utility>
 
 #include "runtime/base/log.h"
 
@@ -18,18 +19,19 @@ namespace {
 struct Setting {
   const char* name;
   const char* value;
+  bool is_for_shared_memory = false;
 };
 
 // What the defaults of UCX 1.13 get wrong for us. They go through the environment, because ucp_config_modify()
 // does not reach all options of transports; a user's own setting stays.
 constexpr Setting kSettings[] = {
-    {"UCX_RNDV_THRESH", "256K"},       // 12 KiB on TCP makes 64 KiB messages four times slower
-    {"UCX_TCP_TX_SEG_SIZE", "64K"},    // fewer fragments of a large message
-    {"UCX_TCP_RX_SEG_SIZE", "64K"},    // must not be smaller than what peers send
-    {"UCX_TCP_CM_REUSEADDR", "y"},     // a node that comes back listens on its port at once
-    {"UCX_SYSV_ERROR_HANDLING", "y"},  // or error handling turns shared memory off
-    {"UCX_POSIX_ERROR_HANDLING", "y"},
-    {"UCX_POSIX_USE_PROC_LINK", "y"},  // segments are unlinked at birth: a killed process leaves none
+    {"UCX_RNDV_THRESH", "256K"},             // 12 KiB on TCP makes 64 KiB messages four times slower
+    {"UCX_TCP_TX_SEG_SIZE", "64K"},          // fewer fragments of a large message
+    {"UCX_TCP_RX_SEG_SIZE", "64K"},          // must not be smaller than what peers send
+    {"UCX_TCP_CM_REUSEADDR", "y"},           // a node that comes back listens on its port at once
+    {"UCX_SYSV_ERROR_HANDLING", "y", true},  // or error handling turns shared memory off
+    {"UCX_POSIX_ERROR_HANDLING", "y", true},
+    {"UCX_POSIX_USE_PROC_LINK", "y", true},  // segments are unlinked at birth: a killed process leaves none
 };
 
 // UCX writes to standard output by default, where a command's own output goes.
@@ -42,12 +44,16 @@ ucs_log_func_rc_t log_ucx(const char*, unsigned, const char*, ucs_log_level_t le
   return UCS_LOG_FUNC_RC_STOP;
 }
 
-void prepare_ucx() {
-  static std::once_flag once;
-  std::call_once(once, [] {
-    for (auto setting : kSettings) setenv(setting.name, setting.value, 0);
-    ucs_log_push_handler(log_ucx);
-  });
+void prepare_ucx(const std::string& transports) {
+  static std::mutex mutex;  // fabrics of one process may start at once
+  static bool logs = false;
+  std::lock_guard lock(mutex);
+  bool shared_memory = transports.find_first_not_of("tcp,") != std::string::npos;
+  for (auto setting : kSettings) {
+    // UCX warns of settings for transports that it does not load.
+    if (shared_memory || !setting.is_for_shared_memory) setenv(setting.name, setting.value, 0);
+  }
+  if (!std::exchange(logs, true)) ucs_log_push_handler(log_ucx);
 }
 
 }  // namespace
@@ -96,7 +102,7 @@ Result<std::unique_ptr<UcxWorker>> UcxWorker::create(const std::string& listen, 
 Result<void> UcxWorker::open(const std::string& listen, const std::string& transports, const Callbacks& callbacks) {
   TROUPE_ASSIGN_OR_RETURN(auto address, SocketAddress::parse(listen, true));
 
-  prepare_ucx();
+  prepare_ucx(transports);
   ucp_config_t* config = nullptr;
   if (auto status = ucp_config_read(nullptr, nullptr, &config); status != UCS_OK) {
     return internal_error(std::string("cannot read UCX's configuration: ") + ucs_status_string(status));

@@ -5,6 +5,7 @@
 #include <caf/all.hpp>
 #include <cstdio>
 
+#include "runtime/base/log.h"
 #include "runtime/fabric/fabric.h"
 #include "schema/generate.capnp.h"
 
@@ -16,7 +17,6 @@ namespace {
 
 caf::behavior echo(caf::event_based_actor* self) {
   auto kept = std::make_shared<std::vector<caf::response_promise>>();
-  auto held = std::make_shared<std::vector<Message<schema::Generate>>>();
   return {
       [=](const Message<schema::Generate>& message) -> caf::result<Message<schema::Cancel>> {
         auto number = message.read()->getRequest();
@@ -41,7 +41,7 @@ void mirror(troupe::fabric::Channel channel) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 3) return 2;
+  if (argc < 3 || !troupe::start_logging(argv[1], "warn", "text")) return 2;  // standard output is the answer
   caf::actor_system_config config;
   troupe::fabric::configure(config);
   caf::actor_system system(config);

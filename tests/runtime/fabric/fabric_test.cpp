@@ -1,6 +1,7 @@
 // Two or three nodes in this process.
 #include <boost/test/unit_test.hpp>
 #include <future>
+#include <mutex>
 #include <thread>
 
 #include "support.h"
@@ -299,15 +300,17 @@ BOOST_AUTO_TEST_CASE(a_goodbye_is_a_down_message_and_a_stale_handle_leads_nowher
   auto remote = pair.remote();
   self->monitor(remote);
   BOOST_TEST(ask(self, remote, ping(1)).number == 2);
-  std::promise<NodeId> lost;
-  pair.left.fabric().on_peer_lost([&](const NodeId& node, const std::string&) { lost.set_value(node); });
+  auto lost = std::make_shared<std::promise<NodeId>>();
+  auto told = std::make_shared<std::once_flag>();
+  pair.left.fabric().on_peer_lost(
+      [lost, told](const NodeId& node, const std::string&) { std::call_once(*told, [&] { lost->set_value(node); }); });
   auto earlier = pair.right_id;
   pair.right.stop();
   bool heard = false;
   self->receive([&](const caf::down_msg& down) { heard = down.reason == caf::exit_reason::remote_link_unreachable; },
                 caf::after(kPatience) >> [] {});
   BOOST_TEST(heard);
-  BOOST_TEST((lost.get_future().get() == earlier));
+  BOOST_TEST((lost->get_future().get() == earlier));
 
   // The node comes back under its name: another incarnation, that the old handle does not reach.
   Node again("right");
