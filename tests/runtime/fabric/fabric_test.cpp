@@ -202,14 +202,15 @@ BOOST_AUTO_TEST_CASE(links_end_both_ways) {
   Pair pair;
   std::promise<caf::error> left_ended;
   auto linked = pair.left.system().spawn([&](caf::event_based_actor* self) -> caf::behavior {
-    self->link_to(pair.remote());
+    auto remote = pair.remote();
+    self->link_to(remote);
+    self->send(remote, pong(0));  // it quits, after it heard of the link
     self->set_exit_handler([&, self](caf::exit_msg& exit) {
       left_ended.set_value(exit.reason);
       self->quit();
     });
     return {[](const Pong&) {}};
   });
-  caf::anon_send(pair.remote(), pong(0));  // the remote actor quits
   auto future = left_ended.get_future();
   BOOST_REQUIRE(future.wait_for(kPatience) == std::future_status::ready);
   BOOST_TEST((future.get() == caf::exit_reason::user_shutdown));
