@@ -32,10 +32,11 @@ std::uint64_t MessageData::bytes() const {
 }
 
 capnp::ReaderOptions reader_options(std::size_t word_count) {
-  constexpr std::uint64_t kVisits = 8;         // a reader that looks at every word so often is still honest
-  constexpr std::uint64_t kSmallWords = 1024;  // small messages are cheap to read again and again
+  // Validation was strict with what came from outside; a handler may go over its lists again and again.
+  constexpr std::uint64_t kVisits = 1024;
+  constexpr std::uint64_t kSmallWords = 128;
   capnp::ReaderOptions options;
-  options.traversalLimitInWords = kVisits * word_count + kSmallWords;
+  options.traversalLimitInWords = kVisits * (word_count + kSmallWords);
   options.nestingLimit = 32;
   return options;
 }

@@ -2,26 +2,59 @@
 
 #include <arpa/inet.h>
 #include <netdb.h>
+#include <ucs/debug/log_def.h>
 
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <utility>
-#include <vector>
 
 #include "runtime/base/log.h"
 
 namespace troupe::fabric {
 namespace {
 
-// What the defaults of UCX 1.13 get wrong for us.
-const std::vector<std::pair<const char*, const char*>> kSettings = {
-    {"RNDV_THRESH", "256K"},       // 12 KiB on TCP makes 64 KiB messages four times slower
-    {"TCP_TX_SEG_SIZE", "64K"},    // fewer fragments of a large message
-    {"TCP_RX_SEG_SIZE", "64K"},    // must not be smaller than what peers send
-    {"TCP_CM_REUSEADDR", "y"},     // a node that comes back listens on its port at once
-    {"SYSV_ERROR_HANDLING", "y"},  // or error handling turns shared memory off
-    {"POSIX_ERROR_HANDLING", "y"},
-    {"POSIX_USE_PROC_LINK", "y"},  // segments are unlinked at birth: a killed process leaves none
+struct Setting {
+  const char* name;
+  const char* value;
+  bool is_for_shared_memory = false;
 };
+
+// What the defaults of UCX 1.13 get wrong for us. They go through the environment, because ucp_config_modify()
+// does not reach all options of transports; a user's own setting stays.
+constexpr Setting kSettings[] = {
+    {"UCX_RNDV_THRESH", "256K"},             // 12 KiB on TCP makes 64 KiB messages four times slower
+    {"UCX_TCP_TX_SEG_SIZE", "64K"},          // fewer fragments of a large message
+    {"UCX_TCP_RX_SEG_SIZE", "64K"},          // must not be smaller than what peers send
+    {"UCX_TCP_CM_REUSEADDR", "y"},           // a node that comes back listens on its port at once
+    {"UCX_SYSV_ERROR_HANDLING", "y", true},  // or error handling turns shared memory off
+    {"UCX_POSIX_ERROR_HANDLING", "y", true},
+    {"UCX_POSIX_USE_PROC_LINK", "y", true},  // segments are unlinked at birth: a killed process leaves none
+};
+
+// UCX writes to standard output by default, where a command's own output goes.
+ucs_log_func_rc_t log_ucx(const char*, unsigned, const char*, ucs_log_level_t level,
+                          const ucs_log_component_config_t* component, const char* format, va_list arguments) {
+  if (level > component->log_level) return UCS_LOG_FUNC_RC_STOP;
+  char text[512];
+  std::vsnprintf(text, sizeof(text), format, arguments);
+  spdlog::log(level <= UCS_LOG_LEVEL_ERROR ? spdlog::level::err : spdlog::level::warn, "UCX: {}", text);
+  return UCS_LOG_FUNC_RC_STOP;
+}
+
+void prepare_ucx(const std::string& transports) {
+  static std::mutex mutex;  // fabrics of one process may start at once
+  static bool logs = false;
+  std::lock_guard lock(mutex);
+  bool shared_memory = transports.find_first_not_of("tcp,") != std::string::npos;
+  for (auto setting : kSettings) {
+    // UCX warns of settings for transports that it does not load.
+    if (shared_memory || !setting.is_for_shared_memory) setenv(setting.name, setting.value, 0);
+  }
+  if (!std::exchange(logs, true)) ucs_log_push_handler(log_ucx);
+}
 
 }  // namespace
 
@@ -69,6 +102,7 @@ Result<std::unique_ptr<UcxWorker>> UcxWorker::create(const std::string& listen, 
 Result<void> UcxWorker::open(const std::string& listen, const std::string& transports, const Callbacks& callbacks) {
   TROUPE_ASSIGN_OR_RETURN(auto address, SocketAddress::parse(listen, true));
 
+  prepare_ucx(transports);
   ucp_config_t* config = nullptr;
   if (auto status = ucp_config_read(nullptr, nullptr, &config); status != UCS_OK) {
     return internal_error(std::string("cannot read UCX's configuration: ") + ucs_status_string(status));
@@ -76,11 +110,6 @@ Result<void> UcxWorker::open(const std::string& listen, const std::string& trans
   std::unique_ptr<ucp_config_t, decltype(&ucp_config_release)> release_config(config, ucp_config_release);
   if (ucp_config_modify(config, "TLS", transports.empty() ? "tcp" : transports.c_str()) != UCS_OK) {
     return invalid_argument("UCX does not take transports '" + printable(transports) + "'", "transports");
-  }
-  for (auto [name, value] : kSettings) {
-    if (auto status = ucp_config_modify(config, name, value); status != UCS_OK) {
-      return internal_error(std::string("cannot set UCX option ") + name + ": " + ucs_status_string(status));
-    }
   }
 
   ucp_params_t params{};

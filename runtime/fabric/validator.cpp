@@ -70,7 +70,12 @@ Validator::Shape Validator::add_shape(capnp::Type type) {
 
 Result<void> Validator::check(kj::ArrayPtr<const capnp::word> segment) const {
   try {
-    capnp::SegmentArrayMessageReader reader(kj::arrayPtr(&segment, 1), reader_options(segment.size()));
+    auto options = reader_options(segment.size());
+    // One visit goes over each word once; pointers that share or repeat memory do not belong into a message.
+    constexpr std::uint64_t kVisits = 2;
+    constexpr std::uint64_t kSmallWords = 128;
+    options.traversalLimitInWords = kVisits * segment.size() + kSmallWords;
+    capnp::SegmentArrayMessageReader reader(kj::arrayPtr(&segment, 1), options);
     check_struct(reader.getRoot<AnyStruct>(), 0);
   } catch (const kj::Exception& exception) {
     return corrupt_data(std::string("Cap'n Proto: ") + exception.getDescription().cStr());
