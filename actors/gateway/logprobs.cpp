@@ -1,10 +1,9 @@
 #include "actors/gateway/logprobs.h"
 
+#include <algorithm>
 #include <boost/json/array.hpp>
 #include <cmath>
 #include <utility>
-
-#include "actors/gateway/utf8.h"
 
 namespace troupe {
 namespace {
@@ -15,6 +14,12 @@ namespace json = boost::json;
 json::value logprob_value(float logprob) {
   if (std::isnan(logprob)) return nullptr;
   return std::isinf(logprob) ? -9999.0 : static_cast<double>(logprob);
+}
+
+// Characters that begin in `bytes`, which may start or end inside one.
+std::size_t characters_begun(std::string_view bytes) {
+  return static_cast<std::size_t>(
+      std::count_if(bytes.begin(), bytes.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
 }
 
 json::object chat_token(const ServedModel& model, schema::TokenLogprob::Reader token) {
@@ -45,7 +50,7 @@ void CompletionLogprobs::add_token(const ServedModel& model, std::uint32_t token
   tokens_.emplace_back(model.token_name(token));
   text_offset_.emplace_back(offset_characters_);
   const bool shown = model.tokenizer && !model.tokenizer->is_special(token);
-  if (shown) offset_characters_ += utf8_characters(model.token_bytes(token));
+  if (shown) offset_characters_ += characters_begun(model.token_bytes(token));
 }
 
 void CompletionLogprobs::add_first(const ServedModel& model, std::uint32_t token) {

@@ -1,7 +1,7 @@
 #include "actors/gateway/served_model.h"
 
-#include "actors/gateway/utf8.h"
 #include "runtime/base/log.h"
+#include "runtime/text/utf8.h"
 
 namespace troupe {
 
@@ -12,7 +12,7 @@ std::string ServedModel::token_bytes(std::uint32_t token) const {
 std::string ServedModel::token_name(std::uint32_t token) const {
   if (!tokenizer) return "token_id:" + std::to_string(token);
   std::string bytes = tokenizer->token_bytes(token);
-  if (is_utf8(bytes)) return bytes;
+  if (!text::invalid_utf8_offset(bytes)) return bytes;
   std::string name = "bytes:";
   for (const char c : bytes) name += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
   return name;
