@@ -26,7 +26,7 @@ std::vector<float> values(const LoadedMatrix& matrix) {
 
 Checkpoint opened(const std::filesystem::path& directory) {
   auto checkpoint = Checkpoint::open(directory);
-  BOOST_REQUIRE_MESSAGE(checkpoint.ok(), checkpoint.error().message);
+  BOOST_REQUIRE_MESSAGE(checkpoint.ok(), why(checkpoint));
   return std::move(checkpoint).value();
 }
 
@@ -52,7 +52,7 @@ BOOST_AUTO_TEST_CASE(rows_and_columns_of_every_type_are_cut_out_and_counted) {
       write_model(directory.path(), kTensors, dtype, files);
       Checkpoint checkpoint = opened(directory.path());
       const auto rows = checkpoint.matrix(matrix_slice({1, 3}, {0, 4}));
-      BOOST_REQUIRE_MESSAGE(rows.ok(), rows.error().message);
+      BOOST_REQUIRE_MESSAGE(rows.ok(), why(rows));
       BOOST_TEST((values(*rows) == std::vector<float>{10, 11, 12, 13, 20, 21, 22, 23}));
       const auto columns = checkpoint.matrix(matrix_slice({0, 3}, {1, 3}));
       BOOST_REQUIRE(columns.ok());
@@ -76,7 +76,7 @@ BOOST_AUTO_TEST_CASE(elements_that_lie_unaligned_are_copied) {
                               data));
   Checkpoint checkpoint = opened(directory.path());
   const auto columns = checkpoint.matrix(matrix_slice({1, 3}, {2, 4}));
-  BOOST_REQUIRE_MESSAGE(columns.ok(), columns.error().message);
+  BOOST_REQUIRE_MESSAGE(columns.ok(), why(columns));
   BOOST_TEST(reinterpret_cast<std::uintptr_t>(columns->view.data) % sizeof(float) == 0u);
   BOOST_TEST((values(*columns) == std::vector<float>{12, 13, 22, 23}));
 }

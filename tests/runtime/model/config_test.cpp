@@ -21,7 +21,7 @@ std::string config_text(const std::string& model_type, const std::string& extra 
 
 ModelConfig parsed(const std::string& text, const std::string& generation = "") {
   auto config = parse_config(text, "config.json", generation, "generation_config.json");
-  BOOST_REQUIRE_MESSAGE(config.ok(), config.error().message);
+  BOOST_REQUIRE_MESSAGE(config.ok(), why(config));
   return std::move(config).value();
 }
 
@@ -221,8 +221,8 @@ BOOST_AUTO_TEST_CASE(transformers_4_and_5_spell_the_same_models, *boost::unit_te
       std::filesystem::copy_file(fixtures() / "golden" / model / "config.v5.json", directory / "config.json");
       const auto old_spelling = load_config(fixtures() / "golden" / model);
       const auto new_spelling = load_config(directory.path());
-      BOOST_REQUIRE_MESSAGE(old_spelling.ok(), old_spelling.error().message);
-      BOOST_REQUIRE_MESSAGE(new_spelling.ok(), new_spelling.error().message);
+      BOOST_REQUIRE_MESSAGE(old_spelling.ok(), why(old_spelling));
+      BOOST_REQUIRE_MESSAGE(new_spelling.ok(), why(new_spelling));
       BOOST_TEST((*old_spelling == *new_spelling));
     }
   }

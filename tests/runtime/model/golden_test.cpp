@@ -10,6 +10,7 @@
 #include "runtime/model/safetensors.h"
 #include "tests/runtime/model/fixtures.h"
 #include "tests/runtime/model/thread_cluster.h"
+#include "tests/runtime/model/tiny_model.h"
 
 // Float64 goldens of transformers, for every split of the models.
 namespace troupe::model::testing {
@@ -62,9 +63,9 @@ double largest_difference(const std::vector<std::vector<float>>& rows, const std
 void check_golden_model(const std::string& model) {
   const auto directory = fixtures() / "golden" / model;
   const auto config = load_config(directory);
-  BOOST_REQUIRE_MESSAGE(config.ok(), config.error().message);
+  BOOST_REQUIRE_MESSAGE(config.ok(), why(config));
   const auto golden = SafetensorsFile::open(directory / "golden.safetensors");
-  BOOST_REQUIRE_MESSAGE(golden.ok(), golden.error().message);
+  BOOST_REQUIRE_MESSAGE(golden.ok(), why(golden));
   for (const std::string implementation : {"reference", ""}) {
     for (const Split& split : kSplits) {
       BOOST_TEST_CONTEXT(split.cuts.size() + 1 << " stages of " << split.world_size << " ranks") {
@@ -97,7 +98,7 @@ BOOST_AUTO_TEST_CASE(qwen3_computes_what_transformers_computes) { check_golden_m
 void check_stories(const std::string& checkpoint, double tolerance) {
   const auto directory = fixtures() / "stories260K" / checkpoint;
   const auto config = load_config(directory);
-  BOOST_REQUIRE_MESSAGE(config.ok(), config.error().message);
+  BOOST_REQUIRE_MESSAGE(config.ok(), why(config));
   std::ifstream file(fixtures() / "stories260K" / "reference_logits_f64.fixture.json");
   const json::value reference = json::parse(std::string(std::istreambuf_iterator<char>(file), {}));
   for (const Split& split : {Split{{}, 1}, Split{{}, 2}, Split{{4}, 1}, Split{{2}, 2}}) {

@@ -47,7 +47,7 @@ BOOST_AUTO_TEST_CASE(a_sound_file_lists_its_tensors_by_name) {
   std::string data(29, '\0');
   for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<char>(i);
   const Opened opened(safetensors_text(kSound, data));
-  BOOST_REQUIRE_MESSAGE(opened.result.ok(), opened.result.error().message);
+  BOOST_REQUIRE_MESSAGE(opened.result.ok(), why(opened.result));
   const SafetensorsFile& file = **opened.result;
   BOOST_REQUIRE(file.tensors().size() == 4u);
   BOOST_TEST(file.tensors()[0].name == "a");
@@ -197,7 +197,7 @@ BOOST_AUTO_TEST_CASE(public_files_of_every_type_open, *boost::unit_test::precond
       BOOST_TEST(file.error().message.find("5 bytes after the last tensor") != std::string::npos);
       continue;
     }
-    BOOST_TEST_REQUIRE(file.ok(), file.error().message);
+    BOOST_REQUIRE_MESSAGE(file.ok(), why(file));
     BOOST_TEST(!(*file)->tensors().empty());
     ++opened;
   }

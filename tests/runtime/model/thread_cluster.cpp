@@ -7,6 +7,7 @@
 
 #include "kernels/select.h"
 #include "runtime/collective/in_process.h"
+#include "tests/runtime/model/tiny_model.h"
 
 namespace troupe::model::testing {
 namespace {
@@ -47,11 +48,11 @@ ThreadCluster::ThreadCluster(const std::filesystem::path& model_directory, const
     stages_.emplace_back().group = collective::make_in_process_group(options.world_size);
     for (std::uint32_t rank = 0; rank < options.world_size; ++rank) {
       auto made = kernels::make_cpu_kernels({{}, options.implementation});
-      BOOST_REQUIRE_MESSAGE(made.ok(), made.error().message);
+      BOOST_REQUIRE_MESSAGE(made.ok(), why(made));
       auto loaded = Transformer::load(model_directory, config,
                                       {bounds[stage], bounds[stage + 1], config.num_layers, rank, options.world_size},
                                       **made, *stages_[stage].group[rank], options.transformer);
-      BOOST_REQUIRE_MESSAGE(loaded.ok(), loaded.error().message);
+      BOOST_REQUIRE_MESSAGE(loaded.ok(), why(loaded));
       stages_[stage].ranks.push_back({std::move(*made), std::move(*loaded)});
     }
   }

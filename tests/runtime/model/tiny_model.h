@@ -7,9 +7,16 @@
 #include <vector>
 
 #include "kernels/tensor.h"
+#include "runtime/base/result.h"
 #include "runtime/model/config.h"
 
 namespace troupe::model::testing {
+
+// For messages of checks that a result is good, which are made whether it is or not.
+template <class T>
+std::string why(const Result<T>& result) {
+  return result.ok() ? std::string() : result.error().message;
+}
 
 // A directory that is gone at the end of the scope.
 class TemporaryDirectory {

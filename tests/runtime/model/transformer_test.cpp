@@ -213,7 +213,7 @@ BOOST_AUTO_TEST_CASE(what_other_shards_own_has_no_influence) {
     auto kernels = kernels::make_reference_kernels();
     auto loaded = Transformer::load(source->directory.path(), config, slice, *kernels, *group[1],
                                     {.num_blocks = 8, .block_size = 4, .max_batch_tokens = 4});
-    BOOST_REQUIRE_MESSAGE(loaded.ok(), loaded.error().message);
+    BOOST_REQUIRE_MESSAGE(loaded.ok(), why(loaded));
     std::thread other([&] {
       for (std::uint32_t call = 0; call < 1 + 2 * slice.layer_count(); ++call) {
         std::vector<float> zeros(tokens.size() * config.hidden_size, 0.0f);
@@ -222,7 +222,7 @@ BOOST_AUTO_TEST_CASE(what_other_shards_own_has_no_influence) {
     });
     const auto hidden = (*loaded)->forward(batch, {});
     other.join();
-    BOOST_REQUIRE_MESSAGE(hidden.ok(), hidden.error().message);
+    BOOST_REQUIRE_MESSAGE(hidden.ok(), why(hidden));
     results.emplace_back(hidden->data, hidden->data + hidden->rows * hidden->cols);
     BOOST_TEST((*loaded)->checkpoint_bytes_read() == weight_bytes(config, slice));
     BOOST_TEST((*loaded)->collective_ns() > 0u);
@@ -260,7 +260,7 @@ BOOST_AUTO_TEST_CASE(an_aborted_group_is_an_error_of_the_step) {
   auto kernels = kernels::make_reference_kernels();
   auto loaded = Transformer::load(model.directory.path(), model.config, {0, 3, 3, 0, 2}, *kernels, *group[0],
                                   {.num_blocks = 8, .block_size = 4});
-  BOOST_REQUIRE_MESSAGE(loaded.ok(), loaded.error().message);
+  BOOST_REQUIRE_MESSAGE(loaded.ok(), why(loaded));
   group[0]->abort("the other rank is gone");
   const std::vector<std::uint32_t> zero{0}, ends{0, 1}, one{1};
   const auto result = (*loaded)->forward({zero, zero, zero, {ends, one, zero, ends}, {}}, {});
@@ -274,14 +274,14 @@ BOOST_AUTO_TEST_CASE(wrong_hidden_states_and_too_many_logits_rows_are_refused) {
   auto kernels = kernels::make_reference_kernels();
   auto loaded = Transformer::load(model.directory.path(), model.config, {1, 3, 3, 0, 1}, *kernels, *solo,
                                   {.num_blocks = 8, .block_size = 4, .max_batch_sequences = 1});
-  BOOST_REQUIRE_MESSAGE(loaded.ok(), loaded.error().message);
+  BOOST_REQUIRE_MESSAGE(loaded.ok(), why(loaded));
   const std::vector<std::uint32_t> tokens{0, 0}, positions{0, 1}, starts{0, 2}, length{2}, table{0}, table_starts{0, 1};
   const StepBatch batch{tokens, positions, positions, {starts, length, table, table_starts}, positions};
   std::vector<float> memory(2 * model.config.hidden_size, 0.5f);
   const kernels::ConstMatrixF32 narrow(memory.data(), 2, model.config.hidden_size - 1);
   BOOST_TEST(!(*loaded)->forward(batch, narrow).ok());
   const auto hidden = (*loaded)->forward(batch, {memory.data(), 2, model.config.hidden_size});
-  BOOST_REQUIRE_MESSAGE(hidden.ok(), hidden.error().message);
+  BOOST_REQUIRE_MESSAGE(hidden.ok(), why(hidden));
   const auto logits = (*loaded)->logits(batch, *hidden);
   BOOST_REQUIRE(!logits.ok());
   BOOST_TEST(logits.error().param == "logits_rows");
@@ -298,7 +298,7 @@ BOOST_AUTO_TEST_CASE(progress_ends_at_the_total) {
                                           last = bytes_read;
                                           total = bytes_total;
                                         });
-  BOOST_REQUIRE_MESSAGE(loaded.ok(), loaded.error().message);
+  BOOST_REQUIRE_MESSAGE(loaded.ok(), why(loaded));
   BOOST_TEST(last == total);
   BOOST_TEST(total == weight_bytes(model.config, {0, 1, 3, 0, 1}));
 }
