@@ -342,7 +342,9 @@ struct RootState {
   void drain_nodes(std::uint32_t deadline_ms) {
     for (auto& [name, node] : nodes) {
       if (node.phase == NodePhase::kJoined) {
-        self->send(node.supervisor, drain_message(deadline_ms));
+        // Its end comes back as NodeExited, whatever it answers.
+        self->request(node.supervisor, caf::infinite, drain_message(deadline_ms))
+            .then([](const fabric::Message<schema::Outcome>&) {}, [](const caf::error&) {});
       } else if (node.phase == NodePhase::kStarting) {
         options.kill_node(name);
       }
