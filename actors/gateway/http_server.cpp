@@ -72,14 +72,16 @@ struct HttpServer::Acceptor {
   void admit(HttpSession::Socket accepted) {
     error_code ignored;
     accepted.set_option(tcp::no_delay(true), ignored);
+    // Outlives the lock: another thread may end the session at once, and its destructor takes the lock.
+    std::shared_ptr<HttpSession> session;
     {
       const std::lock_guard lock(core->mutex);
       if (core->sessions.size() < core->options.limits.http_connections) {
-        auto session = std::make_shared<HttpSession>(core, std::move(accepted));
+        session = std::make_shared<HttpSession>(core, std::move(accepted));
         core->sessions.emplace(session.get(), session);
-        return session->start();
       }
     }
+    if (session) return session->start();
     HttpResponse refusal = core->refusal(503, "all http_connections are in use; try again later");
     refusal.status = 503;
     refusal.headers.push_back({"Retry-After", "1"});
