@@ -2,6 +2,8 @@
 
 #include <boost/test/unit_test.hpp>
 #include <future>
+#include <thread>
+#include <vector>
 
 #include "tests/actors/gateway/gateway_fixture.h"
 
@@ -226,6 +228,20 @@ BOOST_AUTO_TEST_CASE(a_client_that_reads_nothing_for_the_write_timeout_is_cut_of
   client.get("/");
   const auto responder = handed.get_future().get();
   BOOST_TEST((gone.get_future().wait_for(std::chrono::seconds(30)) == std::future_status::ready));
+}
+
+BOOST_AUTO_TEST_CASE(connections_that_end_as_soon_as_they_begin_do_no_harm) {
+  Server fixture(echo);
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 4; ++i) {
+    clients.emplace_back([port = fixture.server->port()] {
+      for (int connection = 0; connection < 1'000; ++connection) Client{port};
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  Client client(fixture.server->port());
+  client.get("/after");
+  BOOST_TEST(client.read().body == "GET /after ");
 }
 
 BOOST_AUTO_TEST_CASE(connections_beyond_the_limit_get_503) {
