@@ -72,14 +72,17 @@ struct HttpServer::Acceptor {
   void admit(HttpSession::Socket accepted) {
     error_code ignored;
     accepted.set_option(tcp::no_delay(true), ignored);
+    std::shared_ptr<HttpSession> session;
     {
       const std::lock_guard lock(core->mutex);
       if (core->sessions.size() < core->options.limits.http_connections) {
-        auto session = std::make_shared<HttpSession>(core, std::move(accepted));
+        session = std::make_shared<HttpSession>(core, std::move(accepted));
         core->sessions.emplace(session.get(), session);
-        return session->start();
       }
     }
+    // Not under the mutex: the session may be over, and destroyed here, before start() has returned, and its
+    // destructor takes the mutex.
+    if (session) return session->start();
     HttpResponse refusal = core->refusal(503, "all http_connections are in use; try again later");
     refusal.status = 503;
     refusal.headers.push_back({"Retry-After", "1"});
