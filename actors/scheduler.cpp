@@ -139,6 +139,7 @@ class SchedulerState {
     }
     if (!stage) return outcome_of(unavailable("no way to " + first_stage + ": not in Assemble, or not connected"));
 
+    supervisor_ = caf::actor_cast<SupervisorActor>(self_->current_sender());
     replica_ = assembly->getReplica();
     epoch_ = assembly->getEpoch();
     if (stage_) self_->demonitor(stage_.address());
@@ -193,6 +194,7 @@ class SchedulerState {
       spdlog::warn("step {} of epoch {} gave no result within {}", sent_.front().step, epoch_, took);
       sent_.clear();
       send_deltas(engine_.fail_in_flight(deadline_exceeded("the model gave no result within " + took)));
+      report_stuck("a step gave no result within " + took);
     }
     if (away_since_ && time >= *away_since_ + away_wait()) {
       const Error error = unavailable("the model has been away for more than " + std::to_string(away_wait().count()) +
@@ -254,6 +256,16 @@ class SchedulerState {
     turn();
   }
 
+  // Some member did not do its part and nobody knows what its pages hold: only a new epoch mends that.
+  void report_stuck(const std::string& reason) {
+    go_away(reason);
+    if (!supervisor_) return;
+    self_->send(supervisor_, make_message<schema::Lost>([&](schema::Lost::Builder lost) {
+                  lost.initActors(1).set(0, ("stage/" + std::to_string(replica_) + "/0").c_str());
+                  lost.setReason(reason);
+                }));
+  }
+
   std::uint64_t owner_of(const caf::actor& gateway) {
     const auto [entry, is_new] = gateways_.try_emplace(caf::actor_cast<caf::actor_addr>(gateway));
     if (is_new) {
@@ -289,6 +301,7 @@ class SchedulerState {
   std::map<caf::actor_addr, Gateway> gateways_;
   std::uint64_t next_owner_ = 1;
   StageActor stage_;
+  SupervisorActor supervisor_;  // whoever assembled the replica last
   std::uint32_t replica_ = 0;
   std::uint64_t epoch_ = 0;              // 0 = never assembled
   std::vector<SentStep> sent_;           // in flight, oldest first

@@ -72,7 +72,6 @@ struct HttpServer::Acceptor {
   void admit(HttpSession::Socket accepted) {
     error_code ignored;
     accepted.set_option(tcp::no_delay(true), ignored);
-    // Outlives the lock: another thread may end the session at once, and its destructor takes the lock.
     std::shared_ptr<HttpSession> session;
     {
       const std::lock_guard lock(core->mutex);
@@ -81,6 +80,8 @@ struct HttpServer::Acceptor {
         core->sessions.emplace(session.get(), session);
       }
     }
+    // Not under the mutex: the session may be over, and destroyed here, before start() has returned, and its
+    // destructor takes the mutex.
     if (session) return session->start();
     HttpResponse refusal = core->refusal(503, "all http_connections are in use; try again later");
     refusal.status = 503;

@@ -153,7 +153,7 @@ def compare(r):
 def count_items(r):
     items = [r.choice(WORDS) for _ in range(r.randint(2, 9))]
     form = r.choice(["How many words are in this list: {l}?", "Count the words: {l}."])
-    return f"items {items}", form.format(l=", ".join(items)), str(len(items))
+    return f"items {items}", form.format(l=" ".join(items)), str(len(items))
 
 
 def count_word(r):
@@ -161,7 +161,7 @@ def count_word(r):
     items = [r.choice(kinds) for _ in range(r.randint(3, 8))]
     target = r.choice(items)
     form = r.choice(["How many times does {t} appear in: {l}?", "Count {t} in: {l}."])
-    return f"word {items}", form.format(t=target, l=", ".join(items)), str(items.count(target))
+    return f"word {items}", form.format(t=target, l=" ".join(items)), str(items.count(target))
 
 
 def letters(r, low, high):
@@ -177,14 +177,14 @@ def reverse_letters(r):
 def reverse_words(r):
     items = words(r, 2, 5)
     form = r.choice(["Reverse the list: {l}.", "Write this list backwards: {l}."])
-    return f"list {items}", form.format(l=", ".join(items)), ", ".join(reversed(items))
+    return f"list {items}", form.format(l=" ".join(items)), " ".join(reversed(items))
 
 
 def copy(r):
     if r.random() < 0.3:
         text = "-".join(letters(r, 3, 7))
     elif r.random() < 0.3:
-        text = ", ".join(str(r.randint(1, 99)) for _ in range(r.randint(2, 4)))
+        text = " ".join(str(r.randint(1, 99)) for _ in range(r.randint(2, 4)))
     else:
         text = " ".join(words(r, 2, 6))
     form = r.choice(["Repeat: {l}", "Say this again: {l}", "Copy this: {l}"])
@@ -194,10 +194,10 @@ def copy(r):
 def sort_numbers(r):
     items = r.sample(range(1, 100), r.randint(3, 4))
     order = r.choice(["smallest first", "largest first"])
-    answer = ", ".join(map(str, sorted(items, reverse=order[0] == "l")))
+    answer = " ".join(map(str, sorted(items, reverse=order[0] == "l")))
     form = r.choice(["Sort these numbers, {o}: {l}.", "Sort, {o}: {l}.",
                      "Put in order, {o}: {l}."])
-    return f"sort {sorted(items)}", form.format(o=order, l=", ".join(map(str, items))), answer
+    return f"sort {sorted(items)}", form.format(o=order, l=" ".join(map(str, items))), answer
 
 
 def sort_words(r):
@@ -206,8 +206,8 @@ def sort_words(r):
         by_initial[word[0]] = word
     items = r.sample(sorted(by_initial.values()), r.randint(2, 3))
     form = r.choice(["Sort these words by the alphabet: {l}.", "Put in alphabetical order: {l}."])
-    return (f"alphabet {sorted(items)}", form.format(l=", ".join(items)),
-            ", ".join(sorted(items)))
+    return (f"alphabet {sorted(items)}", form.format(l=" ".join(items)),
+            " ".join(sorted(items)))
 
 
 def sequence(r):
@@ -218,7 +218,7 @@ def sequence(r):
     else:
         question = f"Count down from {a + n - 1} to {a}."
         numbers.reverse()
-    return f"sequence {a} {n}", question, ", ".join(map(str, numbers))
+    return f"sequence {a} {n}", question, " ".join(map(str, numbers))
 
 
 # Tables: the phrasing is a part of the key.
@@ -274,11 +274,11 @@ def calendar(r):
 
 # task: (weight in the corpus, one in how many keys is held out)
 TASKS = {
-    add: (16, 20), subtract: (13, 20), story_sum: (8, 20), multiply: (5, 10),
-    compare: (3, 20), count_items: (4, 20), count_word: (4, 20), sequence: (3, 10),
-    spell: (4, 10), backwards: (4, 10), reverse_letters: (5, 20), reverse_words: (3, 20),
-    sort_numbers: (9, 20), sort_words: (5, 20), copy: (3, 20), story_where: (3, 20),
-    capital: (3, 6), colour: (2, 4), opposite: (2, 8), calendar: (2, 5),
+    add: (18, 20), subtract: (15, 20), story_sum: (9, 20), multiply: (5, 10),
+    compare: (2, 20), count_items: (3, 20), count_word: (4, 20), sequence: (2, 10),
+    spell: (4, 10), backwards: (4, 10), reverse_letters: (2, 20), reverse_words: (1, 20),
+    sort_numbers: (8, 20), sort_words: (4, 20), copy: (2, 20), story_where: (4, 20),
+    capital: (5, 6), colour: (2, 4), opposite: (3, 8), calendar: (3, 5),
 }
 HELD_OUT_PER_TASK = 25
 
@@ -290,9 +290,9 @@ def drill(r):
     if kind < 0.4:
         items, name, glue = letters(r, 5, 13), "letters", "-"
     elif kind < 0.8:
-        items, name, glue = words(r, 4, 12), "list", r.choice([", ", " "])
+        items, name, glue = words(r, 4, 12), "list", " "
     else:
-        items, name, glue = [str(r.randint(1, 99)) for _ in range(r.randint(3, 7))], "copy", ", "
+        items, name, glue = [str(r.randint(1, 99)) for _ in range(r.randint(3, 7))], "copy", " "
     text = glue.join(items)
     if r.random() < 0.35:
         return f"{name} {items}", f"Reverse {text}.", glue.join(reversed(items))

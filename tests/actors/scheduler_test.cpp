@@ -331,7 +331,7 @@ BOOST_AUTO_TEST_CASE(a_failed_step_is_an_error_for_its_requests_only) {
   BOOST_TEST(cast.inbox.requests[2].tokens == expected(2));
 }
 
-BOOST_AUTO_TEST_CASE(a_step_without_a_result_fails_at_its_deadline) {
+BOOST_AUTO_TEST_CASE(a_step_without_a_result_fails_at_its_deadline_and_asks_for_a_new_epoch) {
   Cast cast;
   BOOST_TEST(cast.assemble(1));
   cast.generate(1);
@@ -343,12 +343,20 @@ BOOST_AUTO_TEST_CASE(a_step_without_a_result_fails_at_its_deadline) {
   cast.pass(500ms);
   BOOST_TEST(cast.inbox.requests[1].finish == FinishReason::ERROR);
   BOOST_TEST((cast.inbox.requests[1].code == ErrorCode::kDeadlineExceeded));
+  bool asked = false;
+  cast.self->receive([&](const Message<schema::Lost>& lost) { asked = lost.read()->getActors().size() == 1; },
+                     caf::after(0s) >> [] {});
+  BOOST_TEST(asked);
   const Message<schema::Step> late = cast.steps.front();
   cast.steps.clear();
   cast.generate(2);
+  BOOST_TEST(cast.steps.empty());
   cast.steps.push_front(late);
   cast.work_until_idle();
   BOOST_TEST(cast.inbox.requests[1].tokens.size() == 2u);
+  cast.shard.sequences.clear();
+  BOOST_TEST(cast.assemble(2));
+  cast.work_until_idle();
   BOOST_TEST(cast.inbox.requests[2].tokens == expected(2));
 }
 

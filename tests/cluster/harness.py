@@ -83,9 +83,10 @@ class Cluster:
         self.directory.cleanup()
 
     def start(self):
-        self.process = subprocess.Popen(
-            [TROUPE, "up", str(self.file), "--log-level", "info"],
-            stdin=subprocess.DEVNULL, stdout=open(self.log, "w"), stderr=subprocess.STDOUT, env=self.environment)
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen([TROUPE, "up", str(self.file), "--log-level", "info"],
+                                            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                            env=self.environment)
 
     def stop(self):
         """Ends the cluster as Ctrl-C does; fails if anything is left behind."""

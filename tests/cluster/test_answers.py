@@ -70,7 +70,8 @@ class Answers(unittest.TestCase):
         self.cluster.ask(QUESTIONS[0]["question"])
         status, text = self.cluster.get("/metrics")
         self.assertEqual(status, 200)
-        for name in ("troupe_gateway_requests_total", "troupe_scheduler_steps_total", "troupe_fabric_sent_bytes_total"):
+        for name in ("troupe_http_requests_total", "troupe_time_to_first_token_seconds",
+                     "troupe_scheduler_step_seconds", "troupe_fabric_sent_bytes_total"):
             self.assertIn(name, text)
 
 

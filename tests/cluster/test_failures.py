@@ -68,7 +68,7 @@ class Failures(unittest.TestCase):
             failed = stream.events and "error" in json.loads(stream.events[-1]) if not done else False
             self.assertTrue(done or failed or stream.end not in (None, "closed"),
                             f"after the death of {actor} a stream closed as if it were complete")
-        self.assertFalse(alive(victim))
+        wait_until(lambda: not alive(victim), 5, "the victim is dead")
         self.cluster.wait_ready()
         self.assertEqual(self.cluster.post("/v1/completions", dict(LONG, max_tokens=4))[0], 200)
         status = self.cluster.status()
@@ -120,6 +120,7 @@ class RootFailure(unittest.TestCase):
         cluster.start()
         cluster.wait_ready()
         cluster.stop()
+        cluster.directory.cleanup()
 
 
 if __name__ == "__main__":
