@@ -1,5 +1,6 @@
 #include "actors/shard.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <optional>
@@ -12,8 +13,8 @@
 #include "kernels/select.h"
 #include "runtime/base/device.h"
 #include "runtime/base/log.h"
-#include "runtime/engine/error_info.h"
 #include "runtime/base/metrics.h"
+#include "runtime/engine/error_info.h"
 #include "runtime/engine/shard_sequences.h"
 #include "runtime/fabric/message.h"
 #include "runtime/model/transformer.h"
@@ -62,8 +63,9 @@ model::StepBatch batch_of(const engine::FlatStep& flat) {
 }
 
 // The hidden states that an Activation carries, checked against the step. They point into the attachment.
-Result<kernels::ConstMatrixF32> hidden_of(schema::Tensor::Reader tensor, std::span<const fabric::Attachment> attachments,
-                                          std::size_t rows, std::size_t hidden_size) {
+Result<kernels::ConstMatrixF32> hidden_of(schema::Tensor::Reader tensor,
+                                          std::span<const fabric::Attachment> attachments, std::size_t rows,
+                                          std::size_t hidden_size) {
   const auto shape = tensor.getShape();
   if (tensor.getDtype() != schema::DType::F32 || shape.size() != 2 || shape[0] != rows || shape[1] != hidden_size) {
     return corrupt_data("activation is not an f32 tensor of (" + std::to_string(rows) + ", " +
@@ -244,16 +246,26 @@ struct ShardState {
       earlier = input->activation.getTimings();
     }
     TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden, transformer.forward(batch, hidden_in));
-    kernels::ConstMatrixF32 logits;
     const bool is_last = transformer.slice().is_last_stage();
-    if (is_last && !flat.logits_rows.empty()) {
-      TROUPE_ASSIGN_OR_RETURN(logits, transformer.logits(batch, hidden));
-    }
+    if (is_last) TROUPE_RETURN_IF_ERROR(sample(batch, hidden));
 
     const StepTime time = account(start, transformer.collective_ns() - collective_before, flat.tokens.size());
     if (rank != 0) return {};
-    if (is_last) return send_result(step, logits, earlier, time);
+    if (is_last) return send_result(step, earlier, time);
     send_activation(step, hidden, earlier, time);
+    return {};
+  }
+
+  // A prompt whose tokens are rated wants more rows of logits than there is memory for: they come in pieces, the
+  // same ones on every rank.
+  Result<void> sample(model::StepBatch batch, kernels::ConstMatrixF32 hidden) {
+    const std::span<const std::uint32_t> rows = batch.logits_rows;
+    const std::size_t piece = loaded->transformer->max_logits_rows();
+    for (std::size_t first = 0; first < rows.size(); first += piece) {
+      batch.logits_rows = rows.subspan(first, std::min(piece, rows.size() - first));
+      TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 logits, loaded->transformer->logits(batch, hidden));
+      if (rank == 0) TROUPE_RETURN_IF_ERROR(loaded->sequences.sample(first, {logits.data, logits.rows * logits.cols}));
+    }
     return {};
   }
 
@@ -280,12 +292,12 @@ struct ShardState {
     own.setCollectiveNs(time.collective_ns);
   }
 
-  Result<void> send_result(schema::Step::Reader step, kernels::ConstMatrixF32 logits,
-                           capnp::List<schema::StageTiming>::Reader earlier, const StepTime& time) {
+  Result<void> send_result(schema::Step::Reader step, capnp::List<schema::StageTiming>::Reader earlier,
+                           const StepTime& time) {
     fabric::MessageBuilder<schema::StepResult> builder;
     auto out = builder.root();
     out.setFence(step.getFence());
-    TROUPE_RETURN_IF_ERROR(loaded->sequences.sample({logits.data, logits.rows * logits.cols}, out));
+    TROUPE_RETURN_IF_ERROR(loaded->sequences.write_result(out));
     write_timings(earlier, time, out.initTimings(earlier.size() + 1));
     self->send(stage, std::move(builder).finish());
     return {};

@@ -43,11 +43,14 @@ Result<void> ShardSequences::begin_step(schema::Step::Reader step) {
   flat_.block_tables.clear();
   flat_.block_table_starts.assign(1, 0);
   flat_.logits_rows.clear();
+  tasks_.clear();
+  rows_done_ = 0;
 
   Result<void> done = apply(step);
   if (!done.ok()) {
     batch_.clear();
     flat_.logits_rows.clear();
+    tasks_.clear();
   }
   return done;
 }
@@ -172,14 +175,21 @@ void ShardSequences::lay_out(Entry& entry, std::uint32_t count, std::uint32_t ne
   const std::uint32_t block_size = options_.block_size;
   const auto end = static_cast<std::uint32_t>(entry.tokens.size());
   const auto first_row = static_cast<std::uint32_t>(flat_.tokens.size());
-  BatchItem item{.entry = &entry, .first_position = end - count, .next_token = next_token, .sample = sample};
+  BatchItem item{.sequence = entry.sequence, .first_position = end - count};
   for (std::uint32_t position = end - count; position < end; ++position) {
     flat_.tokens.push_back(entry.tokens[position]);
     flat_.positions.push_back(position);
     flat_.slots.push_back(entry.block_table[position / block_size] * block_size + position % block_size);
     const bool rates = entry.sampling.prompt_logprobs && position + 1 < entry.prompt_length;
+    // A row that rates is not drawn from: the prompt goes on.
+    const bool draws = sample && !rates && position + 1 == end;
+    if (!rates && !draws) continue;
     item.rated += rates ? 1 : 0;
-    if (rates || (sample && position + 1 == end)) flat_.logits_rows.push_back(first_row + position - (end - count));
+    item.sample = draws;
+    flat_.logits_rows.push_back(first_row + position - (end - count));
+    tasks_.push_back({.entry = &entry,
+                      .sample = draws,
+                      .prompt_token = rates && position + 1 < end ? entry.tokens[position + 1] : next_token});
   }
   flat_.row_starts.push_back(first_row + count);
   flat_.context_lengths.push_back(end);
@@ -187,80 +197,79 @@ void ShardSequences::lay_out(Entry& entry, std::uint32_t count, std::uint32_t ne
   flat_.block_tables.insert(flat_.block_tables.end(), entry.block_table.begin(),
                             entry.block_table.begin() + blocks_used);
   flat_.block_table_starts.push_back(static_cast<std::uint32_t>(flat_.block_tables.size()));
-  // A row whose token is rated against the prompt is not drawn from: the prompt goes on.
-  if (item.first_position + item.rated == end) item.sample = false;
   batch_.push_back(item);
 }
 
-Result<void> ShardSequences::sample(std::span<const float> logits, schema::StepResult::Builder result) {
+Result<void> ShardSequences::sample(std::size_t first_row, std::span<const float> logits) {
   const std::size_t vocab = options_.vocab_size;
-  if (logits.size() != flat_.logits_rows.size() * vocab) {
-    return internal_error("the step needs logits of " + std::to_string(flat_.logits_rows.size()) + " rows of " +
-                          std::to_string(vocab) + ", but there are " + std::to_string(logits.size()) + " numbers");
+  const std::size_t rows = logits.size() / vocab;
+  if (first_row != rows_done_ || logits.size() % vocab != 0 || rows > tasks_.size() - first_row) {
+    return internal_error("the step needs logits of rows " + std::to_string(rows_done_) + " to " +
+                          std::to_string(tasks_.size()) + ", " + std::to_string(vocab) + " each, but there are " +
+                          std::to_string(logits.size()) + " numbers from row " + std::to_string(first_row));
   }
-  // Everything is drawn before anything is written, so that a result is whole or a failure.
-  drawn_.clear();
-  unsigned rated_sequences = 0;
-  std::size_t row = 0;
-  for (const BatchItem& item : batch_) {
-    row += item.rated;
-    rated_sequences += item.rated > 0 ? 1 : 0;
-    if (!item.sample) continue;
-    const Entry& entry = *item.entry;
-    const std::uint32_t prompt_length = std::min(entry.prompt_length, static_cast<std::uint32_t>(entry.tokens.size()));
-    TROUPE_ASSIGN_OR_RETURN(const std::uint32_t token, sampler_.sample(logits.subspan(row * vocab, vocab), entry.tokens,
-                                                                       prompt_length, entry.sampling));
-    drawn_.push_back(token);
-    ++row;
+  if (outcomes_.size() < first_row + rows) outcomes_.resize(first_row + rows);
+  for (std::size_t row = 0; row < rows; ++row) {
+    TROUPE_RETURN_IF_ERROR(
+        sample_row(tasks_[first_row + row], logits.subspan(row * vocab, vocab), outcomes_[first_row + row]));
+    ++rows_done_;
   }
-  write_result(logits, rated_sequences, result);
   return {};
 }
 
-void ShardSequences::write_result(std::span<const float> logits, unsigned rated_sequences,
-                                  schema::StepResult::Builder result) {
-  const std::size_t vocab = options_.vocab_size;
-  const auto sampled = static_cast<unsigned>(drawn_.size());
+Result<void> ShardSequences::sample_row(const RowTask& task, std::span<const float> logits, RatedToken& outcome) {
+  const Entry& entry = *task.entry;
+  std::uint32_t token = task.prompt_token;
+  if (task.sample) {
+    const std::uint32_t prompt_length = std::min(entry.prompt_length, static_cast<std::uint32_t>(entry.tokens.size()));
+    TROUPE_ASSIGN_OR_RETURN(token, sampler_.sample(logits, entry.tokens, prompt_length, entry.sampling));
+    if (!entry.sampling.logprobs) {
+      outcome.chosen = {.token = token, .logprob = std::numeric_limits<float>::quiet_NaN()};
+      outcome.top.clear();
+      return {};
+    }
+  }
+  sampler_.rate(logits, token, entry.sampling.top_logprobs, outcome);
+  return {};
+}
+
+Result<void> ShardSequences::write_result(schema::StepResult::Builder result) const {
+  if (rows_done_ != tasks_.size()) {
+    return internal_error("the step's result needs " + std::to_string(tasks_.size()) + " rows of logits, but only " +
+                          std::to_string(rows_done_) + " were sampled");
+  }
+  const auto count_of = [&](auto&& wanted) {
+    return static_cast<unsigned>(std::count_if(batch_.begin(), batch_.end(), wanted));
+  };
+  const unsigned sampled = count_of([](const BatchItem& item) { return item.sample; });
   auto sequences = result.initSequences(sampled);
   auto tokens = result.initTokens(sampled);
   auto logprobs = result.initLogprobs(sampled);
-  auto prompt_logprobs = result.initPromptLogprobs(rated_sequences);
+  auto prompt_logprobs = result.initPromptLogprobs(count_of([](const BatchItem& item) { return item.rated > 0; }));
   unsigned next_drawn = 0, next_rated = 0;
-  std::size_t row = 0;
+  auto outcome = outcomes_.begin();
   for (const BatchItem& item : batch_) {
-    const SamplingParameters& sampling = item.entry->sampling;
     if (item.rated > 0) {
       auto part = prompt_logprobs[next_rated++];
-      part.setSequence(item.entry->sequence);
+      part.setSequence(item.sequence);
       part.setFirstPosition(item.first_position + 1);
       auto items = part.initItems(item.rated);
-      const std::vector<std::uint32_t>& known = item.entry->tokens;
-      for (std::uint32_t i = 0; i < item.rated; ++i, ++row) {
-        const std::size_t position = item.first_position + i + 1;
-        sampler_.rate(logits.subspan(row * vocab, vocab), position < known.size() ? known[position] : item.next_token,
-                      sampling.top_logprobs, rated_);
-        write_rated(rated_, items[i]);
-      }
+      for (std::uint32_t i = 0; i < item.rated; ++i) write_rated(*outcome++, items[i]);
     }
     if (!item.sample) continue;
-    const std::uint32_t token = drawn_[next_drawn];
-    if (sampling.logprobs) {
-      sampler_.rate(logits.subspan(row * vocab, vocab), token, sampling.top_logprobs, rated_);
-    } else {
-      rated_.chosen = {.token = token, .logprob = std::numeric_limits<float>::quiet_NaN()};
-      rated_.top.clear();
-    }
-    sequences.set(next_drawn, item.entry->sequence);
-    tokens.set(next_drawn, token);
-    write_rated(rated_, logprobs[next_drawn]);
+    sequences.set(next_drawn, item.sequence);
+    tokens.set(next_drawn, outcome->chosen.token);
+    write_rated(*outcome++, logprobs[next_drawn]);
     ++next_drawn;
-    ++row;
   }
+  return {};
 }
 
 void ShardSequences::clear() {
   batch_.clear();
   flat_.logits_rows.clear();
+  tasks_.clear();
+  rows_done_ = 0;
   for (std::unique_ptr<Entry>& entry : active_) spare_.push_back(std::move(entry));
   active_.clear();
 }

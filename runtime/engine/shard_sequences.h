@@ -52,10 +52,15 @@ class ShardSequences {
   // The step begun last. Valid until the next begin_step.
   const FlatStep& flat() const { return flat_; }
 
-  // On the last stage: draws one token for each sequence that samples and rates prompt tokens, for the step begun
-  // last. `logits`: (flat().logits_rows.size(), vocab_size). Fills sequences, tokens, logprobs and promptLogprobs.
-  // Errors: logits of the wrong size, or a row from which nothing can be drawn.
-  Result<void> sample(std::span<const float> logits, schema::StepResult::Builder result);
+  // On the last stage, for the step begun last: draws a token from, or rates the prompt token after, some of its rows.
+  // `logits`: (rows, vocab_size), of flat().logits_rows[first_row, first_row + rows). The pieces come in order, as
+  // large as the caller has memory for, until every row was there.
+  // Errors: logits of the wrong size or out of order, or a row from which nothing can be drawn.
+  Result<void> sample(std::size_t first_row, std::span<const float> logits);
+
+  // Fills sequences, tokens, logprobs and promptLogprobs with what sample() made of all rows.
+  // Errors: rows are missing.
+  Result<void> write_result(schema::StepResult::Builder result) const;
 
   // Forgets every sequence: a new epoch begins.
   void clear();
@@ -73,11 +78,16 @@ class ShardSequences {
   };
   // One sequence of the step begun last.
   struct BatchItem {
-    Entry* entry = nullptr;
+    std::uint64_t sequence = 0;
     std::uint32_t first_position = 0;
-    std::uint32_t rated = 0;       // its first so many rows rate the prompt token after them
-    std::uint32_t next_token = 0;  // after its last row, if the prompt goes on
-    bool sample = false;           // a token is drawn from its last row
+    std::uint32_t rated = 0;  // the first so many of its logits rows rate the prompt token after them
+    bool sample = false;      // a token is drawn from the one after those
+  };
+  // What becomes of one of flat_.logits_rows.
+  struct RowTask {
+    const Entry* entry = nullptr;
+    bool sample = false;  // draw a token; otherwise rate prompt_token
+    std::uint32_t prompt_token = 0;
   };
 
   std::vector<std::unique_ptr<Entry>>::iterator lower_bound(std::uint64_t sequence);
@@ -88,7 +98,7 @@ class ShardSequences {
   Result<void> start(schema::SequenceStart::Reader start);
   std::string_view append(schema::Step::Reader step, unsigned index, unsigned first_token, unsigned first_block);
   void lay_out(Entry& entry, std::uint32_t count, std::uint32_t next_token, bool sample);
-  void write_result(std::span<const float> logits, unsigned rated_sequences, schema::StepResult::Builder result);
+  Result<void> sample_row(const RowTask& task, std::span<const float> logits, RatedToken& outcome);
 
   // Steps may fail on their way, and with them their releases: then old and new sequences meet here.
   std::size_t capacity() const { return std::size_t{2} * options_.max_sequences; }
@@ -101,8 +111,9 @@ class ShardSequences {
   std::vector<BatchItem> batch_;
   std::uint64_t steps_ = 0;
   Sampler sampler_;
-  std::vector<std::uint32_t> drawn_;  // (sequences that sample)
-  RatedToken rated_;
+  std::vector<RowTask> tasks_;        // (logits_rows)
+  std::size_t rows_done_ = 0;         // of tasks_
+  std::vector<RatedToken> outcomes_;  // (at least rows_done_); their lists keep the memory
 };
 
 }  // namespace troupe::engine

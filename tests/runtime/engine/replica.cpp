@@ -45,8 +45,8 @@ void FakeShard::run(schema::Step::Reader step, schema::StepResult::Builder resul
   if (done.ok()) {
     const FlatStep& flat = sequences.flat();
     for (std::size_t row = 0; row < flat.tokens.size(); ++row) pages_.at(flat.slots[row]) = flat.tokens[row];
-    std::vector<float> logits;
-    for (const std::uint32_t row : flat.logits_rows) {
+    for (std::size_t i = 0; done.ok() && i < flat.logits_rows.size(); ++i) {
+      const std::uint32_t row = flat.logits_rows[i];
       std::size_t index = 0;
       while (flat.row_starts[index + 1] <= row) ++index;
       std::vector<std::uint32_t> history;
@@ -55,11 +55,10 @@ void FakeShard::run(schema::Step::Reader step, schema::StepResult::Builder resul
             flat.block_tables.at(flat.block_table_starts[index] + position / options_.block_size);
         history.push_back(pages_.at(block * options_.block_size + position % options_.block_size));
       }
-      const std::vector<float> row_logits = fake_logits(history, options_.vocab_size);
-      logits.insert(logits.end(), row_logits.begin(), row_logits.end());
+      done = sequences.sample(i, fake_logits(history, options_.vocab_size));
     }
-    done = sequences.sample(logits, result);
   }
+  if (done.ok()) done = sequences.write_result(result);
   if (done.ok()) return;
   result.setFailed(true);
   write_error(done.error(), result.initError());

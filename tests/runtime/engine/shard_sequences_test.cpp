@@ -2,10 +2,12 @@
 
 #include <capnp/message.h>
 
+#include <algorithm>
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 #include <functional>
 #include <numeric>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -156,7 +158,8 @@ BOOST_AUTO_TEST_CASE(a_result_holds_the_drawn_tokens_and_what_was_asked_to_be_ra
   logits[3 * kOptions.vocab_size + 13] = 2;  // the second's last row is sure of what follows
   capnp::MallocMessageBuilder message;
   auto result = message.initRoot<schema::StepResult>();
-  BOOST_REQUIRE(sequences.sample(logits, result).ok());
+  BOOST_REQUIRE(sequences.sample(0, logits).ok());
+  BOOST_REQUIRE(sequences.write_result(result).ok());
   BOOST_REQUIRE(result.getSequences().size() == 1u);
   BOOST_TEST(result.getSequences()[0] == 1u);
   BOOST_TEST(result.getTokens()[0] == 11u);
@@ -175,9 +178,41 @@ BOOST_AUTO_TEST_CASE(logits_of_the_wrong_size_are_an_error) {
   ShardSequences sequences(kOptions, Limits{});
   BuiltStep built({kFirst});
   BOOST_REQUIRE(sequences.begin_step(built.step.asReader()).ok());
-  capnp::MallocMessageBuilder message;
-  const std::vector<float> logits(kOptions.vocab_size - 1);
-  BOOST_TEST(!sequences.sample(logits, message.initRoot<schema::StepResult>()).ok());
+  const std::vector<float> logits(2 * kOptions.vocab_size);
+  BOOST_TEST(!sequences.sample(0, std::span(logits).first(kOptions.vocab_size - 1)).ok());
+  BOOST_TEST(!sequences.sample(0, logits).ok());
+  BOOST_TEST(!sequences.sample(1, std::span(logits).first(kOptions.vocab_size)).ok());
+  BOOST_TEST(sequences.sample(0, std::span(logits).first(kOptions.vocab_size)).ok());
+}
+
+BOOST_AUTO_TEST_CASE(logits_in_pieces_give_the_result_of_logits_at_once) {
+  BuiltStep built({kFirst, kSecond});
+  for (auto start : built.step.getStarts()) {
+    start.getSampling().setPromptLogprobs(true);
+    start.getSampling().setLogprobs(true);
+    start.getSampling().setTopLogprobs(3);
+  }
+  const auto result_text = [&](std::size_t rows_at_a_time) {
+    ShardSequences sequences(kOptions, Limits{});
+    BOOST_REQUIRE(sequences.begin_step(built.step.asReader()).ok());
+    const std::size_t rows = sequences.flat().logits_rows.size();
+    BOOST_REQUIRE(rows == 8u);
+    std::vector<float> logits(rows * kOptions.vocab_size);
+    for (std::size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<float>(philox_uniform(5, i));
+    capnp::MallocMessageBuilder message;
+    auto result = message.initRoot<schema::StepResult>();
+    for (std::size_t row = 0; row < rows; row += rows_at_a_time) {
+      BOOST_TEST(!sequences.write_result(result).ok(), "rows are missing");
+      const std::size_t count = std::min(rows_at_a_time, rows - row);
+      const auto piece = std::span(logits).subspan(row * kOptions.vocab_size, count * kOptions.vocab_size);
+      BOOST_REQUIRE(sequences.sample(row, piece).ok());
+    }
+    BOOST_REQUIRE(sequences.write_result(result).ok());
+    return std::string(result.toString().flatten().cStr());
+  };
+  const std::string at_once = result_text(8);
+  BOOST_TEST(result_text(1) == at_once);
+  BOOST_TEST(result_text(3) == at_once);
 }
 
 BOOST_AUTO_TEST_CASE(lists_that_do_not_fit_together_are_refused) {
@@ -277,7 +312,8 @@ BOOST_AUTO_TEST_CASE(no_step_however_wrong_leads_out_of_the_pages) {
     }
     capnp::MallocMessageBuilder message;
     const std::vector<float> logits(flat.logits_rows.size() * kOptions.vocab_size, 1);
-    BOOST_REQUIRE(sequences.sample(logits, message.initRoot<schema::StepResult>()).ok());
+    BOOST_REQUIRE(sequences.sample(0, logits).ok());
+    BOOST_REQUIRE(sequences.write_result(message.initRoot<schema::StepResult>()).ok());
   }
   BOOST_TEST(accepted > 1'000);
 }
