@@ -30,8 +30,9 @@ class TwoHosts(unittest.TestCase):
         self.addCleanup(run_directory.cleanup)
         self.log = pathlib.Path(run_directory.name) / "log"
         self.environment = dict(os.environ, TROUPE_RUN_DIR=run_directory.name + "/run")
-        self.root = subprocess.Popen([TROUPE, "up", TOPOLOGY], stdin=subprocess.DEVNULL, stdout=open(self.log, "w"),
-                                     stderr=subprocess.STDOUT, env=self.environment)
+        with open(self.log, "w") as log:
+            self.root = subprocess.Popen([TROUPE, "up", TOPOLOGY], stdin=subprocess.DEVNULL, stdout=log,
+                                         stderr=subprocess.STDOUT, env=self.environment)
         self.addCleanup(self.end)
         self.wait_ready(after_epoch=0)
 
