@@ -31,14 +31,16 @@ Result<fabric::Message<Answer>> ask(caf::actor_system& system, const caf::actor&
 Result<std::unique_ptr<ClusterClient>> ClusterClient::join(caf::actor_system& system, const std::string& cluster) {
   TROUPE_ASSIGN_OR_RETURN(RunState state, read_run_state(cluster));
   std::unique_ptr<ClusterClient> client(new ClusterClient(system, std::move(state)));
-  TROUPE_ASSIGN_OR_RETURN(const auto guard, NetworkNamespaceGuard::enter(client->state_.netns));
   // The guest listens where the root does: on an address of that host.
   const std::string host = client->state_.endpoint.substr(0, client->state_.endpoint.rfind(':'));
-  TROUPE_ASSIGN_OR_RETURN(client->fabric_,
-                          fabric::Fabric::start(system, {.node_name = "guest-" + std::to_string(getpid()),
-                                                         .listen = host + ":0",
-                                                         .secret = client->state_.secret,
-                                                         .types = fabric::schema_message_types()}));
+  TROUPE_RETURN_IF_ERROR(run_in_network_namespace(client->state_.netns, [&]() -> Result<void> {
+    TROUPE_ASSIGN_OR_RETURN(client->fabric_,
+                            fabric::Fabric::start(system, {.node_name = "guest-" + std::to_string(getpid()),
+                                                           .listen = host + ":0",
+                                                           .secret = client->state_.secret,
+                                                           .types = fabric::schema_message_types()}));
+    return {};
+  }));
   TROUPE_ASSIGN_OR_RETURN(const fabric::NodeId root, client->fabric_->connect(client->state_.endpoint));
   client->root_ = caf::actor_cast<caf::actor>(client->fabric_->resolve(root, kRootSupervisorName));
   if (!client->root_) return unavailable("the root's connection is gone");

@@ -29,14 +29,17 @@ void report_exit(const caf::actor& root, const std::string& node, std::uint32_t 
 
 Result<std::unique_ptr<Root>> Root::start(caf::actor_system& system, RootOptions options) {
   const NodeSpec& first = options.topology.nodes.front();
-  TROUPE_ASSIGN_OR_RETURN(const auto guard, NetworkNamespaceGuard::enter(*first.netns));
-  TROUPE_ASSIGN_OR_RETURN(auto fabric,
-                          fabric::Fabric::start(system, {.node_name = options.in_process ? *first.name : kRootNodeName,
-                                                         .listen = *first.address + ":0",
-                                                         .secret = options.secret,
-                                                         .limits = options.topology.limits,
-                                                         .types = fabric::schema_message_types(),
-                                                         .transports = *options.topology.fabric.transports}));
+  std::unique_ptr<fabric::Fabric> fabric;
+  TROUPE_RETURN_IF_ERROR(run_in_network_namespace(*first.netns, [&]() -> Result<void> {
+    TROUPE_ASSIGN_OR_RETURN(
+        fabric, fabric::Fabric::start(system, {.node_name = options.in_process ? *first.name : kRootNodeName,
+                                               .listen = *first.address + ":0",
+                                               .secret = options.secret,
+                                               .limits = options.topology.limits,
+                                               .types = fabric::schema_message_types(),
+                                               .transports = *options.topology.fabric.transports}));
+    return {};
+  }));
   TROUPE_ASSIGN_OR_RETURN(auto launcher, make_local_launcher());
   std::unique_ptr<Root> root(new Root(system, std::move(options), std::move(fabric), std::move(launcher)));
   root->start_supervisor();

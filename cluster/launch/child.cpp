@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -12,6 +11,7 @@
 #include <climits>
 #include <system_error>
 
+#include "cluster/network_namespace.h"
 #include "runtime/base/log.h"
 
 namespace troupe::cluster {
@@ -60,14 +60,6 @@ struct Prepared {
   const Failure failure{step, errno};
   [[maybe_unused]] const auto written = write(p.failure_fd, &failure, sizeof failure);
   _exit(127);
-}
-
-// /sys belongs to the network namespace of whoever mounted it; UCX lists the interfaces it finds there.
-bool remount_sys() {
-  if (unshare(CLONE_NEWNS) != 0) return false;
-  if (mount("", "/", "none", MS_SLAVE | MS_REC, nullptr) != 0) return false;
-  umount2("/sys", MNT_DETACH);  // fails where nothing is mounted, and then nothing is in the way
-  return mount("sysfs", "/sys", "sysfs", 0, nullptr) == 0;
 }
 
 [[noreturn]] void run_child(const Prepared& p) {

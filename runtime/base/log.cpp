@@ -2,6 +2,7 @@
 
 #include <spdlog/sinks/stdout_color_sinks.h>
 
+#include <cstdio>
 #include <memory>
 
 namespace troupe {
@@ -37,6 +38,9 @@ Result<void> start_logging(const std::string& process, const std::string& level,
     return invalid_argument("log level '" + printable(level) + "' is none of trace, debug, info, warn, error, off",
                             "log-level");
   }
+  // On a terminal a line is written in several pieces, because of its colours; those of other processes that write to
+  // the same terminal must not come in between.
+  std::setvbuf(stderr, nullptr, _IOLBF, BUFSIZ);
   auto logger = std::make_shared<spdlog::logger>(process, std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
   logger->set_level(parsed);
   if (format == "json") {

@@ -9,10 +9,20 @@ import socket
 import subprocess
 import tempfile
 import time
+import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TROUPE = os.environ.get("TROUPE_BIN", str(ROOT / "build/release/bin/troupe"))
 TUTOR = ROOT / "examples/models/tutor"
+FIXTURES = pathlib.Path(os.environ.get("TROUPE_FIXTURES", ROOT.parent / "shared/fixtures"))
+
+
+def any_model():
+    """The shipped model, or else a small one of the fixtures; skips the test when there is neither."""
+    for model in (TUTOR, FIXTURES / "stories260K/hf-f32"):
+        if (model / "config.json").exists():
+            return model
+    raise unittest.SkipTest(f"no model: neither {TUTOR} nor TROUPE_FIXTURES ({FIXTURES})")
 
 
 def free_port():

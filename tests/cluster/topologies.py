@@ -45,3 +45,17 @@ place:
     - {{layers: 5-5, shards: [left/cpu:1]}}
 limits: {{kv_memory: 64MiB}}
 """
+
+# Two stages of two ranks in two processes, placed by the planner: for models of any number of layers.
+PLANNED = """
+cluster: {name}
+model: {model}
+served_model_name: planned
+nodes:
+  - {{name: left, host: localhost, devices: [cpu:0, cpu:1]}}
+  - {{name: right, host: localhost, devices: [cpu:0, cpu:1]}}
+parallel: {{pipeline: 2, tensor: 2}}
+place:
+  gateway: {{node: left, listen: 127.0.0.1:{port}}}
+limits: {{kv_memory: 16MiB}}
+"""

@@ -37,7 +37,9 @@ MAX_LINES = 600
 
 
 def tracked(*patterns):
-    listing = subprocess.run(["git", "ls-files", "--", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
+    # safe.directory: the tests may run as another user than the one who cloned.
+    listing = subprocess.run(["git", "-c", "safe.directory=*", "ls-files", "--", *patterns], cwd=ROOT,
+                             capture_output=True, text=True, check=True)
     return listing.stdout.split()
 
 
