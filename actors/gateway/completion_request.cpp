@@ -24,9 +24,8 @@ Result<TextOrTokens> read_tokens(const json::array& list, const std::string& par
 
 Result<TextOrTokens> read_text(const json::string& text, const std::string& param, const ServedModel& model) {
   if (!model.tokenizer) {
-    return invalid_argument("the model has no tokenizer: a prompt is a list of token ids", "prompt");
+    return invalid_argument("the model has no tokenizer: a prompt is a list of token ids", param);
   }
-  if (text.empty()) return invalid_argument(param + " is empty", param);
   return TextOrTokens(std::string(text));
 }
 

@@ -19,8 +19,10 @@ namespace http = boost::beast::http;
 using boost::system::error_code;
 
 constexpr std::size_t kReadBytes = 4096;
+// What is still read and dropped after an early refusal: closing at once would reset the connection, and a client
+// that is still sending would never see the answer.
 constexpr std::uint64_t kLingerMs = 2'000;
-constexpr std::size_t kLingerBytes = 1 << 20;
+constexpr std::size_t kLingerBytes = 64 << 20;
 
 // A value that cannot end the header early.
 std::string header_value(std::string value) {

@@ -33,6 +33,8 @@ Result<Prompt> prompt_of(TextOrTokens given, const std::string& param, bool echo
   }
   prompt.text = std::get<std::string>(std::move(given));
   TROUPE_ASSIGN_OR_RETURN(prompt.tokens, encode(prompt.text, true, param, model));
+  // An empty text is a prompt where the tokenizer puts a token before every text.
+  if (prompt.tokens.empty()) return invalid_argument(param + " is empty", param);
   return prompt;
 }
 

@@ -99,7 +99,8 @@ ChoiceState ResponseWriter::accept(std::size_t index, schema::Delta::Reader delt
   const schema::FinishReason finish = delta.getFinish();
   if (!choice.stopped && finish != schema::FinishReason::NONE) {
     choice.finish_reason = finish == schema::FinishReason::STOP ? "stop" : "length";
-    const std::string rest = choice.decoder ? choice.decoder->finish() : std::string();
+    // What a prompt that ends within a character left undecoded is no part of an answer without tokens.
+    const std::string rest = choice.decoder && choice.generated > 0 ? choice.decoder->finish() : std::string();
     choice.stopped = choice.stop.push(rest, choice.text);
     if (!choice.stopped) choice.stop.finish(choice.text);
   }

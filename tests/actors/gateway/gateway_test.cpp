@@ -247,6 +247,15 @@ BOOST_AUTO_TEST_CASE(echo_with_logprobs_rates_the_prompt) {
   BOOST_TEST(body.at("usage").at("completion_tokens").as_int64() == 0);
 }
 
+BOOST_AUTO_TEST_CASE(an_echoed_prompt_that_ends_within_a_character_ends_with_one_replacement) {
+  Cast cast;
+  cast.assemble();
+  Client client(cast.gateway.port);
+  client.post("/v1/completions", R"({"model":"byte-model","prompt":[104,226,130],"echo":true,"max_tokens":0})");
+  cast.text(cast.request_of(cast.generate()), "", schema::FinishReason::LENGTH);
+  BOOST_TEST(client.read().json().at("choices").at(0).at("text").as_string() == "h\uFFFD");
+}
+
 BOOST_AUTO_TEST_CASE(a_model_without_a_tokenizer_names_its_tokens) {
   Cast cast([](GatewayOptions& options) { options.model_directory = "/nonexistent"; });
   cast.assemble();

@@ -139,7 +139,6 @@ BOOST_AUTO_TEST_CASE(a_malformed_completion_request_names_its_parameter) {
   const auto model = byte_model();
   const Malformed cases[] = {
       {R"({"model":"m"})", "prompt"},
-      {R"({"model":"m","prompt":""})", "prompt"},
       {R"({"model":"m","prompt":[]})", "prompt"},
       {R"({"model":"m","prompt":5})", "prompt"},
       {R"({"model":"m","prompt":[1,258]})", "prompt[1]"},
@@ -262,6 +261,12 @@ BOOST_AUTO_TEST_CASE(a_request_that_does_not_fit_the_context_says_the_numbers) {
   BOOST_TEST(error->param == "prompt");
   BOOST_TEST(error->message.find("512") != std::string::npos);
   BOOST_TEST(error->message.find("513") != std::string::npos);
+}
+
+BOOST_AUTO_TEST_CASE(a_text_without_tokens_is_refused) {
+  const auto model = byte_model();
+  BOOST_TEST(plan_completion(R"({"model":"m","prompt":""})", *model, Limits{}).error().param == "prompt");
+  BOOST_TEST(plan_completion(R"({"model":"m","prompt":["a",""]})", *model, Limits{}).error().param == "prompt[1]");
 }
 
 BOOST_AUTO_TEST_CASE(without_max_tokens_a_chat_gets_the_rest_and_a_completion_sixteen) {
