@@ -74,9 +74,10 @@ class Planner {
     }
     const StagePlace& last = topology_.place.stages.back();
     if (last.last_layer < model_.num_layers) {
-      diagnostics_.error(last.layers_place, layers_text(last.last_layer, model_.num_layers) +
-                                                " of the model belong to no stage; it has " +
-                                                std::to_string(model_.num_layers) + " layers");
+      diagnostics_.error(last.layers_place, layers_text(last.last_layer, model_.num_layers) + " of the model belong" +
+                                                (last.last_layer + 1 == model_.num_layers ? "s" : "") +
+                                                " to no stage; it has " + std::to_string(model_.num_layers) +
+                                                " layers");
     }
     return stages;
   }
