@@ -164,8 +164,8 @@ struct RootState {
   }
 
   PlacedActor* find_actor(const std::string& name) {
-    const auto it = std::find_if(actors.begin(), actors.end(),
-                                 [&](const PlacedActor& actor) { return actor.order.actor == name; });
+    const auto it =
+        std::find_if(actors.begin(), actors.end(), [&](const PlacedActor& actor) { return actor.order.actor == name; });
     return it == actors.end() ? nullptr : &*it;
   }
 
@@ -420,9 +420,7 @@ caf::behavior run_root(caf::stateful_actor<RootState>* self, RootSupervisorOptio
         if (attempt == self->state.assembly) self->state.assemble_if_complete();
       },
       [self](DrainOver) { self->state.kill_rest(); },
-      [self](const fabric::Message<schema::Join>& message) {
-        return outcome_of(self->state.join(*message.read()));
-      },
+      [self](const fabric::Message<schema::Join>& message) { return outcome_of(self->state.join(*message.read())); },
       [self](const fabric::Message<schema::LoadProgress>& message) {
         const auto progress = message.read();
         self->state.options.events.on_progress(progress->getActor(), progress->getBytes(), progress->getTotalBytes(),

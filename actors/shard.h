@@ -17,8 +17,8 @@
 namespace troupe {
 
 // Joins the tensor-parallel group of a shard for one epoch. Must not wait for the other ranks.
-using CommunicatorFactory = std::function<Result<std::unique_ptr<collective::Communicator>>(
-    schema::ShardSpec::Reader, schema::Assemble::Reader)>;
+using CommunicatorFactory = std::function<Result<std::unique_ptr<collective::Communicator>>(schema::ShardSpec::Reader,
+                                                                                            schema::Assemble::Reader)>;
 
 struct ShardOptions {
   ActorResolver resolve;

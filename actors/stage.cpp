@@ -19,7 +19,7 @@ struct StageState {
   StageOptions options;
   std::uint64_t epoch = 0;  // 0 = not assembled
   std::vector<caf::actor> shards;
-  caf::actor next;       // null at the last stage
+  caf::actor next;  // null at the last stage
   caf::actor scheduler;
 
   bool is_current(schema::Fence::Reader fence) const {

@@ -48,8 +48,8 @@ Result<std::unique_ptr<ClusterClient>> ClusterClient::join(caf::actor_system& sy
 }
 
 Result<fabric::Message<schema::ClusterStatus>> ClusterClient::status() {
-  return ask<schema::ClusterStatus>(
-      system_, root_, fabric::make_message<schema::ClusterStatusRequest>([](auto) {}), kAnswerTimeout);
+  return ask<schema::ClusterStatus>(system_, root_, fabric::make_message<schema::ClusterStatusRequest>([](auto) {}),
+                                    kAnswerTimeout);
 }
 
 Result<caf::actor> ClusterClient::find(const std::string& actor) {

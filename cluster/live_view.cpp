@@ -54,10 +54,10 @@ void LiveView::clear_bars() {
 
 void LiveView::draw_bars() {
   for (const auto& [actor, loading] : loading_) {
-    const double share = loading.total_bytes == 0
-                             ? 1.0
-                             : std::min(1.0, static_cast<double>(loading.bytes) /
-                                                 static_cast<double>(loading.total_bytes));
+    const double share =
+        loading.total_bytes == 0
+            ? 1.0
+            : std::min(1.0, static_cast<double>(loading.bytes) / static_cast<double>(loading.total_bytes));
     const auto filled = static_cast<std::size_t>(share * kBarColumns);
     fmt::print("{:<14} [{}{}] {:5.1f} % of {:.1f} MB, {:.2f} GB/s\n", actor, std::string(filled, '#'),
                std::string(kBarColumns - filled, '.'), 100 * share, static_cast<double>(loading.total_bytes) * 1e-6,

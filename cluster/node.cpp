@@ -15,8 +15,7 @@ namespace troupe::cluster {
 namespace {
 
 // Tells the root that this node is there; returns when the root has taken it in.
-Result<void> join(caf::actor_system& system, fabric::Fabric& fabric, const fabric::NodeId& root,
-                  const Limits& limits) {
+Result<void> join(caf::actor_system& system, fabric::Fabric& fabric, const fabric::NodeId& root, const Limits& limits) {
   const caf::actor handle = caf::actor_cast<caf::actor>(fabric.resolve(root, kRootSupervisorName));
   if (!handle) return unavailable("the root's connection is gone");
   const auto message = fabric::make_message<schema::Join>([&](schema::Join::Builder out) {

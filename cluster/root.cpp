@@ -85,12 +85,12 @@ void Root::start_supervisor() {
 
 Command Root::command_of(const NodeSpec& node) const {
   Command command;
-  command.argv = {options_.program,     "node",
-                  "--name",             *node.name,
-                  "--listen",           *node.address + ":" + std::to_string(*node.port),
-                  "--root",             fabric_->endpoint(),
-                  "--log-level",        options_.log_level,
-                  "--log-format",       options_.log_format};
+  command.argv = {options_.program, "node",
+                  "--name",         *node.name,
+                  "--listen",       *node.address + ":" + std::to_string(*node.port),
+                  "--root",         fabric_->endpoint(),
+                  "--log-level",    options_.log_level,
+                  "--log-format",   options_.log_format};
   if (const std::string& transports = *options_.topology.fabric.transports; !transports.empty()) {
     command.argv.insert(command.argv.end(), {"--transports", transports});
   }
@@ -103,10 +103,9 @@ Command Root::command_of(const NodeSpec& node) const {
 
 Result<std::uint32_t> Root::start_node(const std::string& name, const caf::actor& root) {
   const NodeSpec& node = *options_.topology.find_node(name);
-  TROUPE_ASSIGN_OR_RETURN(auto process,
-                          launcher_->start(node, command_of(node), [name, root](const ProcessExit& exit) {
-                            report_exit(root, name, static_cast<std::uint32_t>(exit.pid), exit.to_string());
-                          }));
+  TROUPE_ASSIGN_OR_RETURN(auto process, launcher_->start(node, command_of(node), [name, root](const ProcessExit& exit) {
+    report_exit(root, name, static_cast<std::uint32_t>(exit.pid), exit.to_string());
+  }));
   const auto pid = static_cast<std::uint32_t>(process->pid());
   std::lock_guard lock(mutex_);
   processes_[name] = std::move(process);
@@ -115,9 +114,9 @@ Result<std::uint32_t> Root::start_node(const std::string& name, const caf::actor
 
 Result<std::uint32_t> Root::start_node_in_process(const std::string& name, const caf::actor& root) {
   const auto pid = static_cast<std::uint32_t>(getpid());
-  node_supervisor_ = host_.start_supervisor(
-      [root, name, pid] { report_exit(root, name, pid, "drained"); },
-      [this](const std::string& reason) { options_.events.on_failed(internal_error(reason)); });
+  node_supervisor_ =
+      host_.start_supervisor([root, name, pid] { report_exit(root, name, pid, "drained"); },
+                             [this](const std::string& reason) { options_.events.on_failed(internal_error(reason)); });
   caf::anon_send(root, fabric::make_message<schema::Join>([&](schema::Join::Builder out) {
                    out.initNode().setName(name);
                    out.getNode().setIncarnation(fabric_->node().incarnation);

@@ -21,7 +21,7 @@ struct RootOptions {
   Topology topology;
   Plan plan;
   std::string secret;
-  std::string program;      // path of the troupe command, for the nodes' processes
+  std::string program;  // path of the troupe command, for the nodes' processes
   std::string log_level = "info";
   std::string log_format = "text";
   bool in_process = false;  // the one node lives in this process

@@ -36,9 +36,7 @@ ClusterEvents show_events(LiveView& view, EndSignal& end, const RunOptions& opti
   events.on_state = [&view](const std::string& actor, const std::string& node, const std::string& state,
                             const std::string& detail) { view.show_state(actor, node, state, detail); };
   events.on_progress = [&view](const std::string& actor, std::uint64_t bytes, std::uint64_t total_bytes,
-                               std::uint64_t elapsed_ns) {
-    view.show_progress(actor, bytes, total_bytes, elapsed_ns);
-  };
+                               std::uint64_t elapsed_ns) { view.show_progress(actor, bytes, total_bytes, elapsed_ns); };
   events.on_ready = [&view, &options](std::uint64_t epoch) {
     view.show_line(fmt::format("ready (epoch {}): {}", epoch, where_to_talk(options.topology)));
     report_start(options.ready_fd, "ready");

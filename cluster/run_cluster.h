@@ -10,7 +10,7 @@ namespace troupe::cluster {
 struct RunOptions {
   Topology topology;
   Plan plan;
-  std::string program;      // path of the troupe command
+  std::string program;  // path of the troupe command
   std::string log_level = "info";
   std::string log_format = "text";
   bool in_process = false;  // `troupe serve`: the one node lives in this process

@@ -11,10 +11,10 @@ namespace troupe::cluster {
 // What a running cluster leaves for `troupe status`, `troupe down` and experiments to find it by.
 struct RunState {
   std::string cluster;
-  std::uint32_t pid = 0;    // of the launching process
-  std::string endpoint;     // of the root's fabric
+  std::uint32_t pid = 0;  // of the launching process
+  std::string endpoint;   // of the root's fabric
   std::string secret;
-  std::string netns;        // in which the root lives, or empty
+  std::string netns;  // in which the root lives, or empty
 };
 
 // Where run states live: $TROUPE_RUN_DIR, else $XDG_RUNTIME_DIR/troupe, else /tmp/troupe-UID; readable by the user

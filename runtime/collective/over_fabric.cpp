@@ -144,8 +144,8 @@ class OverFabric final : public Communicator {
   // Scratch that keeps its memory from step to step.
   std::vector<float> own_;
   std::vector<float> part_;
-  std::vector<float> received_;                  // (world_size, elements)
-  std::vector<std::span<const float>> parts_;    // (world_size)
+  std::vector<float> received_;                // (world_size, elements)
+  std::vector<std::span<const float>> parts_;  // (world_size)
 };
 
 }  // namespace
