@@ -9,7 +9,7 @@ topology=${1:-examples/topologies/two-by-two.yaml}
 cluster/dependencies.sh
 cmake --preset release >build-demo.log 2>&1 || { cat build-demo.log; exit 1; }
 rm -f build-demo.log
-cmake --build --preset release --target troupe
+cmake --build --preset release --target troupe where_a_token_goes
 troupe=build/release/bin/troupe
 
 echo "== plan"
@@ -24,6 +24,8 @@ for question in "What is 27 + 45?" "Spell the word apple." "What is the capital 
   echo "> $question"
   "$troupe" generate --chat "$question"
 done
+echo "== where the time of a token goes (examples/experiments)"
+build/release/bin/where_a_token_goes "$topology"
 echo "== down"
 "$troupe" down "$topology"
 trap - EXIT
