@@ -11,6 +11,7 @@ namespace {
 constexpr auto kFarewell = std::chrono::milliseconds(500);
 constexpr auto kStrangerLogInterval = std::chrono::seconds(1);
 constexpr std::size_t kRejectTextBytes = 200;
+constexpr const char* kGoodbye = "it said goodbye";
 
 template <class Wire>
 std::optional<Wire> metadata_as(const FrameView& frame) {
@@ -169,7 +170,8 @@ void Switchboard::lose(const std::shared_ptr<Endpoint>& endpoint, const std::str
   peers_->remove(endpoint->node());
   endpoint->die(reason);
   if (farewell_ == Farewell::kNone) {
-    spdlog::warn("fabric: lost {}: {}", to_string(endpoint->node()), reason);
+    spdlog::log(reason == kGoodbye ? spdlog::level::info : spdlog::level::warn, "fabric: lost {}: {}",
+                to_string(endpoint->node()), reason);
     lost_(endpoint->node(), reason);
   }
 }
@@ -329,7 +331,7 @@ void Switchboard::control_frame(Connection& connection, const FrameHeader& heade
     case FrameKind::kCreditWanted:
       if (endpoint.credit(header.lane).want()) endpoint.return_credit(header.lane);
       break;
-    case FrameKind::kBye: break_connection(connection, "it said goodbye"); break;
+    case FrameKind::kBye: break_connection(connection, kGoodbye); break;
     default: break;  // kHeartbeat has said what it says by arriving
   }
 }
