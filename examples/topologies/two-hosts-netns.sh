@@ -15,6 +15,19 @@ remove() {
   done
 }
 
+# UCX uses the interfaces that carry when a process starts; the kernel reports a new pair's carrier a moment later.
+wait_for_carrier() {
+  tries=100
+  until ip -n "$1" -o link show "$2" | grep -q 'state UP'; do
+    tries=$((tries - 1))
+    if [ "$tries" -eq 0 ]; then
+      echo "$0: $2 in $1 has no carrier after 10 s" >&2
+      exit 1
+    fi
+    sleep 0.1
+  done
+}
+
 [ $# -eq 1 ] || usage
 case $1 in
   up)
@@ -29,6 +42,7 @@ case $1 in
       ip -n "troupe-$side" link set lo up
       ip -n "troupe-$side" link set "tr-$side" up
     done
+    for side in left right; do wait_for_carrier "troupe-$side" "tr-$side"; done
     trap - EXIT
     ;;
   down) remove ;;
