@@ -4,8 +4,8 @@
 #include <boost/test/unit_test.hpp>
 #include <future>
 
-#include "hostile_client.h"
-#include "support.h"
+#include "tests/runtime/fabric/hostile_client.h"
+#include "tests/runtime/fabric/support.h"
 
 namespace troupe::fabric {
 namespace {

@@ -4,7 +4,7 @@
 #include <mutex>
 #include <thread>
 
-#include "support.h"
+#include "tests/runtime/fabric/support.h"
 
 namespace troupe::fabric {
 namespace {

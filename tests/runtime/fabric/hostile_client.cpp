@@ -1,4 +1,4 @@
-#include "hostile_client.h"
+#include "tests/runtime/fabric/hostile_client.h"
 
 #include <algorithm>
 #include <chrono>
@@ -7,7 +7,7 @@
 
 #include "runtime/fabric/ucx.h"
 #include "schema/generate.capnp.h"
-#include "support.h"
+#include "tests/runtime/fabric/support.h"
 
 namespace troupe::fabric::test {
 namespace {

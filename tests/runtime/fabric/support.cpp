@@ -1,4 +1,4 @@
-#include "support.h"
+#include "tests/runtime/fabric/support.h"
 
 #include <signal.h>
 #include <sys/wait.h>
