@@ -31,7 +31,7 @@ class TaskQueue {
   std::unique_ptr<Task> push(std::unique_ptr<Task> task);
 
   // The taker's side:
-  bool empty() const { return head_.load(std::memory_order_acquire) == nullptr; }
+  bool empty() const { return head_.load(std::memory_order_seq_cst) == nullptr; }
   // Calls `each(std::unique_ptr<Task>)` for all tasks, oldest first; returns how many there were.
   template <class Each>
   std::size_t drain(Each&& each) {
