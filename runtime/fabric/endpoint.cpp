@@ -15,8 +15,8 @@
 namespace troupe::fabric {
 namespace {
 
-// Frames handed to UCX and not yet gone; more would only lengthen its queues.
-constexpr std::size_t kSendsInFlight = 256;
+// Frames handed to UCX and not yet gone. UCX works off its own queue one frame per progress call, so most wait here.
+constexpr std::size_t kSendsInFlight = 16;
 constexpr std::size_t kRememberedClosedChannels = 4096;
 // Credit goes back in pieces of this share, unless the peer asks for it.
 constexpr std::uint64_t kCreditShare = 8;
@@ -331,7 +331,9 @@ void Endpoint::admit(std::unique_ptr<SendTask> task) {
   caf::message_id id{header.message_id};
   bool is_request = (header.kind == FrameKind::kMessage || header.kind == FrameKind::kEmpty) && id.is_request();
   if (is_request && task->source) {
-    if (pending_.size() >= context_->limits.pending_requests) forget_dead_requesters();
+    if (pending_.size() >= std::min<std::size_t>(next_sweep_, context_->limits.pending_requests)) {
+      forget_dead_requesters();
+    }
     if (pending_.size() >= context_->limits.pending_requests) {
       return drop(context_->counters->dropped_overload,
                   caf::make_error(caf::sec::runtime_error, "limit pending_requests"));
@@ -411,6 +413,7 @@ void Endpoint::forget_dead_requesters() {
   std::erase_if(pending_, [](const auto& entry) {
     return entry.second.sender->get()->getf(caf::abstract_actor::is_terminated_flag);
   });
+  next_sweep_ = std::max(kFirstSweep, 2 * pending_.size());
 }
 
 void Endpoint::pin(const caf::strong_actor_ptr& proxy) { pinned_.emplace(proxy->id(), proxy); }

@@ -169,7 +169,9 @@ class Endpoint : public std::enable_shared_from_this<Endpoint> {
   FrameSink* sink_ = nullptr;
   std::array<SendLane, kLanes> lanes_;
   std::array<std::shared_ptr<CreditReturn>, kLanes> credits_;
+  static constexpr std::size_t kFirstSweep = 1024;
   std::unordered_map<PendingKey, Pending, PendingHash> pending_;
+  std::size_t next_sweep_ = kFirstSweep;  // so many pending requests: look for those whose requester is dead
   std::unordered_map<std::uint64_t, caf::strong_actor_ptr> pinned_;
   std::unordered_set<std::uint64_t> watched_;
 };

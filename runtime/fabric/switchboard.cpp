@@ -11,7 +11,7 @@ namespace {
 constexpr auto kFarewell = std::chrono::milliseconds(500);
 constexpr auto kStrangerLogInterval = std::chrono::seconds(1);
 constexpr std::size_t kRejectTextBytes = 200;
-const std::string kGoodbye = "it said goodbye";  // nothing to warn of
+constexpr const char* kGoodbye = "it said goodbye";
 
 template <class Wire>
 std::optional<Wire> metadata_as(const FrameView& frame) {
@@ -170,8 +170,8 @@ void Switchboard::lose(const std::shared_ptr<Endpoint>& endpoint, const std::str
   peers_->remove(endpoint->node());
   endpoint->die(reason);
   if (farewell_ == Farewell::kNone) {
-    const auto level = reason == kGoodbye ? spdlog::level::info : spdlog::level::warn;
-    spdlog::log(level, "fabric: lost {}: {}", to_string(endpoint->node()), reason);
+    spdlog::log(reason == kGoodbye ? spdlog::level::info : spdlog::level::warn, "fabric: lost {}: {}",
+                to_string(endpoint->node()), reason);
     lost_(endpoint->node(), reason);
   }
 }

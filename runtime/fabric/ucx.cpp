@@ -10,6 +10,7 @@
 #include <cstring>
 #include <mutex>
 #include <utility>
+#include <vector>
 
 #include "runtime/base/log.h"
 
@@ -28,11 +29,19 @@ constexpr Setting kSettings[] = {
     {"UCX_RNDV_THRESH", "256K"},             // 12 KiB on TCP makes 64 KiB messages four times slower
     {"UCX_TCP_TX_SEG_SIZE", "64K"},          // fewer fragments of a large message
     {"UCX_TCP_RX_SEG_SIZE", "64K"},          // must not be smaller than what peers send
+    {"UCX_MAX_EAGER_LANES", "1"},            // no striping over unlike devices, such as loopback and eth0
     {"UCX_TCP_CM_REUSEADDR", "y"},           // a node that comes back listens on its port at once
     {"UCX_SYSV_ERROR_HANDLING", "y", true},  // or error handling turns shared memory off
     {"UCX_POSIX_ERROR_HANDLING", "y", true},
     {"UCX_POSIX_USE_PROC_LINK", "y", true},  // segments are unlinked at birth: a killed process leaves none
+    // Rendezvous would get a TCP lane beside shared memory, and every progress call would poll its sockets.
+    {"UCX_MAX_RNDV_LANES", "0", true},
+    {"UCX_SYSV_FIFO_SIZE", "256", true},  // a full queue sends one message per progress call
+    {"UCX_POSIX_FIFO_SIZE", "256", true},
 };
+
+// While a worker is destroyed UCX warns of what a forced close left behind, as if it were a leak.
+thread_local bool is_closing = false;
 
 // UCX writes to standard output by default, where a command's own output goes.
 ucs_log_func_rc_t log_ucx(const char*, unsigned, const char*, ucs_log_level_t level,
@@ -40,21 +49,41 @@ ucs_log_func_rc_t log_ucx(const char*, unsigned, const char*, ucs_log_level_t le
   if (level > component->log_level) return UCS_LOG_FUNC_RC_STOP;
   char text[512];
   std::vsnprintf(text, sizeof(text), format, arguments);
-  spdlog::log(level <= UCS_LOG_LEVEL_ERROR ? spdlog::level::err : spdlog::level::warn, "UCX: {}", text);
+  auto severity = level <= UCS_LOG_LEVEL_ERROR ? spdlog::level::err : spdlog::level::warn;
+  spdlog::log(is_closing ? spdlog::level::debug : severity, "UCX: {}", text);
   return UCS_LOG_FUNC_RC_STOP;
 }
 
-void prepare_ucx(const std::string& transports) {
-  static std::mutex mutex;  // fabrics of one process may start at once
-  static bool logs = false;
-  std::lock_guard lock(mutex);
-  bool shared_memory = transports.find_first_not_of("tcp,") != std::string::npos;
-  for (auto setting : kSettings) {
-    // UCX warns of settings for transports that it does not load.
-    if (shared_memory || !setting.is_for_shared_memory) setenv(setting.name, setting.value, 0);
+// Has the settings in the environment while a worker is made; children of this process and other workers in it, of
+// other transports, inherit none of them. One worker is made at a time.
+class ScopedSettings {
+ public:
+  explicit ScopedSettings(const std::string& transports) : lock_(mutex()) {
+    bool shared_memory = transports.find_first_not_of("tcp,") != std::string::npos;
+    for (auto setting : kSettings) {
+      // UCX warns of settings for transports that it does not load.
+      if ((setting.is_for_shared_memory && !shared_memory) || std::getenv(setting.name)) continue;
+      setenv(setting.name, setting.value, 0);
+      set_.push_back(setting.name);
+    }
+    static bool logs = false;
+    if (!std::exchange(logs, true)) ucs_log_push_handler(log_ucx);
   }
-  if (!std::exchange(logs, true)) ucs_log_push_handler(log_ucx);
-}
+  ~ScopedSettings() {
+    for (const auto* name : set_) unsetenv(name);
+  }
+  ScopedSettings(const ScopedSettings&) = delete;
+  ScopedSettings& operator=(const ScopedSettings&) = delete;
+
+ private:
+  static std::mutex& mutex() {
+    static std::mutex instance;
+    return instance;
+  }
+
+  std::lock_guard<std::mutex> lock_;
+  std::vector<const char*> set_;
+};
 
 }  // namespace
 
@@ -102,7 +131,7 @@ Result<std::unique_ptr<UcxWorker>> UcxWorker::create(const std::string& listen, 
 Result<void> UcxWorker::open(const std::string& listen, const std::string& transports, const Callbacks& callbacks) {
   TROUPE_ASSIGN_OR_RETURN(auto address, SocketAddress::parse(listen, true));
 
-  prepare_ucx(transports);
+  ScopedSettings settings(transports);
   ucp_config_t* config = nullptr;
   if (auto status = ucp_config_read(nullptr, nullptr, &config); status != UCS_OK) {
     return internal_error(std::string("cannot read UCX's configuration: ") + ucs_status_string(status));
@@ -164,9 +193,11 @@ Result<void> UcxWorker::open(const std::string& listen, const std::string& trans
 }
 
 UcxWorker::~UcxWorker() {
+  is_closing = true;
   if (listener_) ucp_listener_destroy(listener_);
   if (worker_) ucp_worker_destroy(worker_);
   if (context_) ucp_cleanup(context_);
+  is_closing = false;
 }
 
 }  // namespace troupe::fabric

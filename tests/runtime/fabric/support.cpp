@@ -111,7 +111,10 @@ PeerProcess::~PeerProcess() {
   close(input_);
 }
 
-void PeerProcess::signal(int number) { kill(pid_, number); }
+void PeerProcess::signal(int number) {
+  kill(pid_, number);
+  if (number == SIGSTOP) waitpid(pid_, nullptr, WUNTRACED);  // until then it may still answer
+}
 
 void PeerProcess::kill_and_wait() {
   if (pid_ <= 0) return;
