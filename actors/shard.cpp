@@ -355,7 +355,6 @@ caf::behavior run_shard(caf::stateful_actor<ShardState>* self, ShardOptions opti
   return {
       [self](const fabric::Message<schema::Spawn>& message) {
         const auto detail = self->state.load(message, caf::actor_cast<caf::actor>(self->current_sender()));
-        if (!detail.ok()) self->quit();
         return fabric::make_message<schema::Spawned>([&](schema::Spawned::Builder out) {
           out.setActor(message.read()->getActor());
           if (detail.ok()) {

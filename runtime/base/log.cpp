@@ -2,6 +2,7 @@
 
 #include <spdlog/sinks/stdout_color_sinks.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 
@@ -30,6 +31,23 @@ class JsonFormatter final : public spdlog::formatter {
   std::string process_;
 };
 
+// Bytes of the UTF-8 character at the front of `text`, 0 if there is none.
+std::size_t character_bytes(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  if (byte(0) < 0x80) return 1;
+  if (byte(0) < 0xC0 || byte(0) > 0xF4) return 0;
+  const std::size_t length = byte(0) < 0xE0 ? 2 : byte(0) < 0xF0 ? 3 : 4;
+  if (text.size() < length) return 0;
+  char32_t code_point = byte(0) & (0x7F >> length);
+  for (std::size_t i = 1; i < length; ++i) {
+    if ((byte(i) & 0xC0) != 0x80) return 0;
+    code_point = code_point << 6 | (byte(i) & 0x3F);
+  }
+  constexpr char32_t kSmallest[] = {0, 0, 0x80, 0x800, 0x10000};  // of a length
+  const bool is_surrogate = code_point >= 0xD800 && code_point <= 0xDFFF;
+  return code_point < kSmallest[length] || is_surrogate || code_point > 0x10FFFF ? 0 : length;
+}
+
 }  // namespace
 
 Result<void> start_logging(const std::string& process, const std::string& level, const std::string& format) {
@@ -57,19 +75,25 @@ Result<void> start_logging(const std::string& process, const std::string& level,
 
 std::string printable(std::string_view text, std::size_t max_bytes) {
   std::string out;
-  const bool cut = text.size() > max_bytes;
-  for (const char c : text.substr(0, max_bytes)) {
+  std::size_t offset = 0;
+  while (offset < text.size()) {
+    const std::size_t bytes = std::max<std::size_t>(1, character_bytes(text.substr(offset)));
+    if (offset + bytes > max_bytes) break;
+    const char c = text[offset];
     const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
+    if (bytes > 1) {
+      out += text.substr(offset, bytes);
+    } else if (c == '"' || c == '\\') {
       out += '\\';
       out += c;
-    } else if (byte < 0x20 || byte == 0x7f) {
+    } else if (byte < 0x20 || byte >= 0x7f) {
       out += fmt::format("\\u{:04x}", byte);
     } else {
       out += c;
     }
+    offset += bytes;
   }
-  if (cut) out += "...";
+  if (offset < text.size()) out += "...";
   return out;
 }
 

@@ -1,6 +1,8 @@
 #include "runtime/base/result.h"
 
 #include <boost/test/unit_test.hpp>
+#include <string>
+#include <vector>
 
 #include "runtime/base/limits.h"
 #include "runtime/base/log.h"
@@ -44,6 +46,16 @@ BOOST_AUTO_TEST_CASE(a_limit_outside_its_range_is_refused_by_name) {
 BOOST_AUTO_TEST_CASE(text_from_outside_cannot_break_a_log_line) {
   BOOST_TEST(printable("a\nb\"c") == "a\\u000ab\\\"c");
   BOOST_TEST(printable("abcdef", 3) == "abc...");
+  BOOST_TEST(printable("\xff\xc3\xa9\xed\xa0\x80\xe2\x82") == "\\u00ff\xc3\xa9\\u00ed\\u00a0\\u0080\\u00e2\\u0082");
+}
+
+BOOST_AUTO_TEST_CASE(text_is_cut_between_characters) {
+  const std::string text = "a\xe2\x82\xac\xf0\x9f\x98\x80";  // 1, 3 and 4 bytes
+  const std::vector<std::string> fronts = {"", "a", "a", "a", text.substr(0, 4), text.substr(0, 4)};
+  for (std::size_t bytes = 0; bytes < fronts.size(); ++bytes) {
+    BOOST_TEST(printable(text, bytes) == fronts[bytes] + "...");
+  }
+  BOOST_TEST(printable(text, 8) == text);
 }
 
 BOOST_AUTO_TEST_SUITE_END()
