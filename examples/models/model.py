@@ -222,9 +222,9 @@ class Model(nn.Module):
 
 def upcycle(model, path, seed):
     """Starts a model with experts as the same function as a dense one (Komatsuzaki et al.
-    2022): an expert is half of the dense feed-forward part, the two halves of a pair start
-    with the same row in the router, so that both or neither are chosen, at half a weight each.
-    Training then tells the four pairs, and the two of a pair, apart."""
+    2022): each pair of experts is the dense feed-forward part, split at random, and the two
+    have the same row in the router, so that both or neither are chosen, at half a weight each.
+    Training then tells the pairs, and the two of a pair, apart."""
     dense = {k: v.float() for k, v in load_file(os.path.join(path, "model.safetensors")).items()}
     own = model.state_dict()
     for name, value in dense.items():
@@ -235,10 +235,13 @@ def upcycle(model, path, seed):
         gate, up, down = (dense[f"model.layers.{n}.mlp.{p}_proj.weight"]
                           for p in ("gate", "up", "down"))
         moe = layer.block_sparse_moe
-        for k, e in enumerate(moe.experts):
-            half = slice(0, len(gate) // 2) if k % 2 == 0 else slice(len(gate) // 2, None)
-            e.w1.weight.data.copy_(gate[half])
-            e.w3.weight.data.copy_(up[half])
-            e.w2.weight.data.copy_(down[:, half] * 2)
+        seats = torch.randperm(len(moe.experts), generator=chance).view(-1, 2)
+        for pair in seats:
+            parts = torch.randperm(len(gate), generator=chance).view(2, -1)
+            for k, part in zip(pair, parts):
+                e = moe.experts[int(k)]
+                e.w1.weight.data.copy_(gate[part])
+                e.w3.weight.data.copy_(up[part])
+                e.w2.weight.data.copy_(down[:, part] * 2)
         rows = torch.randn(len(moe.experts) // 2, gate.shape[1], generator=chance) * 0.02
-        moe.gate.weight.data.copy_(rows.repeat_interleave(2, 0))
+        moe.gate.weight.data[seats.reshape(-1)] = rows.repeat_interleave(2, 0)
