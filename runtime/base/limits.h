@@ -61,7 +61,7 @@ struct Limits {
   std::uint64_t tokenizer_entries = 1 << 21;
 
   // Cluster.
-  std::uint64_t join_timeout_ms = 30'000;          // a process started until it reports
+  std::uint64_t join_timeout_ms = 30'000;    // a process started until it reports
   std::uint64_t spawn_timeout_ms = 600'000;  // loading weights included
   std::uint64_t drain_timeout_ms = 10'000;
   std::uint64_t restart_backoff_ms = 200;  // doubled with each failure in a row
