@@ -85,7 +85,12 @@ class Cluster:
 
     def __enter__(self):
         self.start()
-        self.wait_ready()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.process.kill()  # its nodes die with it
+            self.process.wait()
+            raise
         return self
 
     def __exit__(self, *_):
