@@ -11,9 +11,9 @@
 #include <vector>
 
 #include "actors/interfaces.h"
+#include "actors/outcome.h"
 #include "actors/scheduler_metrics.h"
 #include "runtime/base/log.h"
-#include "runtime/engine/error_info.h"
 
 namespace troupe {
 
@@ -30,16 +30,6 @@ using std::chrono::milliseconds;
 // Sent to itself when the next deadline is due.
 using DueAtom = caf::atom_constant<caf::atom("due")>;
 using SchedulerImpl = SchedulerActor::extend<caf::reacts_to<DueAtom>>;
-
-Message<schema::Outcome> outcome_of(const std::optional<Error>& error) {
-  return make_message<schema::Outcome>([&](schema::Outcome::Builder outcome) {
-    if (error) {
-      engine::write_error(*error, outcome.initError());
-    } else {
-      outcome.setOk();
-    }
-  });
-}
 
 std::uint64_t nanoseconds(TimePoint time) {
   return static_cast<std::uint64_t>(
@@ -150,7 +140,7 @@ class SchedulerState {
     send_deltas(engine_.reset_for_epoch(
         replica_, epoch_, unavailable("the replica was assembled anew while this request ran; send it again")));
     turn();
-    return outcome_of(std::nullopt);
+    return outcome_of({});
   }
 
   caf::typed_response_promise<Message<schema::Outcome>> drain(const Message<schema::Drain>& message) {
@@ -227,7 +217,7 @@ class SchedulerState {
       self_->send(stage_, std::move(builder).finish());
     }
     if (drain_ && engine_.idle()) {
-      for (auto& promise : std::exchange(drain_->promises, {})) promise.deliver(outcome_of(std::nullopt));
+      for (auto& promise : std::exchange(drain_->promises, {})) promise.deliver(outcome_of({}));
     }
     wake_when_due();
   }
