@@ -15,9 +15,11 @@
 namespace troupe::fabric {
 
 inline constexpr std::uint32_t kFrameMagic = 0x50555254;  // "TRUP"
-inline constexpr std::uint16_t kFrameVersion = 1;
+inline constexpr std::uint16_t kFrameVersion = 2;
 // Metadata up to this size travels in the active message's header, so that its body is the bare attachments.
 inline constexpr std::size_t kInlineMetadataBytes = 2048;
+// Body of the largest kJoined frame.
+inline constexpr std::size_t kJoinedFrameBytes = 32 << 10;
 // What a frame costs a sender's credit beyond its bytes: the receiver's bookkeeping.
 inline constexpr std::uint64_t kFrameOverheadBytes = 256;
 
@@ -37,7 +39,8 @@ enum class FrameKind : std::uint8_t {
   kCreditWanted,  // the sender waits: return what is released, now and with the next release
   kHeartbeat,
   kBye,
-  kHello,  // metadata of these: handshake.h
+  kJoined,  // the body is a list of ordered frames of lane `lane`: joined_frame.h
+  kHello,   // metadata of these: handshake.h
   kChallenge,
   kProof,
   kWelcome,
@@ -99,6 +102,8 @@ class FrameBytes {
   // REQUIRES: metadata.size() <= kInlineMetadataBytes
   static FrameBytes of_metadata(FrameHeader header, std::span<const std::byte> metadata);
   static FrameBytes of_attachment(FrameHeader header, Attachment attachment);
+  // A frame whose body is neither metadata nor an attachment.
+  static FrameBytes of_body(FrameHeader header, Attachment body);
 
   FrameHeader& header() { return *reinterpret_cast<FrameHeader*>(head_.get()); }
   const FrameHeader& header() const { return *reinterpret_cast<const FrameHeader*>(head_.get()); }
@@ -107,6 +112,7 @@ class FrameBytes {
 
  private:
   FrameBytes(const FrameHeader& header, std::span<const std::uint64_t> sizes, std::span<const std::byte> metadata);
+  FrameBytes(FrameHeader header, std::span<const std::uint64_t> sizes, Attachment body);
 
   std::unique_ptr<std::byte[]> head_;
   std::size_t head_bytes_ = 0;
