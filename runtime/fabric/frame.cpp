@@ -112,8 +112,7 @@ Result<FrameBytes> FrameBytes::of_message(FrameHeader header, MessageDataPtr dat
     return resource_exhausted("message of " + std::to_string(data->bytes()) + " bytes exceeds limit frame_bytes",
                               "frame_bytes");
   }
-  std::vector<std::uint64_t> sizes;
-  sizes.reserve(attachments.size());
+  AttachmentSizes sizes;
   for (const auto& attachment : attachments) sizes.push_back(attachment.size());
   FrameBytes frame(header, sizes, is_inline ? segment : std::span<const std::byte>{});
   if (!is_inline) frame.body_.push_back(segment);

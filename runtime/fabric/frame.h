@@ -1,5 +1,7 @@
 #pragma once
 
+#include <boost/container/small_vector.hpp>
+
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -77,10 +79,14 @@ static_assert(offsetof(FrameHeader, connection) == 8 && offsetof(FrameHeader, me
 
 bool is_ordered(FrameKind kind);
 
+// Of the attachments of one frame. Most have one or two: those take no memory of their own.
+using AttachmentSizes = boost::container::small_vector<std::uint64_t, 4>;
+using FrameParts = boost::container::small_vector<std::span<const std::byte>, 2>;
+
 // A frame as it came in. `inline_metadata` points into the active message's header.
 struct FrameView {
   FrameHeader header;
-  std::vector<std::uint64_t> attachment_sizes;
+  AttachmentSizes attachment_sizes;
   std::span<const std::byte> inline_metadata;
 
   bool metadata_in_body() const { return inline_metadata.size() != header.metadata_bytes; }
@@ -108,7 +114,7 @@ class FrameBytes {
   FrameHeader& header() { return *reinterpret_cast<FrameHeader*>(head_.get()); }
   const FrameHeader& header() const { return *reinterpret_cast<const FrameHeader*>(head_.get()); }
   std::span<const std::byte> head() const { return {head_.get(), head_bytes_}; }
-  const std::vector<std::span<const std::byte>>& body() const { return body_; }
+  const FrameParts& body() const { return body_; }
 
  private:
   FrameBytes(const FrameHeader& header, std::span<const std::uint64_t> sizes, std::span<const std::byte> metadata);
@@ -116,7 +122,7 @@ class FrameBytes {
 
   std::unique_ptr<std::byte[]> head_;
   std::size_t head_bytes_ = 0;
-  std::vector<std::span<const std::byte>> body_;
+  FrameParts body_;
   MessageDataPtr data_;
   Attachment attachment_;
 };

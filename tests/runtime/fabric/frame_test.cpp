@@ -35,7 +35,7 @@ BOOST_AUTO_TEST_CASE(a_frame_with_attachments_parses_back) {
   BOOST_TEST(frame->header().body_bytes == 107);
   auto view = parse_frame(frame->head(), 107, limits);
   BOOST_REQUIRE(view.ok());
-  BOOST_TEST(view->attachment_sizes == (std::vector<std::uint64_t>{100, 0, 7}));
+  BOOST_TEST((view->attachment_sizes == AttachmentSizes{100, 0, 7}));
   BOOST_TEST(view->inline_metadata.size() == message.data()->segment().size());
 }
 
