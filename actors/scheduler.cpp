@@ -267,7 +267,8 @@ class SchedulerState {
 
   // One message for each gateway that is concerned.
   void send_deltas(std::vector<Delta> deltas) {
-    for (const auto& [address, gateway] : gateways_) {
+    for (const auto& entry : gateways_) {
+      const Gateway& gateway = entry.second;
       const auto theirs = std::partition(deltas.begin(), deltas.end(),
                                          [&](const Delta& delta) { return delta.owner != gateway.owner; });
       const auto count = static_cast<unsigned>(deltas.end() - theirs);
