@@ -428,7 +428,7 @@ caf::behavior run_root(caf::stateful_actor<RootState>* self, RootSupervisorOptio
       },
       [self](const fabric::Message<schema::Lost>& message) {
         if (!self->state.ready || self->state.draining) return;
-        spdlog::warn("assembling again: {}", printable(message.read()->getReason().cStr()));
+        spdlog::warn("assembling again: {}", one_line(message.read()->getReason().cStr()));
         self->state.ready = false;
         self->state.assemble_if_complete();
       },

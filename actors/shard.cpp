@@ -108,7 +108,7 @@ struct ShardState {
   Metrics metrics;
   prometheus::Counter* compute_seconds = nullptr;
   prometheus::Counter* collective_seconds = nullptr;
-  prometheus::Counter* steps = nullptr;
+  prometheus::Histogram* step_seconds = nullptr;
   prometheus::Counter* tokens = nullptr;
 
   void declare_metrics(const std::string& actor) {
@@ -116,7 +116,8 @@ struct ShardState {
     compute_seconds = &metrics.counter("troupe_shard_compute_seconds_total", "Time in kernels and sampling", labels);
     collective_seconds =
         &metrics.counter("troupe_shard_collective_seconds_total", "Time with the other ranks of the group", labels);
-    steps = &metrics.counter("troupe_shard_steps_total", "Steps computed", labels);
+    step_seconds = &metrics.histogram("troupe_shard_step_seconds", "From a step's arrival to its output",
+                                      latency_bounds_seconds(), labels);
     tokens = &metrics.counter("troupe_shard_tokens_total", "Tokens computed", labels);
     const model::Transformer& transformer = *loaded->transformer;
     metrics.gauge("troupe_shard_weight_bytes", "Bytes read from the model's files", labels)
@@ -278,7 +279,7 @@ struct ShardState {
     const StepTime time = {.compute_ns = ns_since(start) - collective_ns, .collective_ns = collective_ns};
     compute_seconds->Increment(static_cast<double>(time.compute_ns) * 1e-9);
     collective_seconds->Increment(static_cast<double>(time.collective_ns) * 1e-9);
-    steps->Increment();
+    step_seconds->Observe(static_cast<double>(time.compute_ns + time.collective_ns) * 1e-9);
     tokens->Increment(static_cast<double>(token_count));
     return time;
   }

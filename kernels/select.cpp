@@ -1,5 +1,9 @@
 #include "kernels/select.h"
 
+#if TROUPE_KERNELS_X86
+#include <cpuid.h>
+#endif
+
 #include <cassert>
 #include <cstdlib>
 
@@ -45,7 +49,10 @@ CpuFeatures detect_cpu_features() {
   CpuFeatures features;
 #if TROUPE_KERNELS_X86
   __builtin_cpu_init();
-  features.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  // clang 14 does not know "f16c" as a name of __builtin_cpu_supports.
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  const bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+  features.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && f16c;
   features.avx512 = features.avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 #endif

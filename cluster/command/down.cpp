@@ -5,15 +5,12 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <caf/all.hpp>
 #include <memory>
 #include <string>
 
-#include "cluster/cluster_client.h"
-#include "cluster/command/cluster_name.h"
 #include "cluster/command/verbs.h"
+#include "cluster/command/with_cluster.h"
 #include "runtime/base/limits.h"
-#include "runtime/base/log.h"
 
 namespace troupe::cluster {
 namespace {
@@ -35,25 +32,14 @@ bool wait_for_process(std::uint32_t pid) {
   return ended;
 }
 
-int run_down(const DownOptions& options) {
-  const auto name = cluster_name(options.cluster);
-  if (!name) return 2;
-  if (auto logging = start_logging("down", "error", "text"); !logging.ok()) return 2;
-  caf::actor_system_config config;
-  fabric::configure(config);
-  caf::actor_system system(config);
-  auto client = ClusterClient::join(system, *name);
-  if (!client.ok()) {
-    fmt::print(stderr, "troupe: {}\n", client.error().message);
-    return 1;
-  }
-  const std::uint32_t pid = (*client)->state().pid;
-  const auto drained = (*client)->drain(std::chrono::milliseconds(options.deadline_ms));
+int run_down(ClusterClient& cluster, const DownOptions& options) {
+  const std::uint32_t pid = cluster.state().pid;
+  const auto drained = cluster.drain(std::chrono::milliseconds(options.deadline_ms));
   if (!wait_for_process(pid)) {
     fmt::print(stderr, "troupe: process {} has not ended{}\n", pid, drained.ok() ? "" : ": " + drained.error().message);
     return 1;
   }
-  fmt::print("{} has ended\n", *name);
+  fmt::print("{} has ended\n", cluster.state().cluster);
   return 0;
 }
 
@@ -66,7 +52,10 @@ VerbRun prepare_down(CLI::App& app) {
   app.footer(
       "Ends a running cluster: no new requests, open streams finish until the deadline, then every process ends.\n\n"
       "  troupe down examples/topologies/two-by-two.yaml");
-  return [options] { return run_down(*options); };
+  return [options] {
+    return with_cluster(options->cluster, "down", "error",
+                        [&](ClusterClient& cluster) { return run_down(cluster, *options); });
+  };
 }
 
 }  // namespace troupe::cluster

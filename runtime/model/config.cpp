@@ -59,7 +59,7 @@ constexpr std::uint32_t kMaxLayers = 4096;
 constexpr std::uint32_t kMaxHeads = 1 << 16;
 constexpr std::uint32_t kMaxPositions = 1u << 31;
 
-std::string shown(const json::value& value) { return printable(json::serialize(value), 60); }
+std::string shown(const json::value& value) { return one_line(json::serialize(value), 60); }
 
 // One JSON object of a configuration file; its getters check types and ranges and name the key in errors.
 class Section {
