@@ -5,6 +5,8 @@
 #include <map>
 #include <utility>
 
+#include "runtime/model/read_ahead.h"
+
 namespace troupe::model {
 namespace {
 
@@ -59,7 +61,15 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model_direc
   // What the file holds may differ from config.dtype, so that the total is only known once its headers are read.
   TROUPE_ASSIGN_OR_RETURN(const std::uint64_t bytes_total, weights.checkpoint.bytes_of(tensors));
 
-  for (const TensorSlice& tensor : tensors) {
+  TROUPE_ASSIGN_OR_RETURN(auto places, weights.checkpoint.places_of(tensors));
+  // A step reads a few rows of the embedding table: it stays in its file.
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    if (tensors[i].role == TensorRole::kEmbedding) places[i] = {};
+  }
+  ReadAhead read_ahead(std::move(places));
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const TensorSlice& tensor = tensors[i];
+    read_ahead.advance(i);
     LayerWeights* layer = is_of_a_layer(tensor.role) ? &weights.layers[tensor.layer - slice.first_layer] : nullptr;
     if (tensor.is_vector) {
       TROUPE_ASSIGN_OR_RETURN(auto values, weights.checkpoint.vector(tensor));
