@@ -39,7 +39,7 @@ Result<std::unique_ptr<LocalReplica>> LocalReplica::load(const LocalReplicaOptio
   if (options.max_length > config.max_position_embeddings) {
     return invalid_argument("prompt and answer need " + std::to_string(options.max_length) +
                             " positions; the model has " + std::to_string(config.max_position_embeddings) +
-                            " (max_position_embeddings)");
+                            " (max_position_embeddings); make them shorter");
   }
   const engine::EngineOptions engine_options = cluster::engine_options(options);
   const std::size_t ranks = options.cores.size();
