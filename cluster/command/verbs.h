@@ -33,6 +33,7 @@ VerbRun prepare_down(CLI::App& app);
 VerbRun prepare_serve(CLI::App& app);
 VerbRun prepare_chat(CLI::App& app);
 VerbRun prepare_generate(CLI::App& app);
+VerbRun prepare_bench(CLI::App& app);
 VerbRun prepare_node(CLI::App& app);
 VerbRun prepare_version(CLI::App& app);
 
