@@ -7,10 +7,12 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
+#include "runtime/model/mapped_file.h"
 
 namespace troupe::model {
 
@@ -66,9 +68,6 @@ class SafetensorsFile {
  public:
   // Errors: kNotFound; kCorruptData naming the file, the tensor and the offset.
   static Result<std::unique_ptr<SafetensorsFile>> open(const std::filesystem::path& path, const Limits& limits = {});
-  ~SafetensorsFile();
-  SafetensorsFile(const SafetensorsFile&) = delete;
-  SafetensorsFile& operator=(const SafetensorsFile&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
   std::span<const StoredTensor> tensors() const { return tensors_; }  // by name
@@ -78,11 +77,11 @@ class SafetensorsFile {
   std::span<const std::byte> bytes(const StoredTensor& tensor) const;
 
  private:
-  SafetensorsFile() = default;
+  SafetensorsFile(std::filesystem::path path, MappedFile mapping)
+      : path_(std::move(path)), mapping_(std::move(mapping)) {}
 
   std::filesystem::path path_;
-  const std::byte* data_ = nullptr;  // the mapping; null for an empty file
-  std::uint64_t file_bytes_ = 0;
+  MappedFile mapping_;
   std::vector<StoredTensor> tensors_;
 };
 
