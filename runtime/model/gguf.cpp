@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "runtime/base/log.h"
+#include "runtime/model/shape.h"
 
 namespace troupe::model {
 namespace {
@@ -49,12 +50,6 @@ std::uint64_t bytes_of(GgufType type) {
     case GgufType::kArray: break;
   }
   return 0;
-}
-
-std::string to_string(std::span<const std::uint64_t> shape) {
-  std::string text = "[";
-  for (const std::uint64_t size : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(size);
-  return text + "]";
 }
 
 // Walks the header. No length is trusted before it is compared with what is left of the file.

@@ -216,12 +216,6 @@ Result<void> check_coverage(std::vector<StoredTensor>& tensors, std::uint64_t da
 std::string_view to_string(StoredType type) { return kTypes[static_cast<std::size_t>(type)].name; }
 std::size_t bits_of(StoredType type) { return kTypes[static_cast<std::size_t>(type)].bits; }
 
-std::string to_string(std::span<const std::uint64_t> shape) {
-  std::string text = "[";
-  for (const std::uint64_t size : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(size);
-  return text + "]";
-}
-
 Result<std::vector<StoredTensor>> parse_safetensors_header(std::string_view header, std::uint64_t data_begin,
                                                            std::uint64_t file_bytes, const std::string& place,
                                                            const Limits& limits) {

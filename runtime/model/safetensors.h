@@ -13,6 +13,7 @@
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
 #include "runtime/model/mapped_file.h"
+#include "runtime/model/shape.h"
 
 namespace troupe::model {
 
@@ -51,9 +52,6 @@ struct StoredTensor {
   std::uint64_t begin = 0;           // offsets in the file, end exclusive
   std::uint64_t end = 0;
 };
-
-// "[64, 128]"
-std::string to_string(std::span<const std::uint64_t> shape);
 
 // Reads the JSON header of a safetensors file whose data lies in [data_begin, file_bytes), and checks all of it:
 // types, shapes against bytes, ranges that cover the data without overlap or hole, no name twice.

@@ -41,10 +41,10 @@ bool is_of_a_layer(TensorRole role) {
 
 }  // namespace
 
-Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model_directory, const ModelConfig& config,
+Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, const ModelConfig& config,
                                         const Slice& slice, kernels::Kernels& kernels, const ProgressCallback& progress,
                                         const Limits& limits) {
-  TROUPE_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::open(model_directory, limits));
+  TROUPE_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::open(model, limits));
   ShardWeights weights{std::move(checkpoint)};
   weights.layers.resize(slice.layer_count());
   const std::vector<TensorSlice> tensors = tensor_slices(config, slice);
