@@ -144,7 +144,7 @@ Result<HostedActor> ActorHost::make_gateway(schema::Spawn::Reader spawn, const L
   options.incarnation = fabric_.node().incarnation;
   options.listen = spec.getListen();
   options.served_name = model_spec.getServedName();
-  options.model_directory = path;
+  options.model_path = path;
   options.vocab_size = config.vocab_size;
   options.max_model_len = model_spec.getMaxModelLen();
   options.eos_token_ids = config.eos_token_ids;

@@ -315,7 +315,7 @@ Result<Gateway> spawn_gateway(caf::actor_system& system, GatewayOptions options)
   model->max_model_len = options.max_model_len;
   model->eos_token_ids = options.eos_token_ids;
   model->created = std::time(nullptr);
-  TROUPE_RETURN_IF_ERROR(load_text_parts(options.model_directory, options.limits, *model));
+  TROUPE_RETURN_IF_ERROR(load_text_parts(options.model_path, options.limits, *model));
 
   auto parts = std::make_shared<Parts>();
   parts->metrics = options.metrics ? options.metrics : std::make_shared<Metrics>();

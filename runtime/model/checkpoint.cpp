@@ -1,10 +1,12 @@
 #include "runtime/model/checkpoint.h"
 
+#include <algorithm>
 #include <cstring>
 #include <system_error>
 
 #include "kernels/cpu/half.h"
 #include "runtime/base/log.h"
+#include "runtime/model/gguf_config.h"
 #include "runtime/model/json_walk.h"
 #include "runtime/model/text_file.h"
 
@@ -105,6 +107,14 @@ Result<void> check_inside(const std::filesystem::path& directory, const std::fil
                       ", outside the model's directory; copy the file there");
 }
 
+Result<void> check_shape(std::span<const std::uint64_t> shape, const TensorSlice& slice, const std::string& place) {
+  const std::vector<std::uint64_t> expected =
+      slice.is_vector ? std::vector<std::uint64_t>{slice.cols} : std::vector<std::uint64_t>{slice.rows, slice.cols};
+  if (std::equal(shape.begin(), shape.end(), expected.begin(), expected.end())) return {};
+  return corrupt_data(place + ": has the shape " + to_string(shape) + "; the model's config calls for " +
+                      to_string(expected));
+}
+
 Result<kernels::DType> usable_type(const StoredTensor& tensor, const std::string& place) {
   switch (tensor.type) {
     case StoredType::kF32: return kernels::DType::kF32;
@@ -118,19 +128,23 @@ Result<kernels::DType> usable_type(const StoredTensor& tensor, const std::string
 
 }  // namespace
 
-Result<Checkpoint> Checkpoint::open(const std::filesystem::path& model_directory, const Limits& limits) {
+Result<Checkpoint> Checkpoint::open(const std::filesystem::path& model, const Limits& limits) {
   Checkpoint checkpoint;
   checkpoint.limits_ = limits;
-  checkpoint.directory_ = model_directory;
-  const std::filesystem::path index = model_directory / kIndexFile;
   std::error_code ignored;
-  if (std::filesystem::exists(model_directory / kSingleFile, ignored)) return checkpoint;
+  if (std::filesystem::is_regular_file(model, ignored)) {
+    TROUPE_ASSIGN_OR_RETURN(checkpoint.gguf_, GgufFile::open(model, limits));
+    return checkpoint;
+  }
+  checkpoint.directory_ = model;
+  const std::filesystem::path index = model / kIndexFile;
+  if (std::filesystem::exists(model / kSingleFile, ignored)) return checkpoint;
   if (!std::filesystem::exists(index, ignored)) {
-    return not_found(model_directory.string() + ": holds neither " + std::string(kSingleFile) + " nor " +
+    return not_found(model.string() + ": holds neither " + std::string(kSingleFile) + " nor " +
                      std::string(kIndexFile));
   }
   checkpoint.index_path_ = index;
-  TROUPE_RETURN_IF_ERROR(check_inside(model_directory, index));
+  TROUPE_RETURN_IF_ERROR(check_inside(model, index));
   TROUPE_ASSIGN_OR_RETURN(const std::string text, read_text_file(index, limits.json_file_bytes, "json_file_bytes"));
   IndexHandler handler(limits);
   TROUPE_RETURN_IF_ERROR(walk_json(text, 0, index.string(), handler));
@@ -158,7 +172,25 @@ Result<const SafetensorsFile*> Checkpoint::file(const std::string& name) {
   return files_.emplace(name, std::move(file)).first->second.get();
 }
 
+Result<Checkpoint::Located> Checkpoint::locate_in_gguf(const TensorSlice& slice) {
+  const bool tied = gguf_->find(gguf_name(TensorRole::kLmHead, 0, false)) == nullptr;
+  const std::string name = gguf_name(slice.role, slice.layer, tied);
+  const GgufTensor* tensor = gguf_->find(name);
+  if (tensor == nullptr) {
+    return corrupt_data(gguf_->place() + ": tensor '" + name + "' is missing; the architecture calls for it");
+  }
+  const std::string place = gguf_->place() + ": tensor '" + name + "' at offset " + std::to_string(tensor->begin);
+  TROUPE_RETURN_IF_ERROR(check_shape(tensor->shape(), slice, place));
+  const auto dtype = dtype_of(*tensor->type);
+  if (!dtype) {
+    return unsupported(place + ": is stored as " + std::string(tensor->type->name) +
+                       "; supported: " + std::string(kReadableGgmlTypes));
+  }
+  return Located{gguf_->bytes(*tensor).data(), *dtype};
+}
+
 Result<Checkpoint::Located> Checkpoint::locate(const TensorSlice& slice) {
+  if (gguf_) return locate_in_gguf(slice);
   std::string file_name(kSingleFile);
   if (!index_path_.empty()) {
     const auto entry = weight_map_.find(slice.name);
@@ -174,12 +206,7 @@ Result<Checkpoint::Located> Checkpoint::locate(const TensorSlice& slice) {
   }
   const std::string place =
       file->path().string() + ": tensor '" + slice.name + "' at offset " + std::to_string(tensor->begin);
-  const std::vector<std::uint64_t> expected =
-      slice.is_vector ? std::vector<std::uint64_t>{slice.cols} : std::vector<std::uint64_t>{slice.rows, slice.cols};
-  if (tensor->shape != expected) {
-    return corrupt_data(place + ": has the shape " + to_string(tensor->shape) + "; config.json calls for " +
-                        to_string(expected));
-  }
+  TROUPE_RETURN_IF_ERROR(check_shape(tensor->shape, slice, place));
   TROUPE_ASSIGN_OR_RETURN(const kernels::DType dtype, usable_type(*tensor, place));
   return Located{file->bytes(*tensor).data(), dtype};
 }

@@ -12,6 +12,7 @@
 #include "kernels/tensor.h"
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
+#include "runtime/model/gguf.h"
 #include "runtime/model/safetensors.h"
 #include "runtime/model/slice.h"
 
@@ -24,13 +25,13 @@ struct LoadedMatrix {
   std::unique_ptr<std::byte[]> copy;
 };
 
-// The weights of a Hugging Face directory: model.safetensors, or model.safetensors.index.json and the files that it
-// names. Files are opened when the first tensor in them is asked for. Not thread-safe.
+// The weights of a GGUF file, or of a Hugging Face directory: model.safetensors, or model.safetensors.index.json and
+// the files that it names, which are opened when the first tensor in them is asked for. Not thread-safe.
 class Checkpoint {
  public:
-  // Errors: kNotFound when the directory holds neither; kCorruptData for a broken index or a file outside the
-  // directory (links into the blobs folder of a Hugging Face cache are accepted).
-  static Result<Checkpoint> open(const std::filesystem::path& model_directory, const Limits& limits = {});
+  // Errors: of GgufFile::open; kNotFound when the directory holds neither; kCorruptData for a broken index or a file
+  // outside the directory (links into the blobs folder of a Hugging Face cache are accepted).
+  static Result<Checkpoint> open(const std::filesystem::path& model, const Limits& limits = {});
 
   // The rows and columns that `slice` owns, after the tensor's type (F32, F16 or BF16) and shape are checked.
   // Errors name the file, the tensor and the offset.
@@ -57,9 +58,11 @@ class Checkpoint {
     kernels::DType dtype = kernels::DType::kF32;
   };
   Result<Located> locate(const TensorSlice& slice);
+  Result<Located> locate_in_gguf(const TensorSlice& slice);
   Result<const SafetensorsFile*> file(const std::string& name);
 
   Limits limits_;
+  std::unique_ptr<GgufFile> gguf_;  // or the directory with what follows
   std::filesystem::path directory_;
   std::filesystem::path index_path_;                                            // empty for a single file
   std::map<std::string, std::string, std::less<>> weight_map_;                  // tensor -> file name, of the index

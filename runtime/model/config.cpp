@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include "runtime/base/log.h"
+#include "runtime/model/gguf_config.h"
 #include "runtime/model/text_file.h"
 
 namespace troupe::model {
@@ -50,14 +51,6 @@ constexpr std::uint32_t kDefaultMaxWindowLayers = 28;  // of Qwen2Config and Qwe
 // config.json is a few kilobytes, and the document made of it takes several times its text: a tighter bound than
 // json_file_bytes.
 constexpr std::uint64_t kMaxConfigBytes = 1 << 20;
-
-// Upper ends of what a config may say: far beyond any model, and small enough that no product of three of them
-// overflows 64 bits.
-constexpr std::uint32_t kMaxVocab = 1 << 26;
-constexpr std::uint32_t kMaxWidth = 1 << 22;
-constexpr std::uint32_t kMaxLayers = 4096;
-constexpr std::uint32_t kMaxHeads = 1 << 16;
-constexpr std::uint32_t kMaxPositions = 1u << 31;
 
 std::string shown(const json::value& value) { return one_line(json::serialize(value), 60); }
 
@@ -234,9 +227,8 @@ Result<void> read_sizes(const Section& config, const Family& family, ModelConfig
 
 // transformers 4 writes rope_theta and rope_scaling, transformers 5 one object rope_parameters.
 Result<Rope> read_rope(const Section& config) {
-  constexpr double kMaxTheta = 1e15;
   Rope rope;
-  TROUPE_ASSIGN_OR_RETURN(rope.theta, config.positive("rope_theta", kMaxTheta, rope.theta));
+  TROUPE_ASSIGN_OR_RETURN(rope.theta, config.positive("rope_theta", kMaxRopeTheta, rope.theta));
   const std::string key = config.find("rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
   const json::value* value = config.find(key);
   if (value == nullptr) return rope;
@@ -247,7 +239,7 @@ Result<Rope> read_rope(const Section& config) {
     }
   }
   const Section scaling(value->get_object(), config.place(), key + ".");
-  TROUPE_ASSIGN_OR_RETURN(rope.theta, scaling.positive("rope_theta", kMaxTheta, rope.theta));
+  TROUPE_ASSIGN_OR_RETURN(rope.theta, scaling.positive("rope_theta", kMaxRopeTheta, rope.theta));
   TROUPE_ASSIGN_OR_RETURN(const double rotary, scaling.positive("partial_rotary_factor", 1.0, 1.0));
   if (rotary != 1.0) return scaling.refused("partial_rotary_factor", "is not 1; supported: 1");
   const std::string type_key = scaling.find("rope_type") == nullptr ? "type" : "rope_type";
@@ -257,7 +249,7 @@ Result<Rope> read_rope(const Section& config) {
     return scaling.refused(type_key, "is \"" + printable(type, 60) + "\"; supported: default, linear, llama3");
   }
   rope.scaling = type == "linear" ? RopeScaling::kLinear : RopeScaling::kLlama3;
-  TROUPE_ASSIGN_OR_RETURN(rope.factor, scaling.positive("factor", 1e6));
+  TROUPE_ASSIGN_OR_RETURN(rope.factor, scaling.positive("factor", kMaxRopeFactor));
   if (type == "llama3") {
     TROUPE_ASSIGN_OR_RETURN(rope.low_freq_factor, scaling.positive("low_freq_factor", 1e6));
     TROUPE_ASSIGN_OR_RETURN(rope.high_freq_factor, scaling.positive("high_freq_factor", 1e6));
@@ -369,13 +361,14 @@ Result<ModelConfig> parse_config(std::string_view config, const std::string& pla
   return out;
 }
 
-Result<ModelConfig> load_config(const std::filesystem::path& model_directory, const Limits& limits) {
-  const std::filesystem::path path = model_directory / "config.json";
-  const std::filesystem::path generation_path = model_directory / "generation_config.json";
+Result<ModelConfig> load_config(const std::filesystem::path& model, const Limits& limits) {
+  std::error_code ignored;
+  if (std::filesystem::is_regular_file(model, ignored)) return load_gguf_config(model, limits);
+  const std::filesystem::path path = model / "config.json";
+  const std::filesystem::path generation_path = model / "generation_config.json";
   const std::uint64_t max_bytes = std::min(kMaxConfigBytes, limits.json_file_bytes);
   TROUPE_ASSIGN_OR_RETURN(const std::string config, read_text_file(path, max_bytes, "json_file_bytes"));
   std::string generation;
-  std::error_code ignored;
   if (std::filesystem::exists(generation_path, ignored)) {
     TROUPE_ASSIGN_OR_RETURN(generation, read_text_file(generation_path, max_bytes, "json_file_bytes"));
   }
@@ -397,6 +390,7 @@ std::vector<float> inverse_frequencies(const ModelConfig& config) {
         frequency = (1 - keep) * frequency / rope.factor + keep * frequency;
       }
     }
+    if (!rope.frequency_divisors.empty()) frequency /= rope.frequency_divisors[i];
     frequencies[i] = static_cast<float>(frequency);
   }
   return frequencies;

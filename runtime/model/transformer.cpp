@@ -44,9 +44,8 @@ Result<void> check_options(const TransformerOptions& options) {
 
 }  // namespace
 
-Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::path& model_directory,
-                                                       const ModelConfig& config, const Slice& slice,
-                                                       kernels::Kernels& kernels,
+Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::path& model, const ModelConfig& config,
+                                                       const Slice& slice, kernels::Kernels& kernels,
                                                        collective::Communicator& communicator,
                                                        const TransformerOptions& requested,
                                                        const ProgressCallback& progress, const Limits& limits) {
@@ -60,8 +59,7 @@ Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::pa
   TROUPE_ASSIGN_OR_RETURN(Arena arena, Arena::create(scratch_bytes(config, slice, size),
                                                      "scratch (limits max_batch_tokens, max_batch_sequences)"));
   const Scratch scratch = Scratch::take(arena, config, slice, size);
-  TROUPE_ASSIGN_OR_RETURN(ShardWeights weights,
-                          ShardWeights::load(model_directory, config, slice, kernels, progress, limits));
+  TROUPE_ASSIGN_OR_RETURN(ShardWeights weights, ShardWeights::load(model, config, slice, kernels, progress, limits));
   return std::unique_ptr<Transformer>(new Transformer(config, slice, kernels, communicator, options, std::move(weights),
                                                       std::move(kv), std::move(arena), scratch));
 }
@@ -132,9 +130,8 @@ void Transformer::attention(const LayerWeights& layer, std::uint32_t index, cons
     kernels_->rms_norm_heads(keys, layer.key_norm, config_.rms_norm_eps);
   }
   constexpr float kMagnitude = 1.0f;
-  constexpr auto kLayout = kernels::RopeLayout::kHalves;
-  kernels_->rope(queries, config_.head_dim, batch.positions, inverse_frequencies_, kMagnitude, kLayout);
-  kernels_->rope(keys, config_.head_dim, batch.positions, inverse_frequencies_, kMagnitude, kLayout);
+  kernels_->rope(queries, config_.head_dim, batch.positions, inverse_frequencies_, kMagnitude, config_.rope.layout);
+  kernels_->rope(keys, config_.head_dim, batch.positions, inverse_frequencies_, kMagnitude, config_.rope.layout);
 
   const kernels::PagedKv& kv = kv_.layer(index);
   const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));

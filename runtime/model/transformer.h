@@ -39,9 +39,9 @@ class Transformer {
   // `kernels` and `communicator` outlive the transformer (or set_communicator replaces it). The communicator's rank
   // and world_size are the slice's. With world_size 1 it is never used.
   // Errors: of check_slice, of the checkpoint, kResourceExhausted for memory, kInvalidArgument for options.
-  static Result<std::unique_ptr<Transformer>> load(const std::filesystem::path& model_directory,
-                                                   const ModelConfig& config, const Slice& slice,
-                                                   kernels::Kernels& kernels, collective::Communicator& communicator,
+  static Result<std::unique_ptr<Transformer>> load(const std::filesystem::path& model, const ModelConfig& config,
+                                                   const Slice& slice, kernels::Kernels& kernels,
+                                                   collective::Communicator& communicator,
                                                    const TransformerOptions& options,
                                                    const ProgressCallback& progress = {}, const Limits& limits = {});
 

@@ -50,10 +50,10 @@ void PackedSize::add(const kernels::PackedWeight& weight) {
   elements += std::uint64_t{weight.rows()} * weight.cols();
 }
 
-Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model_directory, const ModelConfig& config,
+Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, const ModelConfig& config,
                                         const Slice& slice, kernels::Kernels& kernels, const ProgressCallback& progress,
                                         const Limits& limits) {
-  TROUPE_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::open(model_directory, limits));
+  TROUPE_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::open(model, limits));
   ShardWeights weights{std::move(checkpoint)};
   weights.layers.resize(slice.layer_count());
   std::map<kernels::DType, std::uint64_t> elements_of;

@@ -52,8 +52,8 @@ struct LayerWeights {
 struct ShardWeights {
   // Reads the tensors of tensor_slices(config, slice), in that order, and packs them.
   // REQUIRES: check_slice(config, slice).ok()
-  static Result<ShardWeights> load(const std::filesystem::path& model_directory, const ModelConfig& config,
-                                   const Slice& slice, kernels::Kernels& kernels, const ProgressCallback& progress = {},
+  static Result<ShardWeights> load(const std::filesystem::path& model, const ModelConfig& config, const Slice& slice,
+                                   kernels::Kernels& kernels, const ProgressCallback& progress = {},
                                    const Limits& limits = {});
 
   Checkpoint checkpoint;

@@ -35,7 +35,7 @@ struct Cast {
     GatewayOptions options;
     options.listen = "127.0.0.1:0";
     options.served_name = "byte-model";
-    options.model_directory = directory.path();
+    options.model_path = directory.path();
     options.vocab_size = kByteVocabulary;
     options.max_model_len = 512;
     options.eos_token_ids = {kImEnd};
@@ -275,7 +275,7 @@ BOOST_AUTO_TEST_CASE(an_echoed_prompt_that_ends_within_a_character_ends_with_one
 }
 
 BOOST_AUTO_TEST_CASE(a_model_without_a_tokenizer_names_its_tokens) {
-  Cast cast([](GatewayOptions& options) { options.model_directory = "/nonexistent"; });
+  Cast cast([](GatewayOptions& options) { options.model_path = "/nonexistent"; });
   cast.assemble();
   Client client(cast.gateway.port);
   client.post("/v1/completions", R"({"model":"byte-model","prompt":[1],"logprobs":0,"return_token_ids":true})");
