@@ -90,7 +90,7 @@ class BadModels(unittest.TestCase):
         write_model(self.model, spoil)
         for output in self.failures():
             self.assertRegex(output, "model.safetensors: tensor 'model.layers.0.mlp.up_proj.weight' at offset [0-9]+: "
-                                     r"has the shape \[2, 8\]; config.json calls for \[4, 4\]")
+                                     r"has the shape \[2, 8\]; the model.s config calls for \[4, 4\]")
 
     def test_a_missing_tensor_is_named(self):
         def spoil(header):
