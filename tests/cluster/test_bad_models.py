@@ -1,8 +1,9 @@
-"""What the command says about a model that cannot be loaded, and what it leaves behind."""
+"""What the command says about what it cannot do: models, ports, words; and what it leaves behind."""
 
 import json
 import os
 import pathlib
+import socket
 import struct
 import subprocess
 import tempfile
@@ -99,7 +100,6 @@ class BadModels(unittest.TestCase):
         for output in self.failures():
             self.assertIn("tensor 'model.norm.weight' is missing", output)
 
-
     def test_a_taken_port_is_named(self):
         write_model(self.model)
         topology = self.folder / "topology.yaml"
@@ -107,9 +107,9 @@ class BadModels(unittest.TestCase):
             port = taken.getsockname()[1]
             topology.write_text(ONE_PROCESS.format(model=self.model, port=port, name="taken"))
             for arguments in (["serve", self.model, "--port", port], ["up", topology]):
-                last = self.failure(*arguments).splitlines()[-1]
-                self.assertRegex(last, f"^troupe: gateway on node .*: cannot listen on 127.0.0.1 port {port}: Address "
-                                       "already in use")
+                self.assertRegex(self.failure(*arguments),
+                                 f"(?m)^troupe: gateway on node .*: cannot listen on 127.0.0.1 port {port}: "
+                                 "Address already in use")
 
 
 class CommandLine(unittest.TestCase):
