@@ -53,8 +53,8 @@ void ClusterMetrics::close_round(MetricsDeadline deadline) {
 }
 
 void ClusterMetrics::close_when_complete() {
-  const bool complete =
-      std::none_of(members_.begin(), members_.end(), [](const std::shared_ptr<Member>& member) { return member->asked; });
+  const bool complete = std::none_of(members_.begin(), members_.end(),
+                                     [](const std::shared_ptr<Member>& member) { return member->asked; });
   if (complete && !waiting_.empty()) close();
 }
 

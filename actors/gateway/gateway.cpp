@@ -118,14 +118,14 @@ struct GatewayState {
   OutcomeMessage assemble(schema::Assemble::Reader assemble) {
     if (assemble.getEpoch() < epoch) {
       return outcome_of(invalid_argument("the epoch " + std::to_string(assemble.getEpoch()) +
-                                            " is over; this gateway is in " + std::to_string(epoch)));
+                                         " is over; this gateway is in " + std::to_string(epoch)));
     }
     for (const auto address : assemble.getActors()) {
       if (!is_scheduler(address.getActor().cStr())) continue;
       const caf::actor found = parts->options.resolver(address);
       if (!found) {
         return outcome_of(unavailable(std::string("cannot reach the actor ") + address.getActor().cStr() + " at " +
-                                         address.getEndpoint().cStr()));
+                                      address.getEndpoint().cStr()));
       }
       epoch = assemble.getEpoch();
       work_with(found);

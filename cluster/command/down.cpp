@@ -20,6 +20,7 @@ struct DownOptions {
   std::uint64_t deadline_ms = Limits{}.drain_timeout_ms;
 };
 
+constexpr std::uint64_t kMaxDeadlineMs = 24 * 3'600'000;
 // After the cluster's answer its launching process has little left to do.
 constexpr int kLastStepsMs = 10'000;
 
@@ -48,7 +49,9 @@ int run_down(ClusterClient& cluster, const DownOptions& options) {
 VerbRun prepare_down(CLI::App& app) {
   auto options = std::make_shared<DownOptions>();
   app.add_option("cluster", options->cluster, "the topology file, or the cluster's name")->required();
-  app.add_option("--deadline-ms", options->deadline_ms, "how long open streams may go on")->capture_default_str();
+  app.add_option("--deadline-ms", options->deadline_ms, "how long open streams may go on")
+      ->capture_default_str()
+      ->check(CLI::Range(std::uint64_t{0}, kMaxDeadlineMs));
   app.footer(
       "Ends a running cluster: no new requests, open streams finish until the deadline, then every process ends.\n\n"
       "  troupe down examples/topologies/two-by-two.yaml");

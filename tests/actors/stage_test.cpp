@@ -2,7 +2,6 @@
 
 #include <boost/test/unit_test.hpp>
 #include <caf/all.hpp>
-#include <caf/scheduler/test_coordinator.hpp>
 #include <chrono>
 #include <map>
 #include <string>
@@ -13,6 +12,7 @@
 #include "schema/activation.capnp.h"
 #include "schema/cluster.capnp.h"
 #include "schema/step.capnp.h"
+#include "tests/actors/manual_system.h"
 
 using namespace troupe;
 using namespace std::chrono_literals;
@@ -22,11 +22,6 @@ using fabric::Message;
 namespace {
 
 constexpr std::uint64_t kEpoch = 3;
-
-// A system whose actors run one after another on this thread, with a clock that moves when told to.
-struct ManualConfig : caf::actor_system_config {
-  ManualConfig() { set("scheduler.policy", caf::atom("testing")); }
-};
 
 // Writes down what reaches it: "step 1", "activation 1 of stage 0", "result 1".
 caf::behavior witness(caf::event_based_actor*, std::vector<std::string>* seen) {
@@ -44,21 +39,20 @@ caf::behavior witness(caf::event_based_actor*, std::vector<std::string>* seen) {
 }
 
 // Stage 1 of `stages` with two ranks; everybody around it is a witness.
-struct Cast {
-  explicit Cast(std::uint32_t stages = 3)
-      : system(config), coordinator(dynamic_cast<caf::scheduler::test_coordinator&>(system.scheduler())), self(system) {
+struct Cast : troupe::testing::ManualSystem {
+  explicit Cast(std::uint32_t stages = 3) : self(system()) {
     for (const char* name : {"scheduler", "stage/0/2", "shard/0/1/0", "shard/0/1/1"}) {
-      others[name] = system.spawn(witness, &seen[name]);
+      others[name] = system().spawn(witness, &seen[name]);
     }
-    stage = spawn_stage(system, {.stage = 1,
-                                 .stages = stages,
-                                 .ranks = 2,
-                                 .resolve =
-                                     [this](schema::ActorAddress::Reader address) {
-                                       const auto found = others.find(address.getActor());
-                                       return found == others.end() ? caf::actor{} : found->second;
-                                     },
-                                 .node = "left"});
+    stage = spawn_stage(system(), {.stage = 1,
+                                   .stages = stages,
+                                   .ranks = 2,
+                                   .resolve =
+                                       [this](schema::ActorAddress::Reader address) {
+                                         const auto found = others.find(address.getActor());
+                                         return found == others.end() ? caf::actor{} : found->second;
+                                       },
+                                   .node = "left"});
     run();
   }
 
@@ -68,19 +62,12 @@ struct Cast {
     run();
   }
 
-  // A run without timers: the clock moves only when told to.
-  void run() {
-    while (coordinator.try_run_once()) {
-    }
-  }
-
   bool assemble(const std::vector<std::string>& names) {
-    auto asked = self->request(
-        stage, caf::infinite, make_message<schema::Assemble>([&](schema::Assemble::Builder out) {
-          out.setEpoch(kEpoch);
-          auto actors = out.initActors(static_cast<unsigned>(names.size()));
-          for (unsigned i = 0; i < actors.size(); ++i) actors[i].setActor(names[i]);
-        }));
+    auto asked = self->request(stage, caf::infinite, make_message<schema::Assemble>([&](schema::Assemble::Builder out) {
+                                 out.setEpoch(kEpoch);
+                                 auto actors = out.initActors(static_cast<unsigned>(names.size()));
+                                 for (unsigned i = 0; i < actors.size(); ++i) actors[i].setActor(names[i]);
+                               }));
     run();
     bool ok = false;
     asked.receive([&](const Message<schema::Outcome>& outcome) { ok = outcome.read()->isOk(); },
@@ -115,9 +102,6 @@ struct Cast {
     return text;
   }
 
-  ManualConfig config;
-  caf::actor_system system;
-  caf::scheduler::test_coordinator& coordinator;
   caf::scoped_actor self;
   std::map<std::string, std::vector<std::string>> seen;
   std::map<std::string, caf::actor> others;
@@ -165,10 +149,10 @@ BOOST_AUTO_TEST_CASE(stats_show_the_time_from_a_steps_arrival_to_its_output) {
   BOOST_REQUIRE(cast.assemble());
   cast.activation(1, 0);
   cast.activation(2, 0);
-  cast.coordinator.advance_time(30ms);
+  cast.pass(30ms);
   cast.result(1);
   cast.result(1);  // another rank failed at it
-  cast.coordinator.advance_time(20ms);
+  cast.pass(20ms);
   cast.result(2);
   const std::string text = cast.metrics();
   const std::string labels = "{actor=\"stage/0/1\",node=\"left\"}";

@@ -2,13 +2,13 @@
 
 #include <boost/test/unit_test.hpp>
 #include <caf/all.hpp>
-#include <caf/scheduler/test_coordinator.hpp>
 #include <chrono>
 #include <string>
 #include <vector>
 
 #include "runtime/fabric/message.h"
 #include "schema/cluster.capnp.h"
+#include "tests/actors/manual_system.h"
 
 using namespace troupe;
 using namespace std::chrono_literals;
@@ -19,10 +19,6 @@ namespace {
 
 using CollectAtom = caf::atom_constant<caf::atom("collect")>;
 using AnswerAtom = caf::atom_constant<caf::atom("answer")>;
-
-struct ManualConfig : caf::actor_system_config {
-  ManualConfig() { set("scheduler.policy", caf::atom("testing")); }
-};
 
 Message<schema::Stats> stats_of(const std::string& name, double value) {
   return make_message<schema::Stats>([&](schema::Stats::Builder stats) {
@@ -74,10 +70,10 @@ caf::behavior owner(caf::stateful_actor<OwnerState>* self, std::vector<caf::acto
           [self](MetricsDeadline deadline) { self->state.metrics->close_round(deadline); }};
 }
 
-struct Cast {
-  Cast() : system(config), coordinator(dynamic_cast<caf::scheduler::test_coordinator&>(system.scheduler())) {
-    quick = system.spawn(member, "quick", true);
-    slow = system.spawn(member, "slow", false);
+struct Cast : troupe::testing::ManualSystem {
+  Cast() {
+    quick = system().spawn(member, "quick", true);
+    slow = system().spawn(member, "slow", false);
   }
 
   ~Cast() {
@@ -88,19 +84,10 @@ struct Cast {
   }
 
   void start(std::vector<caf::actor> members) {
-    collector = system.spawn(owner, std::move(members), &scrapes);
+    collector = system().spawn(owner, std::move(members), &scrapes);
     run();
   }
 
-  // A run without timers: the clock moves only in pass().
-  void run() {
-    while (coordinator.try_run_once()) {
-    }
-  }
-  void pass(std::chrono::milliseconds time) {
-    coordinator.advance_time(time);
-    run();
-  }
   void collect() {
     caf::anon_send(collector, CollectAtom::value);
     run();
@@ -113,9 +100,6 @@ struct Cast {
     return scrape < scrapes.size() && scrapes[scrape].find(line + "\n") != std::string::npos;
   }
 
-  ManualConfig config;
-  caf::actor_system system;
-  caf::scheduler::test_coordinator& coordinator;
   std::vector<std::string> scrapes;
   caf::actor quick, slow, collector;
 };

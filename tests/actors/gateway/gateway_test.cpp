@@ -452,9 +452,8 @@ BOOST_AUTO_TEST_CASE(metrics_show_the_gateway_and_the_scheduler) {
   cast.text(id, "c", schema::FinishReason::LENGTH);
   BOOST_TEST(client.read().status == 200u);
   client.get("/metrics");
-  cast.self->receive([](const fabric::Message<schema::StatsRequest>&) {
-    return gauge_stats("troupe_scheduler_waiting_requests", 3);
-  });
+  cast.self->receive(
+      [](const fabric::Message<schema::StatsRequest>&) { return gauge_stats("troupe_scheduler_waiting_requests", 3); });
   const std::string body = client.read().body;
   for (const char* line :
        {"troupe_scheduler_waiting_requests 3\n", "troupe_generated_tokens_total 3\n", "troupe_prompt_tokens_total 2\n",
