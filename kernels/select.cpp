@@ -2,6 +2,8 @@
 
 #if TROUPE_KERNELS_X86
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 #include <cassert>
@@ -23,6 +25,7 @@ struct NamedImplementation {
 // From the most to the least capable.
 constexpr NamedImplementation kImplementations[] = {
 #if TROUPE_KERNELS_X86
+    {"amx", CpuImplementation::kAmx, &CpuFeatures::amx},
     {"avx512", CpuImplementation::kAvx512, &CpuFeatures::avx512},
     {"avx2", CpuImplementation::kAvx2, &CpuFeatures::avx2},
 #endif
@@ -32,6 +35,15 @@ constexpr NamedImplementation kImplementations[] = {
 bool can_run(const CpuFeatures& features, const NamedImplementation& implementation) {
   return implementation.needs == nullptr || features.*implementation.needs;
 }
+
+#if TROUPE_KERNELS_X86
+std::string_view name_of(CpuImplementation implementation) {
+  for (const auto& known : kImplementations) {
+    if (known.implementation == implementation) return known.name;
+  }
+  return {};
+}
+#endif
 
 std::string runnable_names(const CpuFeatures& features) {
   std::string names;
@@ -43,18 +55,39 @@ std::string runnable_names(const CpuFeatures& features) {
   return names;
 }
 
+#if TROUPE_KERNELS_X86
+// Clang 14's __builtin_cpu_supports does not know this one.
+bool has_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+
+// AMX's registers are too large for Linux to save unasked: a process requests them once, for all its threads.
+bool allow_amx_tiles() {
+  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr int kTileData = 18;
+  return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+const QuantisedOps& quantised_ops_of(const CpuFeatures& features, CpuImplementation implementation) {
+  if (implementation == CpuImplementation::kAmx) return kAmxQuantisedOps;
+  if (implementation == CpuImplementation::kAvx512 && features.avx512_vnni) return kAvx512QuantisedOps;
+  return features.avx_vnni ? kAvxVnniQuantisedOps : kAvx2QuantisedOps;
+}
+#endif
+
 }  // namespace
 
 CpuFeatures detect_cpu_features() {
   CpuFeatures features;
 #if TROUPE_KERNELS_X86
   __builtin_cpu_init();
-  // clang 14 does not know "f16c" as a name of __builtin_cpu_supports.
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  const bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
-  features.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && f16c;
+  features.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   features.avx512 = features.avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  features.avx_vnni = features.avx2 && __builtin_cpu_supports("avxvnni");
+  features.avx512_vnni = features.avx512 && __builtin_cpu_supports("avx512vnni");
+  features.amx = features.avx512_vnni && __builtin_cpu_supports("amx-int8") && allow_amx_tiles();
 #endif
   return features;
 }
@@ -76,12 +109,15 @@ Result<CpuImplementation> select_cpu_implementation(const CpuFeatures& features,
 Result<std::unique_ptr<Kernels>> make_cpu_kernels(const CpuKernelsOptions& options) {
   std::string wanted = options.implementation;
   if (const char* override = std::getenv("TROUPE_KERNELS"); wanted.empty() && override != nullptr) wanted = override;
-  TROUPE_ASSIGN_OR_RETURN(const CpuImplementation implementation,
-                          select_cpu_implementation(detect_cpu_features(), wanted));
+  const CpuFeatures features = detect_cpu_features();
+  TROUPE_ASSIGN_OR_RETURN(const CpuImplementation implementation, select_cpu_implementation(features, wanted));
   TROUPE_ASSIGN_OR_RETURN(auto team, Team::make(options.cores));
 #if TROUPE_KERNELS_X86
-  if (implementation == CpuImplementation::kAvx512) return make_vector_kernels(kAvx512Ops, std::move(team));
-  if (implementation == CpuImplementation::kAvx2) return make_vector_kernels(kAvx2Ops, std::move(team));
+  if (implementation != CpuImplementation::kReference) {
+    const auto& ops = implementation == CpuImplementation::kAvx2 ? kAvx2Ops : kAvx512Ops;
+    return make_vector_kernels(name_of(implementation), ops, quantised_ops_of(features, implementation),
+                               std::move(team));
+  }
 #endif
   assert(implementation == CpuImplementation::kReference);
   return make_reference_kernels();

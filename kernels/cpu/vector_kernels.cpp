@@ -8,6 +8,7 @@
 
 #include "kernels/cpu/half.h"
 #include "kernels/cpu/packed_panels.h"
+#include "kernels/cpu/quantised_linear.h"
 
 namespace troupe::kernels {
 namespace {
@@ -24,15 +25,21 @@ std::size_t divide_up(std::size_t value, std::size_t divisor) { return (value + 
 
 class VectorKernels : public Kernels {
  public:
-  VectorKernels(const VectorOps& ops, std::unique_ptr<Team> team) : ops_(ops), team_(std::move(team)) {}
+  VectorKernels(std::string_view name, const VectorOps& ops, const QuantisedOps& quantised_ops,
+                std::unique_ptr<Team> team)
+      : name_(name), ops_(ops), team_(std::move(team)), quantised_(quantised_ops, *team_) {}
 
-  std::string_view name() const override { return ops_.name; }
+  std::string_view name() const override { return name_; }
 
   std::unique_ptr<PackedWeight> pack(const WeightView& weight) override {
+    if (is_quantised(weight.dtype)) return std::make_unique<QuantisedPanels>(weight);
     return std::make_unique<PackedPanels>(weight, ops_);
   }
 
   void linear(ConstMatrixF32 in, const PackedWeight& weight, const float* bias, MatrixF32 out) override {
+    if (const auto* quantised = dynamic_cast<const QuantisedPanels*>(&weight)) {
+      return quantised_.run(in, *quantised, bias, out);
+    }
     assert(dynamic_cast<const PackedPanels*>(&weight) != nullptr);
     assert(in.rows == out.rows && in.cols == weight.cols() && out.cols == weight.rows());
     const auto& panels = static_cast<const PackedPanels&>(weight);
@@ -47,13 +54,15 @@ class VectorKernels : public Kernels {
 
   void embed(std::span<const std::uint32_t> tokens, const WeightView& table, std::uint32_t first_row,
              MatrixF32 out) override {
-    assert(out.rows == tokens.size() && out.cols == table.cols && is_float_storage(table.dtype));
+    assert(out.rows == tokens.size() && out.cols == table.cols);
+    assert(is_float_storage(table.dtype) || is_quantised(table.dtype));
     for_each(tokens.size(), out.cols, [&](std::size_t row, std::size_t) {
       const bool held = tokens[row] >= first_row && tokens[row] - first_row < table.rows;
       if (!held) {
         std::fill_n(out.row(row), out.cols, 0.0f);
         return;
       }
+      if (is_quantised(table.dtype)) return dequantize_row(table, tokens[row] - first_row, out.row(row));
       const std::size_t offset = (tokens[row] - first_row) * table.row_stride * size_of(table.dtype);
       ops_.widen(static_cast<const std::byte*>(table.data) + offset, table.dtype, out.cols, out.row(row));
     });
@@ -236,8 +245,10 @@ class VectorKernels : public Kernels {
     return positions;
   }
 
+  std::string_view name_;
   const VectorOps& ops_;
   std::unique_ptr<Team> team_;
+  QuantisedLinear quantised_;
 
   // Of the latest rope call.
   std::vector<std::uint32_t> positions_;
@@ -251,8 +262,9 @@ class VectorKernels : public Kernels {
 
 }  // namespace
 
-std::unique_ptr<Kernels> make_vector_kernels(const VectorOps& ops, std::unique_ptr<Team> team) {
-  return std::make_unique<VectorKernels>(ops, std::move(team));
+std::unique_ptr<Kernels> make_vector_kernels(std::string_view name, const VectorOps& ops,
+                                             const QuantisedOps& quantised_ops, std::unique_ptr<Team> team) {
+  return std::make_unique<VectorKernels>(name, ops, quantised_ops, std::move(team));
 }
 
 }  // namespace troupe::kernels

@@ -12,6 +12,8 @@
 
 #include "runtime/base/log.h"
 #include "runtime/model/gguf_config.h"
+#include "runtime/model/quant_format.h"
+#include "runtime/model/slice.h"
 #include "runtime/model/text_file.h"
 
 namespace troupe::model {
@@ -167,10 +169,6 @@ Result<const Family*> family_of(const Section& config) {
 }
 
 Result<void> refuse_what_is_not_computed(const Section& config) {
-  if (const json::value* value = config.find("quantization_config")) {
-    return config.refused("quantization_config",
-                          "is set (" + shown(*value) + "); supported: weights in float32, float16 or bfloat16");
-  }
   TROUPE_ASSIGN_OR_RETURN(const std::string act, config.string("hidden_act", "silu"));
   if (act != "silu" && act != "swish") {
     return config.refused("hidden_act", "is \"" + printable(act, 60) + "\"; supported: silu");
@@ -325,6 +323,28 @@ Result<std::vector<std::uint32_t>> read_token_ids(const Section& config, std::st
   return ids;
 }
 
+// The entry that troupe quantize writes; quantization_config of other tools is refused.
+Result<void> read_quantization(const Section& config, ModelConfig& out) {
+  const json::value* value = config.find("quantization_config");
+  if (value == nullptr) return {};
+  const json::object none;
+  const Section section(value->is_object() ? value->get_object() : none, config.place(), "quantization_config.");
+  TROUPE_ASSIGN_OR_RETURN(const std::string method, section.string("quant_method", ""));
+  if (method != kQuantMethod) {
+    return config.refused("quantization_config", "is set (" + shown(*value) +
+                                                     "); supported: weights in float32, float16 or bfloat16, and " +
+                                                     "what troupe quantize makes of them");
+  }
+  TROUPE_ASSIGN_OR_RETURN(const std::string name, section.string("format"));
+  const auto format = parse_quant_format(name);
+  if (!format) return section.refused("format", "is \"" + printable(name, 60) + "\"; supported: q8, q4");
+  for (const TensorSlice& tensor : tensor_slices(out, {0, out.num_layers, out.num_layers, 0, 1})) {
+    out.stored_types.emplace(tensor.name,
+                             tensor.is_vector ? kernels::DType::kF32 : quantised_type(*format, tensor.role));
+  }
+  return {};
+}
+
 Result<void> read_special_tokens(const Section& section, const Limits& limits, ModelConfig& out) {
   TROUPE_ASSIGN_OR_RETURN(auto bos, read_token_ids(section, "bos_token_id", out.vocab_size, 1));
   if (!bos.empty()) out.bos_token_id = bos.front();
@@ -353,6 +373,7 @@ Result<ModelConfig> parse_config(std::string_view config, const std::string& pla
   TROUPE_ASSIGN_OR_RETURN(out.tie_word_embeddings, section.boolean("tie_word_embeddings", false));
   TROUPE_ASSIGN_OR_RETURN(out.sliding_windows, read_windows(section, *family, out.num_layers));
   TROUPE_ASSIGN_OR_RETURN(out.dtype, read_dtype(section));
+  TROUPE_RETURN_IF_ERROR(read_quantization(section, out));
   TROUPE_RETURN_IF_ERROR(read_special_tokens(section, limits, out));
   if (!generation_config.empty()) {
     TROUPE_ASSIGN_OR_RETURN(const json::value generation, parse_json(generation_config, generation_place, limits));

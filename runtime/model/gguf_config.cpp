@@ -254,7 +254,6 @@ Result<void> read_tensors(const GgufFile& file, const Family& family, ModelConfi
     }
     used.insert(tensor->name);
     out.stored_types.emplace(slice.name, *dtype);
-    if (slice.role == TensorRole::kQuery && slice.layer == 0) out.dtype = *dtype;
   }
   for (const GgufTensor& tensor : file.tensors()) {
     if (used.contains(tensor.name)) continue;
@@ -271,7 +270,9 @@ Result<void> read_tensors(const GgufFile& file, const Family& family, ModelConfi
 std::optional<kernels::DType> dtype_of(const GgmlType& type) {
   using kernels::DType;
   constexpr std::pair<std::string_view, DType> kKnown[] = {
-      {"F32", DType::kF32}, {"F16", DType::kF16}, {"BF16", DType::kBF16}};
+      {"F32", DType::kF32},   {"F16", DType::kF16},   {"BF16", DType::kBF16},
+      {"Q8_0", DType::kQ8_0}, {"Q4_0", DType::kQ4_0}, {"Q4_K", DType::kQ4_K},
+      {"Q5_K", DType::kQ5_K}, {"Q6_K", DType::kQ6_K}, {"Q5_0", DType::kQ8_0}};  // widened at load (gguf_blocks.h)
   for (const auto& [name, dtype] : kKnown) {
     if (name == type.name) return dtype;
   }

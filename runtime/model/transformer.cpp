@@ -77,6 +77,10 @@ Transformer::Transformer(const ModelConfig& config, const Slice& slice, kernels:
       arena_(std::move(arena)),
       scratch_(scratch),
       inverse_frequencies_(inverse_frequencies(config)) {
+  Slice other = slice;
+  for (other.rank = 0; other.rank < slice.world_size; ++other.rank) {
+    vocab_parts_.push_back(rank_shape(config, other).vocab);
+  }
   set_communicator(communicator);
 }
 
@@ -190,7 +194,7 @@ Result<kernels::ConstMatrixF32> Transformer::logits(const StepBatch& batch, kern
   return kernels::ConstMatrixF32(logits);
 }
 
-// The parts differ in size by at most one column; each travels padded to the largest, and rank 0 puts them together.
+// The parts may differ in size; each travels padded to the largest, and rank 0 puts them together.
 Result<kernels::ConstMatrixF32> Transformer::gather_logits(kernels::ConstMatrixF32 hidden) {
   const std::size_t rows = hidden.rows;
   const kernels::MatrixF32 part = scratch_.part_logits.rows_from(0, rows);
@@ -205,7 +209,7 @@ Result<kernels::ConstMatrixF32> Transformer::gather_logits(kernels::ConstMatrixF
   if (!is_root) return kernels::ConstMatrixF32();
   const kernels::MatrixF32 logits = scratch_.logits.rows_from(0, rows);
   for (std::uint32_t rank = 0; rank < slice_.world_size; ++rank) {
-    const Range columns = even_part(config_.vocab_size, rank, slice_.world_size);
+    const Range columns = vocab_parts_[rank];
     copy_rows(gathered.rows_from(rank * rows, rows),
               {logits.data + columns.first, rows, columns.size(), logits.row_stride});
   }

@@ -92,6 +92,7 @@ class Transformer {
   Arena arena_;
   Scratch scratch_;
   std::vector<float> inverse_frequencies_;  // (head_dim / 2)
+  std::vector<Range> vocab_parts_;          // (world_size): rows of lm_head by rank
   std::uint64_t collective_ns_ = 0;
 };
 

@@ -16,7 +16,7 @@ namespace troupe::kernels {
 // The implementations that this machine can run, the reference left out.
 inline std::vector<std::string> vector_implementations() {
   std::vector<std::string> names;
-  for (const char* name : {"avx2", "avx512"}) {
+  for (const char* name : {"avx2", "avx512", "amx"}) {
     if (select_cpu_implementation(detect_cpu_features(), name).ok()) names.push_back(name);
   }
   return names;
