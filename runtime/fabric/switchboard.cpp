@@ -455,7 +455,7 @@ void Switchboard::handshake_frame(Connection& connection, const FrameView& frame
   if (kind == FrameKind::kReject && connection.state < State::kEstablished && connection.role == Role::kCaller) {
     connection.refusal = ErrorCode::kInvalidArgument;
     std::string text(reinterpret_cast<const char*>(frame.inline_metadata.data()), frame.inline_metadata.size());
-    return break_connection(connection, "it refuses: " + printable(text, kRejectTextBytes));
+    return break_connection(connection, "it refuses: " + one_line(text, kRejectTextBytes));
   }
   Counters::add(context_->counters->rejected_frames);
   break_connection(connection, "handshake frame out of turn");
