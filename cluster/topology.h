@@ -66,7 +66,7 @@ struct LimitOverride {
 };
 
 struct FabricSpec {
-  Placed<std::string> transports;   // UCX transports such as "tcp" or "tcp,sm,self"; empty = UCX's choice
+  Placed<std::string> transports;   // UCX transports such as "tcp" or "tcp,sm,self"; empty = FabricOptions' default
   Placed<std::string> secret_file;  // absolute; empty = `troupe up` draws one and hands it to its nodes
 };
 

@@ -6,7 +6,6 @@
 #include <iostream>
 #include <memory>
 #include <string>
-#include <thread>
 
 #include "cluster/command/load_plan.h"
 #include "cluster/command/verbs.h"
@@ -33,10 +32,15 @@ struct ServeOptions {
 Result<Topology> topology_of(const ServeOptions& options) {
   std::error_code error;
   const auto model = std::filesystem::canonical(options.model, error);
-  if (error)
+  if (error) {
     return not_found(options.model + ": " + error.message() + "; MODEL is a Hugging Face directory or a .gguf file");
-  const std::uint32_t threads =
-      options.threads != 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
+  }
+  // The first cores that this process may use; a device is a range of them without a gap.
+  const std::vector<std::uint32_t> cores = this_machine().cores;
+  std::uint32_t threads = options.threads;
+  if (threads == 0) {
+    while (threads < cores.size() && cores[threads] == cores.front() + threads) ++threads;
+  }
   Topology topology;
   topology.file = "troupe serve";
   topology.cluster = "serve-" + std::to_string(options.port);
@@ -45,7 +49,7 @@ Result<Topology> topology_of(const ServeOptions& options) {
       options.served_model_name.empty() ? default_model_name(model) : options.served_model_name;
   NodeSpec node;
   node.name = std::string("local");
-  node.devices = {Device{.kind = Device::Kind::kCpu, .first = 0, .last = threads - 1}};
+  node.devices = {Device{.kind = Device::Kind::kCpu, .first = cores.front(), .last = cores.front() + threads - 1}};
   topology.nodes = {node};
   GatewayPlace gateway;
   gateway.node = std::string("local");

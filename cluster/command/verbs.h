@@ -34,6 +34,7 @@ VerbRun prepare_serve(CLI::App& app);
 VerbRun prepare_quantize(CLI::App& app);
 VerbRun prepare_chat(CLI::App& app);
 VerbRun prepare_generate(CLI::App& app);
+VerbRun prepare_bench(CLI::App& app);
 VerbRun prepare_node(CLI::App& app);
 VerbRun prepare_version(CLI::App& app);
 

@@ -284,6 +284,17 @@ Result<std::uint64_t> Checkpoint::bytes_of(std::span<const TensorSlice> slices) 
   return bytes;
 }
 
+Result<std::vector<std::span<const std::byte>>> Checkpoint::places_of(std::span<const TensorSlice> slices) {
+  std::vector<std::span<const std::byte>> places;
+  places.reserve(slices.size());
+  for (const TensorSlice& slice : slices) {
+    TROUPE_ASSIGN_OR_RETURN(const Located whole, locate(slice));
+    const std::size_t row_bytes = slice.cols * kernels::size_of(whole.dtype);
+    places.emplace_back(whole.data + row_bytes * slice.row_range.first, row_bytes * slice.row_range.size());
+  }
+  return places;
+}
+
 Result<LoadedMatrix> Checkpoint::matrix(const TensorSlice& slice) {
   TROUPE_ASSIGN_OR_RETURN(const Located whole, locate(slice));
   TROUPE_RETURN_IF_ERROR(check_grain(whole, slice));

@@ -51,6 +51,9 @@ class Checkpoint {
   // reads none.
   Result<std::uint64_t> bytes_of(std::span<const TensorSlice> slices);
 
+  // Where in the mapping the rows of these parts lie, whole rows, in the order of `slices`. Errors as of bytes_of().
+  Result<std::vector<std::span<const std::byte>>> places_of(std::span<const TensorSlice> slices);
+
   // Bytes of tensor data handed out so far: what a shard reads of the checkpoint, and nothing else is read.
   std::uint64_t bytes_read() const { return bytes_read_; }
 

@@ -54,7 +54,7 @@ constexpr std::uint32_t kDefaultMaxWindowLayers = 28;  // of Qwen2Config and Qwe
 // json_file_bytes.
 constexpr std::uint64_t kMaxConfigBytes = 1 << 20;
 
-std::string shown(const json::value& value) { return printable(json::serialize(value), 60); }
+std::string shown(const json::value& value) { return one_line(json::serialize(value), 60); }
 
 // One JSON object of a configuration file; its getters check types and ranges and name the key in errors.
 class Section {

@@ -65,6 +65,7 @@ class Transformer {
 
   const Slice& slice() const { return slice_; }
   const ModelConfig& config() const { return config_; }
+  const ShardWeights& weights() const { return weights_; }
   std::uint32_t max_logits_rows() const { return options_.max_logits_rows; }
   std::uint64_t checkpoint_bytes_read() const { return weights_.checkpoint.bytes_read(); }
   std::uint64_t kv_bytes() const { return kv_.bytes(); }
