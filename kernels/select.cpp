@@ -56,10 +56,23 @@ std::string runnable_names(const CpuFeatures& features) {
 }
 
 #if TROUPE_KERNELS_X86
-// Clang 14's __builtin_cpu_supports does not know this one.
-bool has_f16c() {
+// Instructions that clang 14's __builtin_cpu_supports has no name for. Their registers are those of AVX2 (or asked for
+// below), so that the operating system needs no question of its own.
+struct NewerInstructions {
+  bool f16c = false;
+  bool avx_vnni = false;
+  bool amx_int8 = false;
+};
+
+NewerInstructions newer_instructions() {
+  NewerInstructions found;
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+  if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0) found.f16c = (ecx >> 29 & 1) != 0;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0) {
+    found.amx_int8 = (edx >> 24 & 1) != 0 && (edx >> 25 & 1) != 0;  // the tiles themselves, and products of bytes
+  }
+  if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0) found.avx_vnni = (eax >> 4 & 1) != 0;
+  return found;
 }
 
 // AMX's registers are too large for Linux to save unasked: a process requests them once, for all its threads.
@@ -82,12 +95,13 @@ CpuFeatures detect_cpu_features() {
   CpuFeatures features;
 #if TROUPE_KERNELS_X86
   __builtin_cpu_init();
-  features.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+  const NewerInstructions newer = newer_instructions();
+  features.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && newer.f16c;
   features.avx512 = features.avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  features.avx_vnni = features.avx2 && __builtin_cpu_supports("avxvnni");
+  features.avx_vnni = features.avx2 && newer.avx_vnni;
   features.avx512_vnni = features.avx512 && __builtin_cpu_supports("avx512vnni");
-  features.amx = features.avx512_vnni && __builtin_cpu_supports("amx-int8") && allow_amx_tiles();
+  features.amx = features.avx512_vnni && newer.amx_int8 && allow_amx_tiles();
 #endif
   return features;
 }
