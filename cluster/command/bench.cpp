@@ -141,7 +141,8 @@ VerbRun prepare_bench(CLI::App& app) {
   const auto count = [&app](const char* name, std::uint32_t& value, std::uint32_t least, const char* what) {
     return app.add_option(name, value, what)->check(CLI::Range(least, std::uint32_t{1} << 20));
   };
-  app.add_option("--local", local.model, "The model to run in this process, without a gateway");
+  app.add_option("--local", local.model,
+                 "The model to run in this process, without a gateway: a directory or a .gguf file");
   count("--prompt", local.prompt, 1, "Tokens of each prompt")->capture_default_str();
   count("--generate", local.generate, 0, "Tokens to generate for each prompt; 0 = only read prompts")
       ->capture_default_str();

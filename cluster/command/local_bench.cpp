@@ -16,6 +16,7 @@
 #include <sstream>
 
 #include "cluster/command/local_replica.h"
+#include "kernels/quant.h"
 #include "runtime/base/philox.h"
 
 namespace troupe::cluster {
@@ -56,18 +57,21 @@ std::string_view name_of(kernels::DType dtype) {
     case kernels::DType::kI8: return "I8";
     case kernels::DType::kI32: return "I32";
     case kernels::DType::kU8: return "U8";
+    case kernels::DType::kQ8_0: return "Q8_0";
+    case kernels::DType::kQ4_0: return "Q4_0";
+    case kernels::DType::kQ4_K: return "Q4_K";
+    case kernels::DType::kQ5_K: return "Q5_K";
+    case kernels::DType::kQ6_K: return "Q6_K";
+    case kernels::DType::kInt8: return "int8";
+    case kernels::DType::kInt4: return "int4";
   }
   return "?";
-}
-
-bool is_float(kernels::DType dtype) {
-  return dtype == kernels::DType::kF32 || dtype == kernels::DType::kF16 || dtype == kernels::DType::kBF16;
 }
 
 // Float formats are multiplied as float32, all others as int8. Tiles count only where the kernels use them.
 double peak_of(const MultiplyAddPeaks& peaks, kernels::DType dtype, std::string_view kernels) {
   const bool tiles = kernels.find("amx") != std::string_view::npos;
-  if (!is_float(dtype)) return tiles ? peaks.amx_int8 : peaks.int8;
+  if (kernels::is_quantised(dtype)) return tiles ? peaks.amx_int8 : peaks.int8;
   return tiles && dtype == kernels::DType::kBF16 ? peaks.amx_bf16 : peaks.fp32;
 }
 

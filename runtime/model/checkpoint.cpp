@@ -289,8 +289,12 @@ Result<std::vector<std::span<const std::byte>>> Checkpoint::places_of(std::span<
   places.reserve(slices.size());
   for (const TensorSlice& slice : slices) {
     TROUPE_ASSIGN_OR_RETURN(const Located whole, locate(slice));
-    const std::size_t row_bytes = slice.cols * kernels::size_of(whole.dtype);
-    places.emplace_back(whole.data + row_bytes * slice.row_range.first, row_bytes * slice.row_range.size());
+    const auto bytes_before = [&](std::uint64_t row) {
+      return kernels::is_panel_format(whole.dtype) ? kernels::matrix_bytes(whole.dtype, row, slice.cols)
+                                                   : whole.bytes(row, slice.cols);
+    };
+    const std::uint64_t begin = bytes_before(slice.row_range.first);
+    places.emplace_back(whole.data + begin, bytes_before(slice.row_range.last) - begin);
   }
   return places;
 }
