@@ -1,6 +1,7 @@
 #include "kernels/select.h"
 
 #if TROUPE_KERNELS_X86
+#include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -55,6 +56,12 @@ std::string runnable_names(const CpuFeatures& features) {
 }
 
 #if TROUPE_KERNELS_X86
+// Clang 14's __builtin_cpu_supports does not know this one.
+bool has_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+
 // AMX's registers are too large for Linux to save unasked: a process requests them once, for all its threads.
 bool allow_amx_tiles() {
   constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
@@ -75,7 +82,7 @@ CpuFeatures detect_cpu_features() {
   CpuFeatures features;
 #if TROUPE_KERNELS_X86
   __builtin_cpu_init();
-  features.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  features.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   features.avx512 = features.avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   features.avx_vnni = features.avx2 && __builtin_cpu_supports("avxvnni");
