@@ -35,6 +35,15 @@ void spread(const BlockQ4_0& block, SpreadBlock& to) {
   }
 }
 
+void spread(const BlockQ5_0& block, SpreadBlock& to) {
+  to.d = block.d;
+  to.scales[0] = 1;
+  for (std::size_t i = 0; i < 32; ++i) {
+    const int lower = block.quants[i % 16] >> (i < 16 ? 0 : 4) & 15;
+    to.quants[i] = static_cast<std::uint8_t>(lower | (block.upper[i / 8] >> (i % 8) & 1) << 4);
+  }
+}
+
 template <class Block>
 void spread_k(const Block& block, SpreadBlock& to) {
   to.d = block.d;
@@ -153,6 +162,7 @@ void spread_block(DType dtype, const void* block, SpreadBlock& to) {
   switch (dtype) {
     case DType::kQ8_0: return spread(copy_of<BlockQ8_0>(block), to);
     case DType::kQ4_0: return spread(copy_of<BlockQ4_0>(block), to);
+    case DType::kQ5_0: return spread(copy_of<BlockQ5_0>(block), to);
     case DType::kQ4_K: return spread_k(copy_of<BlockQ4_K>(block), to);
     case DType::kQ5_K: return spread_k(copy_of<BlockQ5_K>(block), to);
     default: assert(dtype == DType::kQ6_K); return spread(copy_of<BlockQ6_K>(block), to);

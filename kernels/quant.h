@@ -27,6 +27,14 @@ struct BlockQ4_0 {
   std::uint8_t quants[16];
 };
 
+// w = d * (q - 16). As Q4_0, with a fifth bit of element i in bit i % 8 of upper[i / 8].
+struct BlockQ5_0 {
+  static constexpr std::size_t kElements = 32;
+  std::uint16_t d;  // f16
+  std::uint8_t upper[4];
+  std::uint8_t quants[16];
+};
+
 // w = d * scale[i / 32] * q - dmin * min[i / 32]. Scales and mins have 6 bits, packed as scale_and_min (quant.cpp)
 // says. Byte 32 g + j holds q of element 64 g + j in its lower half, of 64 g + 32 + j in its upper half.
 struct BlockQ4_K {
@@ -57,7 +65,7 @@ struct BlockQ6_K {
   std::uint16_t d;  // f16
 };
 
-static_assert(sizeof(BlockQ8_0) == 34 && sizeof(BlockQ4_0) == 18);
+static_assert(sizeof(BlockQ8_0) == 34 && sizeof(BlockQ4_0) == 18 && sizeof(BlockQ5_0) == 22);
 static_assert(sizeof(BlockQ4_K) == 144 && sizeof(BlockQ5_K) == 176 && sizeof(BlockQ6_K) == 210);
 
 // Our own formats, stored in the layout that the kernels read, so that they are used where they are mapped.
@@ -87,7 +95,8 @@ constexpr bool is_quantised(DType dtype) { return is_block_format(dtype) || is_p
 constexpr std::size_t block_elements(DType dtype) {
   switch (dtype) {
     case DType::kQ8_0:
-    case DType::kQ4_0: return 32;
+    case DType::kQ4_0:
+    case DType::kQ5_0: return 32;
     case DType::kQ4_K:
     case DType::kQ5_K:
     case DType::kQ6_K: return 256;
@@ -102,6 +111,7 @@ constexpr std::size_t block_bytes(DType dtype) {
   switch (dtype) {
     case DType::kQ8_0: return sizeof(BlockQ8_0);
     case DType::kQ4_0: return sizeof(BlockQ4_0);
+    case DType::kQ5_0: return sizeof(BlockQ5_0);
     case DType::kQ4_K: return sizeof(BlockQ4_K);
     case DType::kQ5_K: return sizeof(BlockQ5_K);
     case DType::kQ6_K: return sizeof(BlockQ6_K);
@@ -153,6 +163,7 @@ constexpr int quant_offset(DType dtype) {
     case DType::kInt8: return 128;
     case DType::kQ4_0:
     case DType::kInt4: return 8;
+    case DType::kQ5_0: return 16;
     case DType::kQ6_K: return 32;
     default: return 0;
   }

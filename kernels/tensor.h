@@ -19,6 +19,7 @@ enum class DType : std::uint8_t {
   // Quantised weights (kernels/quant.h): GGUF's block formats ...
   kQ8_0,
   kQ4_0,
+  kQ5_0,
   kQ4_K,
   kQ5_K,
   kQ6_K,

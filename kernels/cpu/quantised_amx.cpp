@@ -30,6 +30,9 @@ void configure(std::size_t inputs) {
     config.row_bytes[i] = static_cast<std::uint16_t>(is_input ? inputs : 64);
     config.rows[i] = static_cast<std::uint8_t>(is_weight ? inputs / 4 : kRows);
   }
+  // GCC 12's intrinsics do not say that they read memory: without this, what was written (the configuration, the
+  // scratch memory) may still be on its way.
+  asm volatile("" ::: "memory");
   _tile_loadconfig(&config);
 }
 
@@ -200,6 +203,7 @@ void multiply_amx(const QuantisedCall& call) {
       case DType::kQ8_0: multiply_tiles<ChunkQ8_0<Vnni512>>(call, tiles); break;
       case DType::kQ4_0:
       case DType::kInt4: multiply_tiles<ChunkQ4_0<Vnni512>>(call, tiles); break;
+      case DType::kQ5_0: multiply_tiles<ChunkQ5_0<Vnni512>>(call, tiles); break;
       case DType::kQ4_K: multiply_tiles<ChunkQ4_K<Vnni512>>(call, tiles); break;
       case DType::kQ5_K: multiply_tiles<ChunkQ5_K<Vnni512>>(call, tiles); break;
       case DType::kQ6_K: multiply_tiles<ChunkQ6_K<Vnni512>>(call, tiles); break;

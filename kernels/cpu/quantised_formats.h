@@ -93,7 +93,35 @@ struct ChunkQ4_K : ScalesK<V> {
   const std::byte* chunk_;
 };
 
-// A block's 256 bytes of nibbles are followed by 64 whose bit i is the fifth bit of that byte of vector i.
+// 256 bytes of nibbles followed by 64 whose bit i is the fifth bit of that byte of vector i.
+template <class V>
+void load_fives(const std::byte* from, typename V::Bytes (&quants)[8]) {
+  load_nibbles<V>(from, quants);
+  const auto upper = V::load_bytes(from + 256);
+  quants[0] = V::template join<4, 0x10>(quants[0], upper);
+  quants[1] = V::template join<3, 0x10>(quants[1], upper);
+  quants[2] = V::template join<2, 0x10>(quants[2], upper);
+  quants[3] = V::template join<1, 0x10>(quants[3], upper);
+  quants[4] = V::template join<0, 0x10>(quants[4], upper);
+  quants[5] = V::template join<-1, 0x10>(quants[5], upper);
+  quants[6] = V::template join<-2, 0x10>(quants[6], upper);
+  quants[7] = V::template join<-3, 0x10>(quants[7], upper);
+}
+
+template <class V>
+struct ChunkQ5_0 {
+  static constexpr std::size_t kBytes = 704, kBlocks = 2, kSubs = 1;
+  static constexpr bool kWide = false, kMins = false;
+  static constexpr int kOffset = 16;
+
+  explicit ChunkQ5_0(const std::byte* chunk) : chunk_(chunk) {}
+  void quants(std::size_t block, typename V::Bytes (&quants)[8]) const { load_fives<V>(chunk_ + 320 * block, quants); }
+  typename V::Floats scale(std::size_t block, std::size_t) const { return V::load_f16(chunk_ + 640 + 32 * block); }
+
+ private:
+  const std::byte* chunk_;
+};
+
 template <class V>
 struct ChunkQ5_K : ScalesK<V> {
   static constexpr std::size_t kBytes = 2880, kBlocks = 8, kSubs = 1;
@@ -101,19 +129,7 @@ struct ChunkQ5_K : ScalesK<V> {
   static constexpr int kOffset = 0;
 
   explicit ChunkQ5_K(const std::byte* chunk) : ScalesK<V>(chunk + 2560), chunk_(chunk) {}
-  void quants(std::size_t block, typename V::Bytes (&quants)[8]) const {
-    const std::byte* from = chunk_ + 320 * block;
-    load_nibbles<V>(from, quants);
-    const auto upper = V::load_bytes(from + 256);
-    quants[0] = V::template join<4, 0x10>(quants[0], upper);
-    quants[1] = V::template join<3, 0x10>(quants[1], upper);
-    quants[2] = V::template join<2, 0x10>(quants[2], upper);
-    quants[3] = V::template join<1, 0x10>(quants[3], upper);
-    quants[4] = V::template join<0, 0x10>(quants[4], upper);
-    quants[5] = V::template join<-1, 0x10>(quants[5], upper);
-    quants[6] = V::template join<-2, 0x10>(quants[6], upper);
-    quants[7] = V::template join<-3, 0x10>(quants[7], upper);
-  }
+  void quants(std::size_t block, typename V::Bytes (&quants)[8]) const { load_fives<V>(chunk_ + 320 * block, quants); }
 
  private:
   const std::byte* chunk_;

@@ -158,6 +158,7 @@ void multiply_rows(const QuantisedCall& call, std::size_t first) {
     case DType::kQ8_0: return multiply_tile<V, ChunkQ8_0<V>, kRows>(call, first);
     case DType::kQ4_0:
     case DType::kInt4: return multiply_tile<V, ChunkQ4_0<V>, kRows>(call, first);
+    case DType::kQ5_0: return multiply_tile<V, ChunkQ5_0<V>, kRows>(call, first);
     case DType::kQ4_K: return multiply_tile<V, ChunkQ4_K<V>, kRows>(call, first);
     case DType::kQ5_K: return multiply_tile<V, ChunkQ5_K<V>, kRows>(call, first);
     case DType::kQ6_K: return multiply_tile<V, ChunkQ6_K<V>, kRows>(call, first);

@@ -22,6 +22,7 @@ std::size_t chunk_bytes_of(DType dtype) {
   switch (dtype) {
     case DType::kQ8_0: return 1024 + 64;
     case DType::kQ4_0: return block_bytes(DType::kInt4);
+    case DType::kQ5_0: return 640 + 64;
     case DType::kQ4_K: return 2048 + 320;
     case DType::kQ5_K: return 2560 + 320;
     case DType::kQ6_K: return 3072 + 320;
@@ -34,18 +35,26 @@ void put(std::byte* to, T value) {
   std::memcpy(to, &value, sizeof value);
 }
 
-// Puts a block's quant of one output and input (below 32) where quantised_formats.h looks for it. Bits are or-ed in.
-void put_quant(DType dtype, std::byte* block, std::size_t lane, std::size_t input, unsigned quant) {
-  const std::size_t vector = input / 4;
-  const std::size_t byte = lane * 4 + input % 4;
+// Puts one output's quants of 32 inputs where quantised_formats.h looks for them, four inputs at a time.
+void put_quants(DType dtype, const std::uint8_t* quants, std::byte* block, std::size_t lane) {
+  std::uint32_t fours[8];
+  std::memcpy(fours, quants, sizeof fours);
+  std::byte* to = block + lane * 4;
   if (dtype == DType::kQ8_0) {
-    block[vector * 64 + byte] = static_cast<std::byte>(quant);
+    for (std::size_t i = 0; i < 8; ++i) put(to + 64 * i, fours[i]);
     return;
   }
-  block[vector % 4 * 64 + byte] |= static_cast<std::byte>((quant & 15) << (vector < 4 ? 0 : 4));
-  if (dtype == DType::kQ5_K) block[256 + byte] |= static_cast<std::byte>((quant >> 4) << vector);
-  if (dtype == DType::kQ6_K) {
-    block[256 + vector / 4 * 64 + byte] |= static_cast<std::byte>((quant >> 4) << (vector % 4 * 2));
+  constexpr std::uint32_t kLower = 0x0f0f0f0f;
+  for (std::size_t i = 0; i < 4; ++i) put(to + 64 * i, (fours[i] & kLower) | (fours[i + 4] & kLower) << 4);
+  if (dtype == DType::kQ5_0 || dtype == DType::kQ5_K) {
+    std::uint32_t upper = 0;
+    for (std::size_t i = 0; i < 8; ++i) upper |= (fours[i] >> 4 & 0x01010101) << i;
+    put(to + 256, upper);
+  } else if (dtype == DType::kQ6_K) {
+    std::uint32_t upper[2] = {};
+    for (std::size_t i = 0; i < 8; ++i) upper[i / 4] |= (fours[i] >> 4 & 0x03030303) << (2 * (i % 4));
+    put(to + 256, upper[0]);
+    put(to + 320, upper[1]);
   }
 }
 
@@ -53,6 +62,7 @@ void put_quant(DType dtype, std::byte* block, std::size_t lane, std::size_t inpu
 std::size_t block_stride_of(DType dtype) {
   switch (dtype) {
     case DType::kQ8_0: return 512;
+    case DType::kQ5_0:
     case DType::kQ5_K: return 320;
     case DType::kQ6_K: return 384;
     default: return 256;
@@ -62,11 +72,11 @@ std::size_t block_stride_of(DType dtype) {
 // One output's block of the stored format, at input `first` of a chunk.
 void put_block(DType dtype, const SpreadBlock& block, std::byte* chunk, std::size_t lane, std::size_t first) {
   const std::size_t stride = block_stride_of(dtype);
-  for (std::size_t i = 0; i < block_elements(dtype); ++i) {
-    put_quant(dtype, chunk + (first + i) / 32 * stride, lane, i % 32, block.quants[i]);
+  for (std::size_t i = 0; i < block_elements(dtype); i += 32) {
+    put_quants(dtype, block.quants + i, chunk + (first + i) / 32 * stride, lane);
   }
   std::byte* scales = chunk + chunk_inputs_of(dtype) / 32 * stride;
-  if (dtype == DType::kQ8_0 || dtype == DType::kQ4_0) {
+  if (block_elements(dtype) == 32) {
     put(scales + (first / 32 * kPanelOuts + lane) * 2, block.d);
     return;
   }

@@ -1,7 +1,7 @@
 // How close the kernels come to what this machine can do. Limits and kernels are measured in turn, several times, and
 // compared round by round, so that a neighbour on the machine slows down both; medians are printed.
 //
-//   kernels_bench [IMPLEMENTATION] [THREADS] [ROUNDS]
+//   kernels_bench [IMPLEMENTATION] [THREADS] [ROUNDS] [quantised|float]
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -21,6 +21,7 @@
 
 #include "kernels/cpu/half.h"
 #include "kernels/cpu/team.h"
+#include "kernels/quant.h"
 #include "kernels/select.h"
 
 using namespace troupe::kernels;
@@ -80,6 +81,57 @@ __attribute__((target("avx2,fma"))) void multiply_add_8(std::size_t times, float
   }
   for (const auto& sum : sums) *result += _mm256_cvtss_f32(sum);
 }
+
+// The same with products of bytes, four to a sum.
+__attribute__((target("avx512f,avx512vnni"))) void multiply_bytes_64(std::size_t times, float* result) {
+  const __m512i bytes = _mm512_set1_epi8(1);
+  __m512i sums[kChains];
+  for (auto& sum : sums) sum = bytes;
+  for (std::size_t i = 0; i < times; ++i) {
+#pragma GCC unroll 12
+    for (auto& sum : sums) sum = _mm512_dpbusd_epi32(sum, bytes, bytes);
+  }
+  for (const auto& sum : sums) *result += float(_mm512_reduce_add_epi32(sum));
+}
+
+__attribute__((target("avx2"))) void multiply_bytes_32(std::size_t times, float* result) {
+  const __m256i bytes = _mm256_set1_epi8(1);
+  __m256i sums[kChains];
+  for (auto& sum : sums) sum = bytes;
+  for (std::size_t i = 0; i < times; ++i) {
+#pragma GCC unroll 12
+    for (auto& sum : sums) sum = _mm256_add_epi16(_mm256_maddubs_epi16(sum, bytes), bytes);
+  }
+  for (const auto& sum : sums) *result += float(_mm256_extract_epi16(sum, 0));
+}
+
+// AMX: twelve products of (16, 64) and (64, 16) bytes a round.
+__attribute__((target("amx-tile,amx-int8"))) void multiply_tiles(std::size_t times, float*) {
+  alignas(64) std::uint8_t config[64] = {1};
+  for (int tile = 0; tile < 8; ++tile) {
+    config[16 + 2 * tile] = 64;
+    config[48 + tile] = 16;
+  }
+  asm volatile("" ::: "memory");  // GCC 12's intrinsic does not say that it reads all of this
+  _tile_loadconfig(config);
+  _tile_zero(6);
+  _tile_zero(7);
+  for (std::size_t i = 0; i < times; ++i) {
+    _tile_dpbssd(0, 6, 7);
+    _tile_dpbssd(1, 6, 7);
+    _tile_dpbssd(2, 6, 7);
+    _tile_dpbssd(3, 6, 7);
+    _tile_dpbssd(0, 6, 7);
+    _tile_dpbssd(1, 6, 7);
+    _tile_dpbssd(2, 6, 7);
+    _tile_dpbssd(3, 6, 7);
+    _tile_dpbssd(0, 6, 7);
+    _tile_dpbssd(1, 6, 7);
+    _tile_dpbssd(2, 6, 7);
+    _tile_dpbssd(3, 6, 7);
+  }
+  _tile_release();
+}
 #endif
 
 void multiply_add_1(std::size_t times, float* result) {
@@ -100,8 +152,18 @@ struct PeakLoop {
 // With the instructions that these kernels use, which are not always the fastest that the machine has.
 PeakLoop peak_loop_of(std::string_view kernels) {
 #if defined(__x86_64__)
-  if (kernels == "avx512") return {multiply_add_16, 16};
+  if (kernels == "avx512" || kernels == "amx") return {multiply_add_16, 16};
   if (kernels == "avx2") return {multiply_add_8, 8};
+#endif
+  return {};
+}
+
+// Of products of bytes; width: products that one instruction does.
+PeakLoop byte_peak_loop_of(std::string_view kernels) {
+#if defined(__x86_64__)
+  if (kernels == "amx") return {multiply_tiles, 16 * 16 * 64};
+  if (kernels == "avx512" && detect_cpu_features().avx512_vnni) return {multiply_bytes_64, 64};
+  if (kernels == "avx512" || kernels == "avx2") return {multiply_bytes_32, 32};
 #endif
   return {};
 }
@@ -113,6 +175,7 @@ struct Bench {
   // One thread is timed by its own processor time, which does not run while somebody else has the core.
   clockid_t clock;
   int rounds;
+  std::vector<float> scales = std::vector<float>(200'000, 0.01f);
 
   double bandwidth() {  // bytes per second
     std::vector<std::uint64_t> sums(team->size());
@@ -126,9 +189,10 @@ struct Bench {
     return double(count * pieces * sizeof(Words)) / seconds;
   }
 
-  double peak_flops() {
-    constexpr std::size_t kTimes = 2'000'000;
-    const PeakLoop loop = peak_loop_of(kernels->name());
+  double peak_flops() { return peak_of(peak_loop_of(kernels->name())); }
+
+  double peak_of(const PeakLoop& loop) {
+    const std::size_t kTimes = loop.width > 64 ? 100'000 : 2'000'000;
     std::vector<float> results(team->size() * 16);
     const double seconds = seconds_of(clock, [&] {
       team->run(team->size(), [&](std::size_t piece, std::size_t) { loop.run(kTimes, &results[piece * 16]); });
@@ -209,7 +273,63 @@ struct Bench {
                 sequences, context, median(rates) / 1e9, median(ratios));
   }
 
+  // Any bytes are a weight; their values do not change how long it takes.
+  WeightView quantised(DType dtype, std::size_t outs, std::size_t cols) {
+    const auto aligned = (reinterpret_cast<std::uintptr_t>(memory.data()) + 63) & ~std::uintptr_t{63};
+    const std::size_t whole = (cols + block_elements(dtype) - 1) / block_elements(dtype) * block_elements(dtype);
+    return {reinterpret_cast<const void*>(aligned), dtype, outs, whole, whole, scales.data()};
+  }
+
+  // One row, as gemv above; then rows of a batch and of a prompt, on as many matrices as there are in a model's layers.
+  void quantised_products(DType dtype, std::size_t outs, std::size_t cols) {
+    const WeightView view = quantised(dtype, outs, cols);
+    std::vector<std::unique_ptr<PackedWeight>> weights;
+    std::size_t bytes = 0;
+    // Our own formats lie beside each other in memory as in a file, GGUF's where pack puts them.
+    for (std::size_t offset = 0; bytes < kMemoryBytes / 4;) {
+      WeightView next = view;
+      if (is_panel_format(dtype)) next.data = static_cast<const char*>(view.data) + offset;
+      weights.push_back(kernels->pack(next));
+      offset += matrix_bytes(dtype, outs, view.cols);
+      bytes += weights.back()->bytes();
+      if (offset + matrix_bytes(dtype, outs, view.cols) > kMemoryBytes) break;
+    }
+    for (const std::size_t rows : {1, 16, 64, 512}) {
+      if (rows > 16 && outs > 100'000) continue;  // logits are of one row a sequence
+      const std::vector<float> in(rows * view.cols, 1.0f);
+      std::vector<float> out(rows * outs);
+      const std::size_t count = rows == 1 ? weights.size() : std::min<std::size_t>(weights.size(), 1 + 128 / rows);
+      std::vector<double> ratios, rates;
+      for (int round = -1; round < rounds; ++round) {
+        const double limit = rows == 1 ? bandwidth() : peak_of(byte_peak_loop_of(kernels->name()));
+        const double seconds = seconds_of(clock, [&] {
+          for (std::size_t i = 0; i < count; ++i) {
+            kernels->linear({in.data(), rows, view.cols}, *weights[i], nullptr, {out.data(), rows, outs});
+          }
+        });
+        if (round < 0) continue;  // what the first call allocates
+        const double read = double(bytes) * double(count) / double(weights.size());
+        rates.push_back((rows == 1 ? read : 2.0 * double(count * rows * outs * view.cols)) / seconds);
+        ratios.push_back(rates.back() / limit);
+      }
+      std::printf("%-5s %6zu x %-5zu  %3zu rows  %7.1f %s  %.2f of %s\n", name_of(dtype), outs, view.cols, rows,
+                  median(rates) / 1e9, rows == 1 ? "GB/s " : "GOP/s", median(ratios),
+                  rows == 1 ? "read bandwidth" : "byte product peak");
+    }
+  }
+
   static const char* name_of(DType dtype) {
+    switch (dtype) {
+      case DType::kQ8_0: return "q8_0";
+      case DType::kQ4_0: return "q4_0";
+      case DType::kQ5_0: return "q5_0";
+      case DType::kQ4_K: return "q4_k";
+      case DType::kQ5_K: return "q5_k";
+      case DType::kQ6_K: return "q6_k";
+      case DType::kInt8: return "int8";
+      case DType::kInt4: return "int4";
+      default: break;
+    }
     return dtype == DType::kF32 ? "f32" : dtype == DType::kF16 ? "f16" : "bf16";
   }
 };
@@ -250,6 +370,23 @@ int main(int argc, char** argv) {
   std::printf("%s, %d thread(s), median of %d: reads %.1f GB/s, multiplies and adds %.1f Gflop/s\n",
               std::string(bench.kernels->name()).c_str(), threads, rounds, median(bandwidths) / 1e9,
               median(peaks) / 1e9);
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  const std::string_view part = argc > 4 ? argv[4] : "";
+  if (part != "float") {
+    std::vector<double> byte_peaks;
+    for (int round = 0; round < rounds; ++round) {
+      byte_peaks.push_back(bench.peak_of(byte_peak_loop_of(bench.kernels->name())));
+    }
+    std::printf("products of bytes: %.1f GOP/s\n", median(byte_peaks) / 1e9);
+    for (const DType dtype : {DType::kQ8_0, DType::kQ4_0, DType::kQ5_0, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K,
+                              DType::kInt8, DType::kInt4}) {
+      bench.quantised_products(dtype, 896, 896);
+      bench.quantised_products(dtype, 4864, 896);
+      bench.quantised_products(dtype, 896, 4864);
+      bench.quantised_products(dtype, 151'936, 896);
+    }
+  }
+  if (part == "quantised") return 0;
   for (const DType dtype : {DType::kBF16, DType::kF16, DType::kF32}) {
     bench.gemv(dtype, 4096, 4096);
     bench.gemv(dtype, 576, 1536);

@@ -41,6 +41,18 @@ BOOST_AUTO_TEST_CASE(a_block_of_q4_0_has_its_second_half_in_the_upper_nibbles) {
   BOOST_TEST(values[4] == -16.0f);
 }
 
+BOOST_AUTO_TEST_CASE(a_block_of_q5_0_takes_its_fifth_bits_in_the_order_of_its_elements) {
+  BlockQ5_0 block{.d = kTwo};
+  block.quants[3] = 0xf1;
+  block.upper[0] = 1 << 3;
+  block.upper[2] = 1 << 4;
+  const auto values = values_of(DType::kQ5_0, block);
+  BOOST_TEST(values[3] == 2.0f * (17 - 16));
+  BOOST_TEST(values[19] == 2.0f * (15 - 16));
+  BOOST_TEST(values[20] == 0.0f);
+  BOOST_TEST(values[4] == -32.0f);
+}
+
 BOOST_AUTO_TEST_CASE(a_block_of_q4_k_has_six_bit_scales_and_mins_for_each_32_elements) {
   BlockQ4_K block{.d = kOne, .dmin = kHalf};
   // Sub-block 0: scale 0b110101, min 0b000011. Sub-block 5: scale 0b10'1001, min 0b11'0110, the upper two bits of which

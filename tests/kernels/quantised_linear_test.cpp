@@ -10,8 +10,8 @@ using namespace troupe::kernels;
 
 BOOST_AUTO_TEST_SUITE(quantised_linear)
 
-constexpr DType kFormats[] = {DType::kQ8_0, DType::kQ4_0, DType::kQ4_K, DType::kQ5_K,
-                              DType::kQ6_K, DType::kInt8, DType::kInt4};
+constexpr DType kFormats[] = {DType::kQ8_0, DType::kQ4_0, DType::kQ5_0, DType::kQ4_K,
+                              DType::kQ5_K, DType::kQ6_K, DType::kInt8, DType::kInt4};
 
 struct NamedOps {
   const char* name;
@@ -61,7 +61,8 @@ class AnyWeight {
     std::vector<std::size_t> places;
     switch (dtype) {
       case DType::kQ8_0:
-      case DType::kQ4_0: return {0};
+      case DType::kQ4_0:
+      case DType::kQ5_0: return {0};
       case DType::kQ4_K:
       case DType::kQ5_K: return {0, 2};
       case DType::kQ6_K: return {offsetof(BlockQ6_K, d)};
@@ -147,8 +148,8 @@ std::unique_ptr<Team> team_of(int threads) {
 BOOST_AUTO_TEST_CASE(every_implementation_gives_the_bits_that_the_formula_gives) {
   Random random(1);
   const auto team = team_of(1);
-  for (int round = 0; round < 140; ++round) {
-    const DType dtype = kFormats[round % 7];
+  for (int round = 0; round < 160; ++round) {
+    const DType dtype = kFormats[round % 8];
     const bool extreme = round % 5 == 4;
     const std::size_t rows = random.pick(1, 40);
     const std::size_t cols = pick_cols(dtype, random);
@@ -186,8 +187,8 @@ BOOST_AUTO_TEST_CASE(every_implementation_gives_the_bits_that_the_formula_gives)
 BOOST_AUTO_TEST_CASE(the_result_is_off_by_no_more_than_the_rounding_of_the_inputs_allows) {
   Random random(2);
   const auto reference = make("reference");
-  for (int round = 0; round < 70; ++round) {
-    const DType dtype = kFormats[round % 7];
+  for (int round = 0; round < 80; ++round) {
+    const DType dtype = kFormats[round % 8];
     const std::size_t rows = random.pick(1, 20);
     const std::size_t cols = pick_cols(dtype, random);
     const std::size_t outs = random.pick(1, 40);
