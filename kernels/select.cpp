@@ -1,5 +1,11 @@
 #include "kernels/select.h"
 
+#if TROUPE_KERNELS_X86
+#include <cpuid.h>
+#endif
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <cassert>
 #include <cstdlib>
 
@@ -19,6 +25,7 @@ struct NamedImplementation {
 // From the most to the least capable.
 constexpr NamedImplementation kImplementations[] = {
 #if TROUPE_KERNELS_X86
+    {"amx", CpuImplementation::kAmx, &CpuFeatures::amx},
     {"avx512", CpuImplementation::kAvx512, &CpuFeatures::avx512},
     {"avx2", CpuImplementation::kAvx2, &CpuFeatures::avx2},
 #endif
@@ -39,6 +46,19 @@ std::string runnable_names(const CpuFeatures& features) {
   return names;
 }
 
+#if TROUPE_KERNELS_X86
+// Whether the processor has AMX for BF16 and the system lets us use its registers (8 KiB a thread, hence by request).
+bool request_matrix_registers() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
+  constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
+  if ((edx & kAmxBf16) == 0 || (edx & kAmxTile) == 0) return false;
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM, absent from older headers
+  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+  return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
+
 }  // namespace
 
 CpuFeatures detect_cpu_features() {
@@ -48,6 +68,7 @@ CpuFeatures detect_cpu_features() {
   features.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   features.avx512 = features.avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  features.amx = features.avx512 && request_matrix_registers();
 #endif
   return features;
 }
@@ -73,8 +94,15 @@ Result<std::unique_ptr<Kernels>> make_cpu_kernels(const CpuKernelsOptions& optio
                           select_cpu_implementation(detect_cpu_features(), wanted));
   TROUPE_ASSIGN_OR_RETURN(auto team, Team::make(options.cores));
 #if TROUPE_KERNELS_X86
-  if (implementation == CpuImplementation::kAvx512) return make_vector_kernels(kAvx512Ops, std::move(team));
-  if (implementation == CpuImplementation::kAvx2) return make_vector_kernels(kAvx2Ops, std::move(team));
+  if (implementation == CpuImplementation::kAmx) {
+    return make_vector_kernels("amx", kAvx512Ops, &kAmxTileOps, std::move(team));
+  }
+  if (implementation == CpuImplementation::kAvx512) {
+    return make_vector_kernels("avx512", kAvx512Ops, nullptr, std::move(team));
+  }
+  if (implementation == CpuImplementation::kAvx2) {
+    return make_vector_kernels("avx2", kAvx2Ops, nullptr, std::move(team));
+  }
 #endif
   assert(implementation == CpuImplementation::kReference);
   return make_reference_kernels();

@@ -10,18 +10,20 @@
 
 namespace troupe::kernels {
 
-enum class CpuImplementation { kReference, kAvx2, kAvx512 };
+enum class CpuImplementation { kReference, kAvx2, kAvx512, kAmx };
 
 // What the machine and its operating system let us use.
 struct CpuFeatures {
   bool avx2 = false;    // with FMA and F16C
   bool avx512 = false;  // F, BW, DQ and VL
+  bool amx = false;     // matrix registers for BF16, beside avx512
 };
 
+// Asks the system for the matrix registers, which it grants to the process and the threads it starts from then on.
 CpuFeatures detect_cpu_features();
 
-// The implementation named `wanted` ("reference", "avx2" or "avx512"), or the best that `features` allow where it is
-// empty. Errors (invalid argument, unsupported) list the names that this machine can run.
+// The implementation named `wanted` ("reference", "avx2", "avx512" or "amx"), or the best that `features` allow where
+// it is empty. Errors (invalid argument, unsupported) list the names that this machine can run.
 Result<CpuImplementation> select_cpu_implementation(const CpuFeatures& features, std::string_view wanted);
 
 struct CpuKernelsOptions {

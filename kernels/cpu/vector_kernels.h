@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <string_view>
 
 #include "kernels/cpu/team.h"
 #include "kernels/cpu/vector_ops.h"
@@ -8,8 +9,10 @@
 
 namespace troupe::kernels {
 
-// Kernels that hand pieces of the work to a team, whose members run the inner loops of one instruction set.
-// REQUIRES: this machine has that instruction set.
-std::unique_ptr<Kernels> make_vector_kernels(const VectorOps& ops, std::unique_ptr<Team> team);
+// Kernels that hand pieces of the work to a team, whose members run the inner loops of one instruction set, and
+// multiply BF16 weights in matrix registers where `tiles` is not null. `name` has static lifetime.
+// REQUIRES: this machine has that instruction set and lets us use those registers.
+std::unique_ptr<Kernels> make_vector_kernels(std::string_view name, const VectorOps& ops, const TileOps* tiles,
+                                             std::unique_ptr<Team> team);
 
 }  // namespace troupe::kernels

@@ -35,6 +35,11 @@ Linear& matrix_for(TensorRole role, LayerWeights& layer) {
   }
 }
 
+// Projections to heads are packed so that an operation can have each head whole.
+bool makes_heads(TensorRole role) {
+  return role == TensorRole::kQuery || role == TensorRole::kKey || role == TensorRole::kValue;
+}
+
 bool is_of_a_layer(TensorRole role) {
   return role != TensorRole::kEmbedding && role != TensorRole::kFinalNorm && role != TensorRole::kLmHead;
 }
@@ -62,7 +67,8 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model_direc
       if (tensor.role == TensorRole::kEmbedding) {
         weights.embedding = matrix.view;
       } else {
-        (layer != nullptr ? matrix_for(tensor.role, *layer) : weights.lm_head).weight = kernels.pack(matrix.view);
+        (layer != nullptr ? matrix_for(tensor.role, *layer) : weights.lm_head).weight =
+            kernels.pack(matrix.view, makes_heads(tensor.role) ? config.head_dim : 0);
       }
     }
     if (progress) progress(weights.checkpoint.bytes_read(), bytes_total);

@@ -100,7 +100,7 @@ struct PeakLoop {
 // With the instructions that these kernels use, which are not always the fastest that the machine has.
 PeakLoop peak_loop_of(std::string_view kernels) {
 #if defined(__x86_64__)
-  if (kernels == "avx512") return {multiply_add_16, 16};
+  if (kernels == "avx512" || kernels == "amx") return {multiply_add_16, 16};
   if (kernels == "avx2") return {multiply_add_8, 8};
 #endif
   return {};
@@ -151,7 +151,7 @@ struct Bench {
       const double limit = bandwidth();
       const double seconds = seconds_of(clock, [&] {
         for (const auto& weight : weights) {
-          kernels->linear({in.data(), 1, cols}, *weight, nullptr, {out.data(), 1, outs});
+          kernels->linear({in.data(), 1, cols}, {weight.get()}, {out.data(), 1, outs});
         }
       });
       rates.push_back(double(bytes) / seconds);
@@ -170,7 +170,7 @@ struct Bench {
     for (int round = 0; round < rounds; ++round) {
       const double limit = peak_flops();
       const double seconds = seconds_of(clock, [&] {
-        kernels->linear({in.data(), rows, cols}, *weight, nullptr, {out.data(), rows, outs});
+        kernels->linear({in.data(), rows, cols}, {weight.get()}, {out.data(), rows, outs});
       });
       rates.push_back(operations / seconds);
       ratios.push_back(rates.back() / limit);
@@ -184,8 +184,16 @@ struct Bench {
     constexpr std::size_t kHeads = 16, kKvHeads = 4, kHeadDim = 64, kBlock = 16;
     const std::size_t page_bytes = sequences * context * kKvHeads * kHeadDim * size_of(dtype);
     if (2 * page_bytes > memory.size()) return;
-    const PagedKv kv{memory.data(), memory.data() + page_bytes, dtype, sequences * context / kBlock, kBlock, kKvHeads,
-                     kHeadDim};
+    PagedKv kv;
+    kv.keys = memory.data();
+    kv.values = memory.data() + page_bytes;
+    kv.dtype = dtype;
+    kv.num_blocks = sequences * context / kBlock;
+    kv.block_size = kBlock;
+    kv.num_kv_heads = kKvHeads;
+    kv.head_dim = kHeadDim;
+    std::vector<float> scales(kv.slots() * kKvHeads, 0.01f);
+    kv.key_scales = kv.value_scales = scales.data();
     std::vector<std::uint32_t> row_starts(sequences + 1), contexts(sequences, std::uint32_t(context)),
         blocks(kv.num_blocks), starts(sequences + 1);
     for (std::size_t i = 0; i <= sequences; ++i) {
@@ -210,7 +218,7 @@ struct Bench {
   }
 
   static const char* name_of(DType dtype) {
-    return dtype == DType::kF32 ? "f32" : dtype == DType::kF16 ? "f16" : "bf16";
+    return dtype == DType::kI8 ? "i8" : dtype == DType::kF32 ? "f32" : dtype == DType::kF16 ? "f16" : "bf16";
   }
 };
 
@@ -258,4 +266,6 @@ int main(int argc, char** argv) {
   bench.gemm(DType::kBF16, 8, 2048, 2048);
   bench.attention(DType::kF32, 16, 4096);
   bench.attention(DType::kBF16, 16, 4096);
+  bench.attention(DType::kI8, 16, 4096);
+  bench.attention(DType::kBF16, 1, 4096);
 }
