@@ -20,22 +20,62 @@ class PackedWeight {
   virtual std::size_t bytes() const = 0;  // memory that one pass over the weight reads
 };
 
+// A weight and its bias: null or (out_features).
+struct LinearWeight {
+  const PackedWeight* weight = nullptr;
+  const float* bias = nullptr;
+};
+
 // How rotary embedding pairs up the elements of a head.
 enum class RopeLayout : std::uint8_t {
   kHalves,       // (x[i], x[i + dim/2]): Hugging Face checkpoints ("rotate_half")
   kInterleaved,  // (x[2i], x[2i + 1]): llama2.c, GGUF "norm"
 };
 
-// The KV pages of one layer as attention sees them. A block holds block_size tokens:
-// keys and values are (num_blocks, block_size, num_kv_heads, head_dim) each.
+// Rotary embedding (Su et al. 2021, eq. 34) of the first 2 * inverse_frequencies.size() elements of every head. cos and
+// sin are multiplied by `magnitude`.
+struct Rotary {
+  std::span<const std::uint32_t> positions;  // (rows)
+  std::span<const float> inverse_frequencies;
+  float magnitude = 1;
+  RopeLayout layout = RopeLayout::kHalves;
+};
+
+// What turns hidden states into the queries, keys and values of heads. Each weight is packed in groups of head_dim.
+struct QkvWeights {
+  LinearWeight query;                 // (num_heads * head_dim, in_features)
+  LinearWeight key;                   // (num_kv_heads * head_dim, in_features)
+  LinearWeight value;                 // (num_kv_heads * head_dim, in_features)
+  std::span<const float> query_norm;  // (head_dim): RMS norm of each head by itself before RoPE (Qwen3); or empty
+  std::span<const float> key_norm;    // the same for keys
+  float eps = 0;                      // of these norms
+};
+
+// The KV pages of one layer. A slot is a token's place: block id * block_size + offset within the block. Keys lie so
+// that a vector holds one element of several tokens, which is how scores are computed.
 struct PagedKv {
-  void* keys = nullptr;
-  void* values = nullptr;
-  DType dtype = DType::kF32;  // kF32, kF16 or kBF16
+  void* keys = nullptr;           // (num_blocks, num_kv_heads, head_dim, block_size)
+  void* values = nullptr;         // (num_blocks, num_kv_heads, block_size, head_dim)
+  float* key_scales = nullptr;    // kI8: (num_blocks, num_kv_heads, block_size), the factor of each token's key
+  float* value_scales = nullptr;  // the same of values
+  DType dtype = DType::kF32;      // kF32, kF16, kBF16 or kI8
   std::size_t num_blocks = 0;
   std::size_t block_size = 0;
   std::size_t num_kv_heads = 0;
   std::size_t head_dim = 0;
+
+  std::size_t slots() const { return num_blocks * block_size; }
+
+  // Of a token's scale of one head.
+  std::size_t scale_index(std::size_t slot, std::size_t kv_head) const {
+    return (slot / block_size * num_kv_heads + kv_head) * block_size + slot % block_size;
+  }
+  // Of the first element of a token's key; the next ones lie block_size apart.
+  std::size_t key_index(std::size_t slot, std::size_t kv_head) const {
+    return (slot / block_size * num_kv_heads + kv_head) * head_dim * block_size + slot % block_size;
+  }
+  // Of the first element of a token's value; the next ones follow it.
+  std::size_t value_index(std::size_t slot, std::size_t kv_head) const { return scale_index(slot, kv_head) * head_dim; }
 };
 
 // The sequences of one step, flat: sequence i owns rows [row_starts[i], row_starts[i + 1]) of the batch.
@@ -66,12 +106,23 @@ class Kernels {
 
   virtual std::string_view name() const = 0;  // "reference", "avx2", "avx512", ...
 
-  // Copies the weight into this implementation's layout (reading `weight` once, sequentially), or refers to it
-  // where the layout is the same: then the caller keeps it mapped.
-  virtual std::unique_ptr<PackedWeight> pack(const WeightView& weight) = 0;
+  // Copies the weight into this implementation's layout (reading `weight` once), or refers to it where the layout is
+  // the same: then the caller keeps it mapped. group: outputs that one operation needs together (QkvWeights), a divisor
+  // of weight.rows; 0 = none.
+  virtual std::unique_ptr<PackedWeight> pack(const WeightView& weight, std::size_t group = 0) = 0;
 
-  // out(rows, out_features) = in(rows, in_features) * weight^T + bias; bias is null or (out_features).
-  virtual void linear(ConstMatrixF32 in, const PackedWeight& weight, const float* bias, MatrixF32 out) = 0;
+  // out(rows, out_features) = in(rows, in_features) * weight^T + bias.
+  virtual void linear(ConstMatrixF32 in, const LinearWeight& weight, MatrixF32 out) = 0;
+
+  // out = silu(in * gate^T + bias) * (in * up^T + bias), element by element (SwiGLU, Shazeer 2020). Both weights have
+  // the same shape.
+  virtual void swiglu(ConstMatrixF32 in, const LinearWeight& gate, const LinearWeight& up, MatrixF32 out) = 0;
+
+  // Projects, norms where there are norms, and rotates queries and keys (not values); writes queries, (rows,
+  // num_heads * head_dim), and the keys and values to slots of the pages, rounded to the pages' type (kI8: by head,
+  // to 127ths of its largest element). slots: (rows).
+  virtual void project_qkv(ConstMatrixF32 in, const QkvWeights& weights, const Rotary& rotary, MatrixF32 queries,
+                           std::span<const std::uint32_t> slots, const PagedKv& kv) = 0;
 
   // out(i, :) = table(tokens[i] - first_row, :) where the table holds that row, else zeros (vocabulary-parallel).
   virtual void embed(std::span<const std::uint32_t> tokens, const WeightView& table, std::uint32_t first_row,
@@ -80,26 +131,14 @@ class Kernels {
   // out = in / sqrt(mean(in^2) + eps) * weight, by row (Zhang & Sennrich 2019). out may be in.
   virtual void rms_norm(ConstMatrixF32 in, std::span<const float> weight, float eps, MatrixF32 out) = 0;
 
-  // RMS norm of each head by itself (Qwen3's QK norm), in place. heads: (rows, num_heads * weight.size()).
-  virtual void rms_norm_heads(MatrixF32 heads, std::span<const float> weight, float eps) = 0;
-
-  // Rotary embedding (Su et al. 2021, eq. 34), in place, of the first 2 * inverse_frequencies.size() elements of
-  // every head. heads: (rows, num_heads * head_dim); positions: (rows). cos and sin are multiplied by `magnitude`.
-  virtual void rope(MatrixF32 heads, std::size_t head_dim, std::span<const std::uint32_t> positions,
-                    std::span<const float> inverse_frequencies, float magnitude, RopeLayout layout) = 0;
-
-  // Writes keys and values of this step, (rows, num_kv_heads * head_dim) each, to slots: slot = block id *
-  // block_size + offset within the block; slots: (rows).
-  virtual void write_kv(ConstMatrixF32 keys, ConstMatrixF32 values, std::span<const std::uint32_t> slots,
-                        const PagedKv& kv) = 0;
+  // sum += addend, then out = rms_norm(sum) as above.
+  virtual void add_rms_norm(ConstMatrixF32 addend, MatrixF32 sum, std::span<const float> weight, float eps,
+                            MatrixF32 out) = 0;
 
   // Causal attention over the pages, which already hold this step's keys and values. queries and out:
   // (rows, num_heads * head_dim). The last row of a sequence is position context_length - 1.
   virtual void attention(ConstMatrixF32 queries, const PagedKv& kv, const AttentionBatch& batch,
                          const AttentionShape& shape, MatrixF32 out) = 0;
-
-  // out = silu(gate) * up, element by element (SwiGLU, Shazeer 2020). out may be gate or up.
-  virtual void silu_multiply(ConstMatrixF32 gate, ConstMatrixF32 up, MatrixF32 out) = 0;
 
   // sum += addend.
   virtual void add(ConstMatrixF32 addend, MatrixF32 sum) = 0;

@@ -61,7 +61,7 @@ std::string runnable_names(const CpuFeatures& features) {
 struct NewerInstructions {
   bool f16c = false;
   bool avx_vnni = false;
-  bool amx_int8 = false;
+  bool amx = false;
 };
 
 NewerInstructions newer_instructions() {
@@ -69,7 +69,8 @@ NewerInstructions newer_instructions() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   if (__get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0) found.f16c = (ecx >> 29 & 1) != 0;
   if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0) {
-    found.amx_int8 = (edx >> 24 & 1) != 0 && (edx >> 25 & 1) != 0;  // the tiles themselves, and products of bytes
+    // The tiles themselves, and products of bytes and of BF16.
+    found.amx = (edx >> 24 & 1) != 0 && (edx >> 25 & 1) != 0 && (edx >> 22 & 1) != 0;
   }
   if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0) found.avx_vnni = (eax >> 4 & 1) != 0;
   return found;
@@ -101,7 +102,7 @@ CpuFeatures detect_cpu_features() {
                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   features.avx_vnni = features.avx2 && newer.avx_vnni;
   features.avx512_vnni = features.avx512 && __builtin_cpu_supports("avx512vnni");
-  features.amx = features.avx512_vnni && newer.amx_int8 && allow_amx_tiles();
+  features.amx = features.avx512_vnni && newer.amx && allow_amx_tiles();
 #endif
   return features;
 }
@@ -129,7 +130,8 @@ Result<std::unique_ptr<Kernels>> make_cpu_kernels(const CpuKernelsOptions& optio
 #if TROUPE_KERNELS_X86
   if (implementation != CpuImplementation::kReference) {
     const auto& ops = implementation == CpuImplementation::kAvx2 ? kAvx2Ops : kAvx512Ops;
-    return make_vector_kernels(name_of(implementation), ops, quantised_ops_of(features, implementation),
+    const auto* tiles = implementation == CpuImplementation::kAmx ? &kAmxTileOps : nullptr;
+    return make_vector_kernels(name_of(implementation), ops, tiles, quantised_ops_of(features, implementation),
                                std::move(team));
   }
 #endif

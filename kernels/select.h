@@ -16,12 +16,13 @@ enum class CpuImplementation { kReference, kAvx2, kAvx512, kAmx };
 struct CpuFeatures {
   bool avx2 = false;    // with FMA and F16C
   bool avx512 = false;  // F, BW, DQ and VL
-  bool amx = false;     // the above, AVX-512 VNNI and AMX's int8 tiles, which the kernel lets this process use
+  bool amx = false;     // the above, AVX-512 VNNI and AMX's tiles for int8 and BF16, which Linux lets this process use
   // Better products of bytes, for quantised weights within "avx2" and "avx512".
   bool avx_vnni = false;
   bool avx512_vnni = false;
 };
 
+// Asks the system for the matrix registers, which it grants to the process and the threads it starts from then on.
 CpuFeatures detect_cpu_features();
 
 // The implementation named `wanted` ("reference", "avx2", "avx512" or "amx"), or the best that `features` allow where

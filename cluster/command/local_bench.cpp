@@ -59,6 +59,7 @@ std::string_view name_of(kernels::DType dtype) {
     case kernels::DType::kU8: return "U8";
     case kernels::DType::kQ8_0: return "Q8_0";
     case kernels::DType::kQ4_0: return "Q4_0";
+    case kernels::DType::kQ5_0: return "Q5_0";
     case kernels::DType::kQ4_K: return "Q4_K";
     case kernels::DType::kQ5_K: return "Q5_K";
     case kernels::DType::kQ6_K: return "Q6_K";

@@ -6,8 +6,9 @@ namespace troupe::kernels {
 namespace {
 
 // What the loops ask of a vector type: registers of kWidth floats (Reg) and of kWidth 16-bit numbers (Halves),
-// partial loads (zeros beyond count) and stores for count in [1, kWidth], and the arithmetic below. min and max return
-// their second argument if it is a NaN.
+// vectors of values in one pass of attention (kValueVectors, eight queries at a time), partial loads (zeros beyond
+// count) and stores for count in [1, kWidth], and the arithmetic below. min and max return their second argument if it
+// is a NaN.
 //
 // 4 rows of 3 vectors keep 12 sums, 3 weights and one input in the 16 registers; 3 chains hide most of the latency of
 // a fused multiply-add when there is one row.
@@ -17,6 +18,7 @@ struct Avx2 {
   static constexpr std::size_t kWidth = 8;
   static constexpr std::size_t kPanelVectors = 3;
   static constexpr std::size_t kTileRows = 4;
+  static constexpr std::size_t kValueVectors = 1;
 
   static __m256i first_lanes(std::size_t count) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -28,6 +30,15 @@ struct Avx2 {
   static void store(float* data, Reg value) { _mm256_storeu_ps(data, value); }
   static void store_some(float* data, Reg value, std::size_t count) {
     _mm256_maskstore_ps(data, first_lanes(count), value);
+  }
+
+  static Reg load_bytes(const std::int8_t* data) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(data))));
+  }
+  static Reg load_some_bytes(const std::int8_t* data, std::size_t count) {
+    alignas(8) std::int8_t lanes[kWidth] = {};
+    for (std::size_t i = 0; i < count; ++i) lanes[i] = data[i];
+    return load_bytes(lanes);
   }
 
   static Halves load_halves(const std::uint16_t* data) {
@@ -79,13 +90,6 @@ struct Avx2 {
     return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
   }
   static float first(Reg a) { return _mm256_cvtss_f32(a); }
-  // out[i] = the sum of all lanes of values[i]
-  static void store_sums(float* out, const Reg (&values)[4]) {
-    const __m256 first = _mm256_hadd_ps(values[0], values[1]);
-    const __m256 second = _mm256_hadd_ps(values[2], values[3]);
-    const __m256 all = _mm256_hadd_ps(first, second);
-    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
-  }
   static float sum(Reg a) {
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     four = _mm_add_ps(four, _mm_movehl_ps(four, four));
@@ -95,6 +99,6 @@ struct Avx2 {
 
 }  // namespace
 
-constexpr VectorOps kAvx2Ops = vector_ops<Avx2>("avx2");
+constexpr VectorOps kAvx2Ops = vector_ops<Avx2>();
 
 }  // namespace troupe::kernels

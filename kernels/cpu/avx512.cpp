@@ -13,6 +13,7 @@ struct Avx512 {
   static constexpr std::size_t kWidth = 16;
   static constexpr std::size_t kPanelVectors = 4;
   static constexpr std::size_t kTileRows = 6;
+  static constexpr std::size_t kValueVectors = 2;
 
   static __mmask16 first_lanes(std::size_t count) { return static_cast<__mmask16>((1u << count) - 1); }
 
@@ -21,6 +22,13 @@ struct Avx512 {
   static void store(float* data, Reg value) { _mm512_storeu_ps(data, value); }
   static void store_some(float* data, Reg value, std::size_t count) {
     _mm512_mask_storeu_ps(data, first_lanes(count), value);
+  }
+
+  static Reg load_bytes(const std::int8_t* data) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(data))));
+  }
+  static Reg load_some_bytes(const std::int8_t* data, std::size_t count) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first_lanes(count), data)));
   }
 
   static Halves load_halves(const std::uint16_t* data) {
@@ -63,18 +71,11 @@ struct Avx512 {
   static Reg round(Reg a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   static Reg scale_by_power_of_2(Reg a, Reg n) { return _mm512_scalef_ps(a, n); }
   static float first(Reg a) { return _mm512_cvtss_f32(a); }
-  static void store_sums(float* out, const Reg (&values)[4]) {
-    const __m256 first = _mm256_hadd_ps(fold(values[0]), fold(values[1]));
-    const __m256 second = _mm256_hadd_ps(fold(values[2]), fold(values[3]));
-    const __m256 all = _mm256_hadd_ps(first, second);
-    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
-  }
-  static __m256 fold(Reg a) { return _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)); }
   static float sum(Reg a) { return _mm512_reduce_add_ps(a); }
 };
 
 }  // namespace
 
-constexpr VectorOps kAvx512Ops = vector_ops<Avx512>("avx512");
+constexpr VectorOps kAvx512Ops = vector_ops<Avx512>();
 
 }  // namespace troupe::kernels

@@ -3,16 +3,15 @@
 #include <algorithm>
 #include <cassert>
 #include <cstring>
-#include <new>
 
 #include "kernels/cpu/half.h"
 
 namespace troupe::kernels {
 namespace {
 
-constexpr std::align_val_t kAlignment{64};
-
-std::size_t round_up(std::size_t value, std::size_t step) { return (value + step - 1) / step * step; }
+// Input features that one pass of tiles takes: a panel's stretch of them stays in the second-level cache while the
+// rows go by.
+constexpr std::size_t kDepthBlock = 256;
 
 // Turns `count` rows of `cols` elements into columns: to[col * lanes + row] = from[row * stride + col].
 template <class T>
@@ -28,41 +27,53 @@ void transpose(const T* from, std::size_t count, std::size_t cols, std::size_t s
 
 }  // namespace
 
-void PackedPanels::Free::operator()(std::byte* memory) const { ::operator delete[](memory, kAlignment); }
-
-PackedPanels::PackedPanels(const WeightView& weight, const VectorOps& ops)
-    : dtype_(weight.dtype),
-      rows_(weight.rows),
-      cols_(weight.cols),
-      width_(ops.width),
-      panel_outs_(ops.panel_vectors * ops.width),
-      bytes_(round_up(rows_, width_) * cols_ * size_of(dtype_)),
-      data_(static_cast<std::byte*>(::operator new[](bytes_, kAlignment))) {
+PackedPanels::PackedPanels(const WeightView& weight, std::size_t group, const VectorOps& ops, Team& team)
+    : PanelWeight(PanelLayout(weight.rows, group, ops.width, ops.panel_vectors), weight.cols),
+      ops_(ops),
+      dtype_(weight.dtype),
+      memory_(layout().vectors() * ops.width * weight.cols * size_of(weight.dtype)) {
   assert(is_float_storage(dtype_));
-  for (std::size_t panel = 0; panel < panels(); ++panel) {
-    const std::size_t first = panel * panel_outs_;
-    const std::size_t count = std::min(panel_outs_, rows_ - first);
-    const std::size_t lanes = vectors_of(panel) * width_;
-    std::byte* to = data_.get() + first * cols_ * size_of(dtype_);
-    if (lanes != count) std::memset(to, 0, cols_ * lanes * size_of(dtype_));
+  team.run(layout().panels(), [&](std::size_t panel, std::size_t) {
+    const std::size_t first = layout().first_out(panel);
+    const std::size_t count = layout().outs(panel);
+    const std::size_t lanes = layout().vectors(panel) * ops.width;
+    // Fresh memory is zero, as lanes beyond the outputs must be.
     if (dtype_ == DType::kF32) {
-      transpose(static_cast<const std::uint32_t*>(weight.data) + first * weight.row_stride, count, cols_,
-                weight.row_stride, reinterpret_cast<std::uint32_t*>(to), lanes);
+      transpose(static_cast<const std::uint32_t*>(weight.data) + first * weight.row_stride, count, cols(),
+                weight.row_stride, reinterpret_cast<std::uint32_t*>(panel_data(panel)), lanes);
     } else {
-      transpose(static_cast<const std::uint16_t*>(weight.data) + first * weight.row_stride, count, cols_,
-                weight.row_stride, reinterpret_cast<std::uint16_t*>(to), lanes);
+      transpose(static_cast<const std::uint16_t*>(weight.data) + first * weight.row_stride, count, cols(),
+                weight.row_stride, reinterpret_cast<std::uint16_t*>(panel_data(panel)), lanes);
+    }
+  });
+}
+
+std::byte* PackedPanels::panel_data(std::size_t panel) const {
+  return memory_.data() + layout().first_vector(panel) * ops_.width * cols() * size_of(dtype_);
+}
+
+void PackedPanels::multiply(const PanelInput& in, std::size_t first_row, std::size_t rows, std::size_t first_panel,
+                            std::size_t panels, float* sums, std::size_t row_stride) const {
+  LinearTile tile;
+  tile.in_stride = in.rows.row_stride;
+  tile.out_stride = row_stride;
+  // With one tile of rows nothing is read twice, and the panel goes by in one piece.
+  const std::size_t depth_block = rows <= ops_.tile_rows ? std::max<std::size_t>(1, cols()) : kDepthBlock;
+  // An input of no features still has zeros to give, hence at least one pass.
+  for (std::size_t depth = 0; depth == 0 || depth < cols(); depth += depth_block) {
+    tile.depth = std::min(depth_block, cols() - depth);
+    tile.continues = depth != 0;
+    for (std::size_t panel = 0; panel < panels; ++panel) {
+      tile.vectors = layout().vectors(first_panel + panel);
+      tile.panel = panel_data(first_panel + panel) + depth * tile.vectors * ops_.width * size_of(dtype_);
+      for (std::size_t row = 0; row < rows; row += tile.rows) {
+        tile.rows = std::min(ops_.tile_rows, rows - row);
+        tile.in = in.rows.row(first_row + row) + depth;
+        tile.out = sums + row * row_stride + panel * layout().panel_outs();
+        ops_.linear_tile(dtype_, tile);
+      }
     }
   }
-}
-
-std::size_t PackedPanels::vectors_of(std::size_t panel) const {
-  return (std::min(panel_outs_, rows_ - panel * panel_outs_) + width_ - 1) / width_;
-}
-
-void PackedPanels::describe(std::size_t panel, std::size_t first, LinearTile& tile) const {
-  tile.vectors = vectors_of(panel);
-  tile.outs = std::min(panel_outs_, rows_ - panel * panel_outs_);
-  tile.panel = data_.get() + (panel * panel_outs_ * cols_ + first * tile.vectors * width_) * size_of(dtype_);
 }
 
 }  // namespace troupe::kernels

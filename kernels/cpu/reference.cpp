@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/cpu/half.h"
+#include "kernels/cpu/kv_slots.h"
 #include "kernels/quant.h"
 
 namespace troupe::kernels {
@@ -52,22 +53,50 @@ class ReferenceKernels : public Kernels {
  public:
   std::string_view name() const override { return "reference"; }
 
-  std::unique_ptr<PackedWeight> pack(const WeightView& weight) override {
+  std::unique_ptr<PackedWeight> pack(const WeightView& weight, [[maybe_unused]] std::size_t group) override {
+    assert(group == 0 || weight.rows % group == 0);
     return std::make_unique<ReferenceWeight>(weight);
   }
 
-  void linear(ConstMatrixF32 in, const PackedWeight& weight, const float* bias, MatrixF32 out) override {
-    assert(dynamic_cast<const ReferenceWeight*>(&weight) != nullptr);
-    const auto& reference = static_cast<const ReferenceWeight&>(weight);
+  void linear(ConstMatrixF32 in, const LinearWeight& linear, MatrixF32 out) override {
+    assert(dynamic_cast<const ReferenceWeight*>(linear.weight) != nullptr);
+    const auto& weight = static_cast<const ReferenceWeight&>(*linear.weight);
     assert(in.rows == out.rows && in.cols == weight.cols() && out.cols == weight.rows());
     for (std::size_t row = 0; row < in.rows; ++row) {
       for (std::size_t feature = 0; feature < out.cols; ++feature) {
         double sum = 0;
-        for (std::size_t col = 0; col < in.cols; ++col) sum += double{in.row(row)[col]} * reference.at(feature, col);
-        if (bias != nullptr) sum += bias[feature];
+        for (std::size_t col = 0; col < in.cols; ++col) sum += double{in.row(row)[col]} * weight.at(feature, col);
+        if (linear.bias != nullptr) sum += linear.bias[feature];
         out.row(row)[feature] = static_cast<float>(sum);
       }
     }
+  }
+
+  void swiglu(ConstMatrixF32 in, const LinearWeight& gate, const LinearWeight& up, MatrixF32 out) override {
+    const MatrixF32 gates = matrix(first_, out.rows, out.cols);
+    linear(in, gate, gates);
+    linear(in, up, out);
+    for (std::size_t row = 0; row < out.rows; ++row) {
+      for (std::size_t col = 0; col < out.cols; ++col) {
+        const double x = gates.row(row)[col];
+        out.row(row)[col] = static_cast<float>(x / (1 + std::exp(-x)) * out.row(row)[col]);
+      }
+    }
+  }
+
+  void project_qkv(ConstMatrixF32 in, const QkvWeights& weights, const Rotary& rotary, MatrixF32 queries,
+                   std::span<const std::uint32_t> slots, const PagedKv& kv) override {
+    const std::size_t width = kv.num_kv_heads * kv.head_dim;
+    const MatrixF32 keys = matrix(first_, in.rows, width);
+    const MatrixF32 values = matrix(second_, in.rows, width);
+    linear(in, weights.query, queries);
+    linear(in, weights.key, keys);
+    linear(in, weights.value, values);
+    norm_heads(queries, weights.query_norm, weights.eps);
+    norm_heads(keys, weights.key_norm, weights.eps);
+    rotate(queries, kv.head_dim, rotary);
+    rotate(keys, kv.head_dim, rotary);
+    write_kv(keys, values, slots, kv);
   }
 
   void embed(std::span<const std::uint32_t> tokens, const WeightView& table, std::uint32_t first_row,
@@ -92,49 +121,10 @@ class ReferenceKernels : public Kernels {
     for (std::size_t row = 0; row < in.rows; ++row) norm(in.row(row), weight, eps, out.row(row));
   }
 
-  void rms_norm_heads(MatrixF32 heads, std::span<const float> weight, float eps) override {
-    assert(heads.cols % weight.size() == 0);
-    for (std::size_t row = 0; row < heads.rows; ++row) {
-      for (std::size_t first = 0; first < heads.cols; first += weight.size()) {
-        norm(heads.row(row) + first, weight, eps, heads.row(row) + first);
-      }
-    }
-  }
-
-  void rope(MatrixF32 heads, std::size_t head_dim, std::span<const std::uint32_t> positions,
-            std::span<const float> inverse_frequencies, float magnitude, RopeLayout layout) override {
-    const std::size_t pairs = inverse_frequencies.size();
-    assert(positions.size() == heads.rows && heads.cols % head_dim == 0 && 2 * pairs <= head_dim);
-    const bool halves = layout == RopeLayout::kHalves;
-    for (std::size_t row = 0; row < heads.rows; ++row) {
-      for (std::size_t first = 0; first < heads.cols; first += head_dim) {
-        float* head = heads.row(row) + first;
-        for (std::size_t pair = 0; pair < pairs; ++pair) {
-          const double angle = double(positions[row]) * inverse_frequencies[pair];
-          const double cosine = std::cos(angle) * magnitude;
-          const double sine = std::sin(angle) * magnitude;
-          float& x = head[halves ? pair : 2 * pair];
-          float& y = head[halves ? pair + pairs : 2 * pair + 1];
-          const double rotated_x = x * cosine - y * sine;
-          y = static_cast<float>(y * cosine + x * sine);
-          x = static_cast<float>(rotated_x);
-        }
-      }
-    }
-  }
-
-  void write_kv(ConstMatrixF32 keys, ConstMatrixF32 values, std::span<const std::uint32_t> slots,
-                const PagedKv& kv) override {
-    const std::size_t width = kv.num_kv_heads * kv.head_dim;
-    assert(keys.rows == slots.size() && values.rows == slots.size() && is_float_storage(kv.dtype));
-    assert(keys.cols == width && values.cols == width);
-    for (std::size_t row = 0; row < slots.size(); ++row) {
-      assert(slots[row] < kv.num_blocks * kv.block_size);
-      for (std::size_t col = 0; col < width; ++col) {
-        store_from_f32(keys.row(row)[col], kv.keys, kv.dtype, slots[row] * width + col);
-        store_from_f32(values.row(row)[col], kv.values, kv.dtype, slots[row] * width + col);
-      }
-    }
+  void add_rms_norm(ConstMatrixF32 addend, MatrixF32 sum, std::span<const float> weight, float eps,
+                    MatrixF32 out) override {
+    add(addend, sum);
+    rms_norm(sum, weight, eps, out);
   }
 
   void attention(ConstMatrixF32 queries, const PagedKv& kv, const AttentionBatch& batch, const AttentionShape& shape,
@@ -156,16 +146,6 @@ class ReferenceKernels : public Kernels {
     }
   }
 
-  void silu_multiply(ConstMatrixF32 gate, ConstMatrixF32 up, MatrixF32 out) override {
-    assert(gate.rows == out.rows && up.rows == out.rows && gate.cols == out.cols && up.cols == out.cols);
-    for (std::size_t row = 0; row < out.rows; ++row) {
-      for (std::size_t col = 0; col < out.cols; ++col) {
-        const double x = gate.row(row)[col];
-        out.row(row)[col] = static_cast<float>(x / (1 + std::exp(-x)) * up.row(row)[col]);
-      }
-    }
-  }
-
   void add(ConstMatrixF32 addend, MatrixF32 sum) override {
     assert(addend.rows == sum.rows && addend.cols == sum.cols);
     for (std::size_t row = 0; row < sum.rows; ++row) {
@@ -174,6 +154,56 @@ class ReferenceKernels : public Kernels {
   }
 
  private:
+  static MatrixF32 matrix(std::vector<float>& memory, std::size_t rows, std::size_t cols) {
+    memory.resize(rows * cols);
+    return {memory.data(), rows, cols};
+  }
+
+  // In place; nothing where there is no weight.
+  static void norm_heads(MatrixF32 heads, std::span<const float> weight, float eps) {
+    if (weight.empty()) return;
+    assert(heads.cols % weight.size() == 0);
+    for (std::size_t row = 0; row < heads.rows; ++row) {
+      for (std::size_t first = 0; first < heads.cols; first += weight.size()) {
+        norm(heads.row(row) + first, weight, eps, heads.row(row) + first);
+      }
+    }
+  }
+
+  static void rotate(MatrixF32 heads, std::size_t head_dim, const Rotary& rotary) {
+    const std::size_t pairs = rotary.inverse_frequencies.size();
+    assert(rotary.positions.size() == heads.rows && heads.cols % head_dim == 0 && 2 * pairs <= head_dim);
+    const bool halves = rotary.layout == RopeLayout::kHalves;
+    for (std::size_t row = 0; row < heads.rows; ++row) {
+      for (std::size_t first = 0; first < heads.cols; first += head_dim) {
+        float* head = heads.row(row) + first;
+        for (std::size_t pair = 0; pair < pairs; ++pair) {
+          const double angle = double(rotary.positions[row]) * rotary.inverse_frequencies[pair];
+          const double cosine = std::cos(angle) * rotary.magnitude;
+          const double sine = std::sin(angle) * rotary.magnitude;
+          float& x = head[halves ? pair : 2 * pair];
+          float& y = head[halves ? pair + pairs : 2 * pair + 1];
+          const double rotated_x = x * cosine - y * sine;
+          y = static_cast<float>(y * cosine + x * sine);
+          x = static_cast<float>(rotated_x);
+        }
+      }
+    }
+  }
+
+  static void write_kv(ConstMatrixF32 keys, ConstMatrixF32 values, std::span<const std::uint32_t> slots,
+                       const PagedKv& kv) {
+    assert(keys.rows == slots.size() && values.rows == slots.size() && is_page_type(kv.dtype));
+    assert(keys.cols == kv.num_kv_heads * kv.head_dim && values.cols == keys.cols);
+    for (std::size_t row = 0; row < slots.size(); ++row) {
+      assert(slots[row] < kv.num_blocks * kv.block_size);
+      for (std::size_t head = 0; head < kv.num_kv_heads; ++head) {
+        store_key(keys.row(row) + head * kv.head_dim, kv, slots[row], head);
+        store_value(values.row(row) + head * kv.head_dim, kv, slots[row], head);
+      }
+    }
+  }
+
   static void norm(const float* in, std::span<const float> weight, float eps, float* out) {
     double squares = 0;
     for (std::size_t col = 0; col < weight.size(); ++col) squares += double{in[col]} * in[col];
@@ -187,9 +217,8 @@ class ReferenceKernels : public Kernels {
     const bool windowed = shape.sliding_window != 0 && end > shape.sliding_window;
     const std::size_t begin = windowed ? end - shape.sliding_window : 0;
     const std::size_t kv_head = head / (shape.num_heads / shape.num_kv_heads);
-    const auto index_of = [&](std::size_t position) {
-      const std::size_t slot = blocks[position / kv.block_size] * kv.block_size + position % kv.block_size;
-      return (slot * kv.num_kv_heads + kv_head) * kv.head_dim;
+    const auto slot_of = [&](std::size_t position) {
+      return blocks[position / kv.block_size] * kv.block_size + position % kv.block_size;
     };
 
     probabilities_.resize(end - begin);
@@ -197,7 +226,7 @@ class ReferenceKernels : public Kernels {
     for (std::size_t position = begin; position < end; ++position) {
       double score = 0;
       for (std::size_t i = 0; i < kv.head_dim; ++i) {
-        score += double{query[i]} * load_as_f32(kv.keys, kv.dtype, index_of(position) + i);
+        score += double{query[i]} * load_key(kv, slot_of(position), kv_head, i);
       }
       probabilities_[position - begin] = score * shape.scale;
       highest = std::max(highest, score * shape.scale);
@@ -208,12 +237,14 @@ class ReferenceKernels : public Kernels {
     for (std::size_t i = 0; i < kv.head_dim; ++i) {
       double value = 0;
       for (std::size_t position = begin; position < end; ++position) {
-        value += probabilities_[position - begin] * load_as_f32(kv.values, kv.dtype, index_of(position) + i);
+        value += probabilities_[position - begin] * load_value(kv, slot_of(position), kv_head, i);
       }
       out[i] = static_cast<float>(value / sum);
     }
   }
 
+  std::vector<float> first_;           // of the operation at hand
+  std::vector<float> second_;          // of the operation at hand
   std::vector<double> probabilities_;  // (visible positions) of the query at hand
 };
 

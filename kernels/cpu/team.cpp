@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <string>
 
 #include "runtime/base/relax.h"
@@ -51,7 +52,7 @@ Result<void> pin_this_thread(int core) {
 
 Result<std::unique_ptr<Team>> Team::make(const std::vector<int>& cores) {
   for (const int core : cores) TROUPE_RETURN_IF_ERROR(check_core(core));
-  std::unique_ptr<Team> team(new Team);
+  std::unique_ptr<Team> team(new Team(std::max<std::size_t>(1, cores.size())));
   for (std::size_t member = 1; member < cores.size(); ++member) {
     team->workers_.emplace_back([&team = *team, member, core = cores[member]] { team.serve(member, core); });
   }
@@ -60,29 +61,47 @@ Result<std::unique_ptr<Team>> Team::make(const std::vector<int>& cores) {
 
 Team::~Team() {
   closing_ = true;
-  round_.fetch_add(1, std::memory_order_release);
+  round_.fetch_add(1);
   round_.notify_all();
 }
 
 void Team::run_shared(std::size_t pieces, Call call, void* context) {
   call_ = call;
   context_ = context;
-  pieces_ = pieces;
-  next_piece_.store(0, std::memory_order_relaxed);
-  unfinished_.store(static_cast<std::uint32_t>(workers_.size()), std::memory_order_relaxed);
-  round_.fetch_add(1, std::memory_order_release);
+  for (std::size_t member = 0; member < size(); ++member) {
+    stretches_[member].next.store(pieces * member / size(), std::memory_order_relaxed);
+    stretches_[member].end = pieces * (member + 1) / size();
+  }
+  round_.fetch_add(1);
   round_.notify_all();
 
   take_pieces(0);
 
-  spin([&] { return unfinished_.load(std::memory_order_acquire) == 0; });
-  for (std::uint32_t left; (left = unfinished_.load(std::memory_order_acquire)) != 0;) unfinished_.wait(left);
+  // Every piece is taken, by us or by a worker inside; the rest may stay away.
+  round_.fetch_add(1);
+  spin([&] { return inside_.load() == 0; });
+  for (std::uint32_t left; (left = inside_.load()) != 0;) inside_.wait(left);
 }
 
 void Team::take_pieces(std::size_t member) {
-  for (std::size_t piece; (piece = next_piece_.fetch_add(1, std::memory_order_relaxed)) < pieces_;) {
-    call_(context_, piece, member);
+  for (std::size_t other = 0; other < size(); ++other) {
+    Stretch& stretch = stretches_[(member + other) % size()];
+    for (std::size_t piece; (piece = stretch.next.fetch_add(1, std::memory_order_relaxed)) < stretch.end;) {
+      call_(context_, piece, member);
+    }
   }
+}
+
+// Whether the worker is inside the round, whose job stays as it is until the worker leaves.
+bool Team::enter(std::uint32_t round) {
+  inside_.fetch_add(1);
+  if (round_.load() == round) return true;
+  leave();
+  return false;
+}
+
+void Team::leave() {
+  if (inside_.fetch_sub(1) == 1) inside_.notify_one();
 }
 
 void Team::serve(std::size_t member, int core) {
@@ -90,12 +109,15 @@ void Team::serve(std::size_t member, int core) {
   bind_this_thread(core);
   std::uint32_t seen = 0;
   while (true) {
-    spin([&] { return round_.load(std::memory_order_acquire) != seen; });
-    round_.wait(seen, std::memory_order_acquire);
-    ++seen;
+    const auto is_new = [&] { return round_.load() != seen; };
+    spin(is_new);
+    if (!is_new()) round_.wait(seen);
+    seen = round_.load();
     if (closing_) return;
-    take_pieces(member);
-    if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished_.notify_one();
+    if (seen % 2 == 1 && enter(seen)) {
+      take_pieces(member);
+      leave();
+    }
   }
 }
 

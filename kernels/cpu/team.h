@@ -27,11 +27,13 @@ class Team {
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
 
-  std::size_t size() const { return workers_.size() + 1; }
+  std::size_t size() const { return stretches_.size(); }
 
-  // Calls work(piece, member) once for every piece below `pieces`, and returns when all are done. Whoever is free
-  // takes the next piece, so that a member whose core is shared with others does not hold up the rest. `work` must
-  // not throw, and its results must not depend on who does which piece.
+  // Calls work(piece, member) once for every piece below `pieces`, and returns when all are done. Each member begins
+  // with a stretch of its own, the same one whenever there are as many pieces, so that memory which it touched first
+  // is read by it again; whoever has finished takes pieces of the others. A member whose core somebody else has is
+  // waited for only while it holds a piece. `work` must not throw, and its results must not depend on who does which
+  // piece.
   template <class Work>
   void run(std::size_t pieces, Work&& work) {
     if (pieces <= 1 || workers_.empty()) {
@@ -48,21 +50,30 @@ class Team {
  private:
   using Call = void (*)(void* context, std::size_t piece, std::size_t member);
 
-  Team() = default;
+  // The pieces that one member begins with.
+  struct alignas(64) Stretch {
+    std::atomic<std::size_t> next = 0;
+    std::size_t end = 0;
+  };
+
+  explicit Team(std::size_t size) : stretches_(size) {}
   void run_shared(std::size_t pieces, Call call, void* context);
   void take_pieces(std::size_t member);
   void serve(std::size_t member, int core);
+  bool enter(std::uint32_t round);
+  void leave();
 
-  // The job at hand: written by run_shared before it raises round_, read by workers after they have seen it rise;
-  // written again only when unfinished_ has come down to zero, which each worker does after its last read.
+  // The job at hand, its stretches included. run_shared writes it while no round is open and no worker is inside;
+  // workers read it between enter() and leave(). Of a worker that raises inside_ and the caller that closes the
+  // round, at least one sees what the other wrote (both are sequentially consistent, each before the read): either
+  // the worker turns back or the caller waits for it.
   Call call_ = nullptr;
   void* context_ = nullptr;
-  std::size_t pieces_ = 0;
-  bool closing_ = false;
+  std::vector<Stretch> stretches_;  // (size)
 
-  alignas(64) std::atomic<std::uint32_t> round_ = 0;
-  alignas(64) std::atomic<std::size_t> next_piece_ = 0;
-  alignas(64) std::atomic<std::uint32_t> unfinished_ = 0;  // workers still in this round
+  alignas(64) std::atomic<std::uint32_t> round_ = 0;   // odd while a round is open; each change counts one up
+  alignas(64) std::atomic<std::uint32_t> inside_ = 0;  // workers between enter() and leave()
+  std::atomic<bool> closing_ = false;
   std::vector<std::jthread> workers_;
 };
 

@@ -7,7 +7,11 @@
 #include <vector>
 
 #include "kernels/cpu/half.h"
+#include "kernels/cpu/kv_slots.h"
 #include "kernels/cpu/packed_panels.h"
+#include "kernels/cpu/packed_tiles.h"
+#include "kernels/cpu/paged_attention.h"
+#include "kernels/cpu/panel_product.h"
 #include "kernels/cpu/quantised_linear.h"
 
 namespace troupe::kernels {
@@ -16,40 +20,112 @@ namespace {
 // A piece of work below this many multiply-adds is not worth another thread's attention (some microseconds).
 constexpr std::size_t kPieceMultiplyAdds = 32 * 1024;
 
-// Input features that one pass of tiles takes: a panel's stretch of them stays in the second-level cache while the
-// rows of a block go by, which themselves do so while the panel goes by.
-constexpr std::size_t kDepthBlock = 256;
-constexpr std::size_t kRowBlock = 48;
-
 std::size_t divide_up(std::size_t value, std::size_t divisor) { return (value + divisor - 1) / divisor; }
 
 class VectorKernels : public Kernels {
  public:
-  VectorKernels(std::string_view name, const VectorOps& ops, const QuantisedOps& quantised_ops,
+  VectorKernels(std::string_view name, const VectorOps& ops, const TileOps* tiles, const QuantisedOps& quantised_ops,
                 std::unique_ptr<Team> team)
-      : name_(name), ops_(ops), team_(std::move(team)), quantised_(quantised_ops, *team_) {}
+      : name_(name),
+        ops_(ops),
+        tiles_(tiles),
+        team_(std::move(team)),
+        product_(*team_),
+        quantised_(quantised_ops, *team_),
+        attention_(ops, *team_) {}
 
   std::string_view name() const override { return name_; }
 
-  std::unique_ptr<PackedWeight> pack(const WeightView& weight) override {
+  std::unique_ptr<PackedWeight> pack(const WeightView& weight, std::size_t group) override {
     if (is_quantised(weight.dtype)) return std::make_unique<QuantisedPanels>(weight);
-    return std::make_unique<PackedPanels>(weight, ops_);
+    if (tiles_ != nullptr && weight.dtype == DType::kBF16) {
+      return std::make_unique<PackedTiles>(weight, group, *tiles_, *team_);
+    }
+    return std::make_unique<PackedPanels>(weight, group, ops_, *team_);
   }
 
-  void linear(ConstMatrixF32 in, const PackedWeight& weight, const float* bias, MatrixF32 out) override {
-    if (const auto* quantised = dynamic_cast<const QuantisedPanels*>(&weight)) {
-      return quantised_.run(in, *quantised, bias, out);
-    }
-    assert(dynamic_cast<const PackedPanels*>(&weight) != nullptr);
+  void linear(ConstMatrixF32 in, const LinearWeight& linear, MatrixF32 out) override {
+    if (const auto* quantised = quantised_in(linear)) return quantised_.run(in, *quantised, linear.bias, out);
+    const PanelWeight& weight = panels_of(linear);
     assert(in.rows == out.rows && in.cols == weight.cols() && out.cols == weight.rows());
-    const auto& panels = static_cast<const PackedPanels&>(weight);
-    const std::size_t row_blocks = divide_up(in.rows, kRowBlock);
-    const std::size_t panel_work = std::min(in.rows, kRowBlock) * in.cols * panels.panel_outs();
-    for_each(panels.panels() * row_blocks, panel_work, [&](std::size_t index, std::size_t) {
-      const std::size_t first = index % row_blocks * kRowBlock;
-      const std::size_t count = std::min(kRowBlock, in.rows - first);
-      multiply_panel(in.rows_from(first, count), panels, index / row_blocks, bias, out.rows_from(first, count));
+    product_.run(in, {{{&weight}}}, 1, [&](const PanelSums& sums) {
+      for (std::size_t i = 0; i < sums.panels; ++i) {
+        const std::size_t first = weight.layout().first_out(sums.first_panel + i);
+        const std::size_t outs = weight.layout().outs(sums.first_panel + i);
+        for (std::size_t row = 0; row < sums.rows; ++row) {
+          const float* from = sums.row(row) + i * weight.layout().panel_outs();
+          float* to = out.row(sums.first_row + row) + first;
+          if (linear.bias == nullptr) {
+            std::copy_n(from, outs, to);
+          } else {
+            ops_.add(from, linear.bias + first, outs, to);
+          }
+        }
+      }
     });
+  }
+
+  void swiglu(ConstMatrixF32 in, const LinearWeight& gate, const LinearWeight& up, MatrixF32 out) override {
+    if (quantised_in(gate) != nullptr || quantised_in(up) != nullptr) {
+      const MatrixF32 gates = unfused(out.rows, out.cols);
+      linear(in, gate, gates);
+      linear(in, up, out);
+      for_each(out.rows, out.cols, [&](std::size_t row, std::size_t) {
+        ops_.silu_multiply(gates.row(row), out.row(row), out.cols, out.row(row));
+      });
+      return;
+    }
+    const PanelWeight& weight = panels_of(gate);
+    assert(in.rows == out.rows && in.cols == weight.cols() && out.cols == weight.rows());
+    assert(panels_of(up).rows() == weight.rows() && panels_of(up).cols() == weight.cols());
+    assert(panels_of(up).layout().panel_outs() == weight.layout().panel_outs());
+    product_.run(in, {{{&weight, &panels_of(up)}}}, 1, [&](const PanelSums& sums) {
+      for (std::size_t i = 0; i < sums.panels; ++i) {
+        const std::size_t first = weight.layout().first_out(sums.first_panel + i);
+        const std::size_t outs = weight.layout().outs(sums.first_panel + i);
+        for (std::size_t row = 0; row < sums.rows; ++row) {
+          float* gates = sums.row(row) + i * weight.layout().panel_outs();
+          float* ups = sums.second_row(row) + i * weight.layout().panel_outs();
+          if (gate.bias != nullptr) ops_.add(gates, gate.bias + first, outs, gates);
+          if (up.bias != nullptr) ops_.add(ups, up.bias + first, outs, ups);
+          ops_.silu_multiply(gates, ups, outs, out.row(sums.first_row + row) + first);
+        }
+      }
+    });
+  }
+
+  void project_qkv(ConstMatrixF32 in, const QkvWeights& weights, const Rotary& rotary, MatrixF32 queries,
+                   std::span<const std::uint32_t> slots, const PagedKv& kv) override {
+    assert(queries.rows == in.rows && slots.size() == in.rows && rotary.positions.size() == in.rows);
+    assert(2 * rotary.inverse_frequencies.size() <= kv.head_dim && is_page_type(kv.dtype));
+    prepare_angles(rotary);
+    const LinearWeight linears[] = {weights.query, weights.key, weights.value};
+    if (std::ranges::any_of(linears, [](const LinearWeight& part) { return quantised_in(part) != nullptr; })) {
+      for (std::size_t part = 0; part < std::size(linears); ++part) {
+        const MatrixF32 projected = unfused(in.rows, linears[part].weight->rows());
+        linear(in, linears[part], projected);
+        for_each(in.rows, projected.cols, [&](std::size_t row, std::size_t) {
+          for (std::size_t head = 0; head * kv.head_dim < projected.cols; ++head) {
+            finish_head(weights, rotary, part, head, row, projected.row(row) + head * kv.head_dim, queries, slots, kv);
+          }
+        });
+      }
+      return;
+    }
+    const std::size_t panels_per_head = panels_of(weights.query).layout().panels_per_group();
+    product_.run(in, {{{&panels_of(weights.query)}, {&panels_of(weights.key)}, {&panels_of(weights.value)}}},
+                 panels_per_head, [&](const PanelSums& sums) {
+                   const std::size_t padded_head = panels_per_head * panels_of(weights.query).layout().panel_outs();
+                   const float* bias = linears[sums.part].bias;
+                   for (std::size_t i = 0; i < sums.panels / panels_per_head; ++i) {
+                     const std::size_t head = sums.first_panel / panels_per_head + i;
+                     for (std::size_t row = 0; row < sums.rows; ++row) {
+                       float* values = sums.row(row) + i * padded_head;
+                       if (bias != nullptr) ops_.add(values, bias + head * kv.head_dim, kv.head_dim, values);
+                       finish_head(weights, rotary, sums.part, head, sums.first_row + row, values, queries, slots, kv);
+                     }
+                   }
+                 });
   }
 
   void embed(std::span<const std::uint32_t> tokens, const WeightView& table, std::uint32_t first_row,
@@ -75,102 +151,27 @@ class VectorKernels : public Kernels {
     });
   }
 
-  void rms_norm_heads(MatrixF32 heads, std::span<const float> weight, float eps) override {
-    assert(heads.cols % weight.size() == 0);
-    for_each(heads.rows, heads.cols, [&](std::size_t row, std::size_t) {
-      for (float* head = heads.row(row); head != heads.row(row) + heads.cols; head += weight.size()) {
-        ops_.rms_norm(head, weight.data(), weight.size(), eps, head);
-      }
-    });
-  }
-
-  void rope(MatrixF32 heads, std::size_t head_dim, std::span<const std::uint32_t> positions,
-            std::span<const float> inverse_frequencies, float magnitude, RopeLayout layout) override {
-    const std::size_t pairs = inverse_frequencies.size();
-    assert(positions.size() == heads.rows && heads.cols % head_dim == 0 && 2 * pairs <= head_dim);
-    prepare_angles(positions, inverse_frequencies, magnitude);
-    for_each(heads.rows, heads.cols, [&](std::size_t row, std::size_t) {
-      const float* cosines = cosines_.data() + row * pairs;
-      const float* sines = sines_.data() + row * pairs;
-      for (float* head = heads.row(row); head != heads.row(row) + heads.cols; head += head_dim) {
-        ops_.rotate(head, pairs, cosines, sines, layout == RopeLayout::kInterleaved);
-      }
-    });
-  }
-
-  void write_kv(ConstMatrixF32 keys, ConstMatrixF32 values, std::span<const std::uint32_t> slots,
-                const PagedKv& kv) override {
-    const std::size_t width = kv.num_kv_heads * kv.head_dim;
-    assert(keys.rows == slots.size() && values.rows == slots.size() && is_float_storage(kv.dtype));
-    assert(keys.cols == width && values.cols == width);
-    for_each(slots.size(), 2 * width, [&](std::size_t row, std::size_t) {
-      assert(slots[row] < kv.num_blocks * kv.block_size);
-      const std::size_t offset = slots[row] * width * size_of(kv.dtype);
-      ops_.narrow(keys.row(row), kv.dtype, width, static_cast<std::byte*>(kv.keys) + offset);
-      ops_.narrow(values.row(row), kv.dtype, width, static_cast<std::byte*>(kv.values) + offset);
+  void add_rms_norm(ConstMatrixF32 addend, MatrixF32 sum, std::span<const float> weight, float eps,
+                    MatrixF32 out) override {
+    assert(addend.rows == sum.rows && addend.cols == sum.cols && out.rows == sum.rows && out.cols == sum.cols);
+    for_each(sum.rows, 2 * sum.cols, [&](std::size_t row, std::size_t) {
+      ops_.add(sum.row(row), addend.row(row), sum.cols, sum.row(row));
+      ops_.rms_norm(sum.row(row), weight.data(), weight.size(), eps, out.row(row));
     });
   }
 
   void attention(ConstMatrixF32 queries, const PagedKv& kv, const AttentionBatch& batch, const AttentionShape& shape,
                  MatrixF32 out) override {
-    assert(queries.cols == shape.num_heads * shape.head_dim && out.cols == queries.cols && out.rows == queries.rows);
-    assert(shape.num_heads % shape.num_kv_heads == 0 && is_float_storage(kv.dtype));
-    assert(kv.num_kv_heads == shape.num_kv_heads && kv.head_dim == shape.head_dim);
-    const std::size_t positions = find_visible(batch, shape.sliding_window, queries.rows);
-    if (queries.rows == 0) return;
-
-    // Heads that share a KV head go together, so that its pages are read once; unless that leaves members idle.
-    const std::size_t group = shape.num_heads / shape.num_kv_heads;
-    const std::size_t splits = divide_up(team_->size(), queries.rows * shape.num_kv_heads);
-    const std::size_t heads_a_call = std::clamp<std::size_t>(group / splits, 1, kMaxQueriesPerCall);
-    const std::size_t calls_a_group = divide_up(group, heads_a_call);
-    const std::size_t calls = queries.rows * shape.num_kv_heads * calls_a_group;
-
-    for_each(calls, 2 * positions * shape.num_heads * shape.head_dim / calls, [&](std::size_t index, std::size_t) {
-      const std::size_t row = index / (shape.num_kv_heads * calls_a_group);
-      const std::size_t kv_head = index / calls_a_group % shape.num_kv_heads;
-      const std::size_t first = index % calls_a_group * heads_a_call;
-      const std::size_t offset = (kv_head * group + first) * shape.head_dim;
-      const std::size_t page_offset = kv_head * kv.head_dim * size_of(kv.dtype);
-      ops_.attend({
-          .queries = queries.row(row) + offset,
-          .heads = std::min(heads_a_call, group - first),
-          .head_dim = shape.head_dim,
-          .dtype = kv.dtype,
-          .keys = static_cast<const std::byte*>(kv.keys) + page_offset,
-          .values = static_cast<const std::byte*>(kv.values) + page_offset,
-          .slot_stride = kv.num_kv_heads * kv.head_dim,
-          .block_table = visible_[row].block_table,
-          .block_size = kv.block_size,
-          .begin = visible_[row].begin,
-          .end = visible_[row].end,
-          .scale = shape.scale,
-          .out = out.row(row) + offset,
-      });
-    });
-  }
-
-  void silu_multiply(ConstMatrixF32 gate, ConstMatrixF32 up, MatrixF32 out) override {
-    assert(gate.rows == out.rows && up.rows == out.rows && gate.cols == out.cols && up.cols == out.cols);
-    for_each(out.rows, 8 * out.cols, [&](std::size_t row, std::size_t) {
-      ops_.silu_multiply(gate.row(row), up.row(row), out.cols, out.row(row));
-    });
+    attention_.run(queries, kv, batch, shape, out);
   }
 
   void add(ConstMatrixF32 addend, MatrixF32 sum) override {
     assert(addend.rows == sum.rows && addend.cols == sum.cols);
     for_each(sum.rows, sum.cols,
-             [&](std::size_t row, std::size_t) { ops_.add(addend.row(row), sum.cols, sum.row(row)); });
+             [&](std::size_t row, std::size_t) { ops_.add(sum.row(row), addend.row(row), sum.cols, sum.row(row)); });
   }
 
  private:
-  // What one row of an attention batch sees of its sequence: positions [begin, end).
-  struct Visible {
-    const std::uint32_t* block_table = nullptr;
-    std::size_t begin = 0;
-    std::size_t end = 0;
-  };
-
   // Calls work(index, member) for every index below `count`, each costing about `multiply_adds`, in pieces that are
   // worth handing out.
   template <class Work>
@@ -182,89 +183,92 @@ class VectorKernels : public Kernels {
     });
   }
 
-  void multiply_panel(ConstMatrixF32 in, const PackedPanels& weight, std::size_t panel, const float* bias,
-                      MatrixF32 out) const {
-    LinearTile tile;
-    tile.in_stride = in.row_stride;
-    tile.out_stride = out.row_stride;
-    const std::size_t first_out = panel * weight.panel_outs();
-    // An input of no features still has a bias (or zeros) to give, hence at least one pass.
-    for (std::size_t depth = 0; depth == 0 || depth < in.cols; depth += kDepthBlock) {
-      weight.describe(panel, depth, tile);
-      tile.depth = std::min(kDepthBlock, in.cols - depth);
-      tile.continues = depth != 0;
-      const bool last = depth + tile.depth == in.cols;
-      tile.bias = last && bias != nullptr ? bias + first_out : nullptr;
-      for (std::size_t row = 0; row < in.rows; row += tile.rows) {
-        tile.rows = std::min(ops_.tile_rows, in.rows - row);
-        tile.in = in.row(row) + depth;
-        tile.out = out.row(row) + first_out;
-        ops_.linear_tile(weight.dtype(), tile);
-      }
+  static const QuantisedPanels* quantised_in(const LinearWeight& linear) {
+    return dynamic_cast<const QuantisedPanels*>(linear.weight);
+  }
+
+  // (rows, cols), until the next call.
+  MatrixF32 unfused(std::size_t rows, std::size_t cols) {
+    if (unfused_.size() < rows * cols) unfused_.resize(rows * cols);
+    return {unfused_.data(), rows, cols};
+  }
+
+  static const PanelWeight& panels_of(const LinearWeight& linear) {
+    assert(dynamic_cast<const PanelWeight*>(linear.weight) != nullptr);
+    return static_cast<const PanelWeight&>(*linear.weight);
+  }
+
+  // What is left to do with one projected head of one row, while it is in the first-level cache. part: query, key,
+  // value.
+  void finish_head(const QkvWeights& weights, const Rotary& rotary, std::size_t part, std::size_t head, std::size_t row,
+                   float* values, MatrixF32 queries, std::span<const std::uint32_t> slots, const PagedKv& kv) const {
+    const std::size_t head_dim = kv.head_dim;
+    if (part < 2) {
+      const std::span<const float> norm = part == 0 ? weights.query_norm : weights.key_norm;
+      if (!norm.empty()) ops_.rms_norm(values, norm.data(), head_dim, weights.eps, values);
+      const std::size_t pairs = rotary.inverse_frequencies.size();
+      ops_.rotate(values, pairs, cosines_.data() + row * pairs, sines_.data() + row * pairs,
+                  rotary.layout == RopeLayout::kInterleaved);
+    }
+    if (part == 0) {
+      std::copy_n(values, head_dim, queries.row(row) + head * head_dim);
+      return;
+    }
+    assert(slots[row] < kv.slots());
+    if (part == 1) {
+      store_key(values, kv, slots[row], head);
+    } else if (kv.dtype == DType::kI8) {
+      store_value(values, kv, slots[row], head);
+    } else {
+      const std::size_t offset = kv.value_index(slots[row], head) * size_of(kv.dtype);
+      ops_.narrow(values, kv.dtype, head_dim, static_cast<std::byte*>(kv.values) + offset);
     }
   }
 
-  // Fills cosines_ and sines_, (positions, pairs) each. All layers of a step ask for the same, queries and keys alike.
-  void prepare_angles(std::span<const std::uint32_t> positions, std::span<const float> frequencies, float magnitude) {
-    if (std::ranges::equal(positions, positions_) && std::ranges::equal(frequencies, frequencies_) &&
-        magnitude == magnitude_) {
+  // Fills cosines_ and sines_, (positions, pairs) each. All layers of a step ask for the same.
+  void prepare_angles(const Rotary& rotary) {
+    if (std::ranges::equal(rotary.positions, positions_) &&
+        std::ranges::equal(rotary.inverse_frequencies, frequencies_) && rotary.magnitude == magnitude_) {
       return;
     }
-    positions_.assign(positions.begin(), positions.end());
-    frequencies_.assign(frequencies.begin(), frequencies.end());
-    magnitude_ = magnitude;
-    const std::size_t pairs = frequencies.size();
-    cosines_.resize(positions.size() * pairs);
-    sines_.resize(positions.size() * pairs);
-    for_each(positions.size(), 64 * pairs, [&](std::size_t row, std::size_t) {
+    positions_.assign(rotary.positions.begin(), rotary.positions.end());
+    frequencies_.assign(rotary.inverse_frequencies.begin(), rotary.inverse_frequencies.end());
+    magnitude_ = rotary.magnitude;
+    const std::size_t pairs = frequencies_.size();
+    cosines_.resize(positions_.size() * pairs);
+    sines_.resize(positions_.size() * pairs);
+    for_each(positions_.size(), 64 * pairs, [&](std::size_t row, std::size_t) {
       for (std::size_t pair = 0; pair < pairs; ++pair) {
         // In double: at position 100,000 a float32 angle is already off by 0.004.
-        const double angle = double(positions[row]) * frequencies[pair];
-        cosines_[row * pairs + pair] = static_cast<float>(std::cos(angle) * magnitude);
-        sines_[row * pairs + pair] = static_cast<float>(std::sin(angle) * magnitude);
+        const double angle = double(positions_[row]) * frequencies_[pair];
+        cosines_[row * pairs + pair] = static_cast<float>(std::cos(angle) * magnitude_);
+        sines_[row * pairs + pair] = static_cast<float>(std::sin(angle) * magnitude_);
       }
     });
   }
 
-  // Fills visible_, (rows); returns how many positions are visible in all.
-  std::size_t find_visible(const AttentionBatch& batch, std::size_t sliding_window, [[maybe_unused]] std::size_t rows) {
-    visible_.clear();
-    std::size_t positions = 0;
-    for (std::size_t sequence = 0; sequence < batch.context_lengths.size(); ++sequence) {
-      const std::size_t end_row = batch.row_starts[sequence + 1];
-      assert(end_row - batch.row_starts[sequence] <= batch.context_lengths[sequence]);
-      for (std::size_t row = batch.row_starts[sequence]; row < end_row; ++row) {
-        const std::size_t end = batch.context_lengths[sequence] - (end_row - 1 - row);
-        const bool windowed = sliding_window != 0 && end > sliding_window;
-        const std::size_t begin = windowed ? end - sliding_window : 0;
-        visible_.push_back({batch.block_tables.data() + batch.block_table_starts[sequence], begin, end});
-        positions += end - begin;
-      }
-    }
-    assert(visible_.size() == rows);
-    return positions;
-  }
-
   std::string_view name_;
   const VectorOps& ops_;
+  const TileOps* tiles_;  // null: none
   std::unique_ptr<Team> team_;
+  PanelProduct product_;
   QuantisedLinear quantised_;
+  PagedAttention attention_;
+  std::vector<float> unfused_;  // what quantised weights yield, before the rest of a fused operation
 
-  // Of the latest rope call.
+  // Of the latest project_qkv.
   std::vector<std::uint32_t> positions_;
   std::vector<float> frequencies_;
   float magnitude_ = 0;
   std::vector<float> cosines_;  // (positions, frequencies)
   std::vector<float> sines_;    // (positions, frequencies)
-
-  std::vector<Visible> visible_;  // (rows) of the attention call at hand
 };
 
 }  // namespace
 
-std::unique_ptr<Kernels> make_vector_kernels(std::string_view name, const VectorOps& ops,
+std::unique_ptr<Kernels> make_vector_kernels(std::string_view name, const VectorOps& ops, const TileOps* tiles,
                                              const QuantisedOps& quantised_ops, std::unique_ptr<Team> team) {
-  return std::make_unique<VectorKernels>(name, ops, quantised_ops, std::move(team));
+  return std::make_unique<VectorKernels>(name, ops, tiles, quantised_ops, std::move(team));
 }
 
 }  // namespace troupe::kernels

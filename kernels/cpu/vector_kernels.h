@@ -11,8 +11,9 @@
 namespace troupe::kernels {
 
 // Kernels that hand pieces of the work to a team, whose members run the inner loops of one instruction set (of one for
-// quantised weights). REQUIRES: this machine has both.
-std::unique_ptr<Kernels> make_vector_kernels(std::string_view name, const VectorOps& ops,
+// quantised weights), and multiply BF16 weights in matrix registers where `tiles` is not null. `name` has static
+// lifetime. REQUIRES: this machine has those instructions and lets us use those registers.
+std::unique_ptr<Kernels> make_vector_kernels(std::string_view name, const VectorOps& ops, const TileOps* tiles,
                                              const QuantisedOps& quantised_ops, std::unique_ptr<Team> team);
 
 }  // namespace troupe::kernels

@@ -12,7 +12,9 @@ namespace {
 // `count` elements of a storage type, at `index`, as floats; zeros beyond. count: 1 to width.
 template <class V, DType D>
 typename V::Reg load_some(const void* data, std::size_t index, std::size_t count) {
-  if constexpr (D == DType::kF32) {
+  if constexpr (D == DType::kI8) {
+    return V::load_some_bytes(static_cast<const std::int8_t*>(data) + index, count);
+  } else if constexpr (D == DType::kF32) {
     return V::load_some(static_cast<const float*>(data) + index, count);
   } else {
     return V::template widen<D>(V::load_some_halves(static_cast<const std::uint16_t*>(data) + index, count));
@@ -21,7 +23,9 @@ typename V::Reg load_some(const void* data, std::size_t index, std::size_t count
 
 template <class V, DType D>
 typename V::Reg load(const void* data, std::size_t index) {
-  if constexpr (D == DType::kF32) {
+  if constexpr (D == DType::kI8) {
+    return V::load_bytes(static_cast<const std::int8_t*>(data) + index);
+  } else if constexpr (D == DType::kF32) {
     return V::load(static_cast<const float*>(data) + index);
   } else {
     return V::template widen<D>(V::load_halves(static_cast<const std::uint16_t*>(data) + index));
@@ -71,20 +75,24 @@ typename V::Reg exp(typename V::Reg x) {
   return V::scale_by_power_of_2(series, n);
 }
 
+// Ahead of the weights being read, where the only tile of rows reads them from memory: measured best for one row.
+constexpr std::size_t kPrefetchBytes = 4096;
+
 template <class V, DType D, std::size_t kRows, std::size_t kVectors>
 void linear_tile_of(const LinearTile& tile) {
   constexpr std::size_t kWidth = V::kWidth;
-  const std::size_t last = tile.outs - (kVectors - 1) * kWidth;  // outputs in the last vector
-  const auto outs_of = [&](std::size_t vector) { return vector + 1 == kVectors ? last : kWidth; };
-
+  constexpr std::size_t kFeatureBytes = kVectors * kWidth * size_of(D);
   typename V::Reg sums[kRows][kVectors];
   for (std::size_t r = 0; r < kRows; ++r) {
     for (std::size_t v = 0; v < kVectors; ++v) {
-      sums[r][v] = tile.continues ? load_f32<V>(tile.out + r * tile.out_stride + v * kWidth, outs_of(v)) : V::set(0.0f);
+      sums[r][v] = tile.continues ? V::load(tile.out + r * tile.out_stride + v * kWidth) : V::set(0.0f);
     }
   }
   const float* in = tile.in;
   for (std::size_t k = 0; k < tile.depth; ++k, ++in) {
+    for (std::size_t line = 0; line < kFeatureBytes; line += 64) {
+      __builtin_prefetch(static_cast<const char*>(tile.panel) + k * kFeatureBytes + kPrefetchBytes + line);
+    }
     // All weights, then one input after the other: the other way round needs a register more than AVX2 has.
     typename V::Reg weights[kVectors];
 #pragma GCC unroll 8
@@ -97,11 +105,7 @@ void linear_tile_of(const LinearTile& tile) {
     }
   }
   for (std::size_t r = 0; r < kRows; ++r) {
-    for (std::size_t v = 0; v < kVectors; ++v) {
-      auto sum = sums[r][v];
-      if (tile.bias != nullptr) sum = V::add(sum, load_f32<V>(tile.bias + v * kWidth, outs_of(v)));
-      store_f32<V>(tile.out + r * tile.out_stride + v * kWidth, sum, outs_of(v));
-    }
+    for (std::size_t v = 0; v < kVectors; ++v) V::store(tile.out + r * tile.out_stride + v * kWidth, sums[r][v]);
   }
 }
 
@@ -129,133 +133,285 @@ void linear_tile(DType dtype, const LinearTile& tile) {
   }
 }
 
-// Positions whose scores are held at once. A power of two of several vectors.
+// Positions whose scores are held at once; stretches are whole chunks.
 constexpr std::size_t kAttendChunk = 64;
+static_assert(kAttendStretch % kAttendChunk == 0);
 
-// scores[t] = scale * <query, key t> for `count` keys that lie `stride` elements apart.
-template <class V, DType D>
-void score_keys(const float* query, const void* keys, std::size_t first, std::size_t stride, std::size_t count,
-                std::size_t head_dim, float scale, float* scores) {
-  const std::size_t whole = head_dim - head_dim % V::kWidth;
-  const std::size_t rest = head_dim - whole;
-  // Four keys at a time hide the latency of the additions and share the work of adding across lanes.
-  const auto score = [&]<std::size_t kKeys>(std::size_t t) {
-    typename V::Reg sums[4];
-    for (auto& sum : sums) sum = V::set(0.0f);
-    for (std::size_t i = 0; i < whole; i += V::kWidth) {
-      const auto part = V::load(query + i);
-#pragma GCC unroll 4
-      for (std::size_t j = 0; j < kKeys; ++j) {
-        sums[j] = V::fma(part, load<V, D>(keys, first + (t + j) * stride + i), sums[j]);
-      }
-    }
-    if (rest != 0) {
-      const auto part = V::load_some(query + whole, rest);
-      for (std::size_t j = 0; j < kKeys; ++j) {
-        sums[j] = V::fma(part, load_some<V, D>(keys, first + (t + j) * stride + whole, rest), sums[j]);
-      }
-    }
-    float four[4];
-    V::store_sums(four, sums);
-    for (std::size_t j = 0; j < kKeys; ++j) scores[t + j] = four[j] * scale;
-  };
-  std::size_t t = 0;
-  for (; t + 4 <= count; t += 4) score.template operator()<4>(t);
-  for (; t < count; ++t) score.template operator()<1>(t);
+// Queries that go through a chunk together, sharing each load of a key or value.
+constexpr std::size_t kAttendTogether = 8;
+
+// Some queries that see the same positions [begin, end) of one chunk.
+struct AttendGroup {
+  const float* queries[kAttendTogether];
+  float* scores[kAttendTogether];  // (kAttendChunk) each
+  float* values[kAttendTogether];  // (head_dim) each
+  float corrections[kAttendTogether];
+  std::size_t chunk = 0;  // the position of scores[.][0]
+  std::size_t begin = 0;
+  std::size_t end = 0;
+};
+
+// Calls loop(position, block id * num_kv_heads + kv_head, offset in the block, count) for the parts of blocks that
+// [begin, end) covers.
+template <class Loop>
+void for_each_block(const AttendCall& call, std::size_t begin, std::size_t end, const Loop& loop) {
+  while (begin < end) {
+    const std::size_t offset = begin % call.block_size;
+    const std::size_t left = call.block_size - offset;
+    const std::size_t count = left < end - begin ? left : end - begin;
+    loop(begin, call.block_table[begin / call.block_size] * call.num_kv_heads + call.kv_head, offset, count);
+    begin += count;
+  }
 }
 
-// out = out * correction + sum over t of probabilities[t] * value t.
+// Scores of kQueries queries, each a sum over the elements of the head in order.
+template <class V, DType D, std::size_t kQueries>
+void score_keys(const AttendCall& call, const AttendGroup& group) {
+  for_each_block(call, group.begin, group.end,
+                 [&](std::size_t position, std::size_t page, std::size_t offset, std::size_t count) {
+                   for_each_vector<V>(count, [&](std::size_t i, std::size_t lanes) {
+                     typename V::Reg sums[kQueries];
+#pragma GCC unroll 8
+                     for (auto& sum : sums) sum = V::set(0.0f);
+                     const std::size_t first = page * call.head_dim * call.block_size + offset + i;
+                     for (std::size_t element = 0; element < call.head_dim; ++element) {
+                       const std::size_t index = first + element * call.block_size;
+                       const auto key =
+                           lanes == V::kWidth ? load<V, D>(call.keys, index) : load_some<V, D>(call.keys, index, lanes);
+#pragma GCC unroll 8
+                       for (std::size_t q = 0; q < kQueries; ++q)
+                         sums[q] = V::fma(V::set(group.queries[q][element]), key, sums[q]);
+                     }
+                     auto scale = V::set(call.scale);
+                     if constexpr (D == DType::kI8) {
+                       scale = V::mul(scale, load_f32<V>(call.key_scales + page * call.block_size + offset + i, lanes));
+                     }
+#pragma GCC unroll 8
+                     for (std::size_t q = 0; q < kQueries; ++q) {
+                       store_f32<V>(group.scores[q] + (position - group.chunk) + i, V::mul(sums[q], scale), lanes);
+                     }
+                   });
+                 });
+}
+
+// values = values * correction + sum over positions, in order, of probability * value; kVectors of each query.
+template <class V, DType D, std::size_t kQueries, std::size_t kVectors>
+void add_values_at(const AttendCall& call, const AttendGroup& group, std::size_t element, std::size_t last_lanes) {
+  constexpr std::size_t kWidth = V::kWidth;
+  typename V::Reg sums[kQueries][kVectors];
+#pragma GCC unroll 8
+  for (std::size_t q = 0; q < kQueries; ++q) {
+#pragma GCC unroll 2
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      const std::size_t lanes = v + 1 == kVectors ? last_lanes : kWidth;
+      sums[q][v] = V::mul(load_f32<V>(group.values[q] + element + v * kWidth, lanes), V::set(group.corrections[q]));
+    }
+  }
+  for_each_block(call, group.begin, group.end,
+                 [&](std::size_t position, std::size_t page, std::size_t offset, std::size_t count) {
+                   std::size_t index = (page * call.block_size + offset) * call.head_dim + element;
+                   for (std::size_t t = position - group.chunk; count > 0; ++t, --count, index += call.head_dim) {
+                     typename V::Reg values[kVectors];
+#pragma GCC unroll 2
+                     for (std::size_t v = 0; v < kVectors; ++v) {
+                       values[v] = v + 1 < kVectors || last_lanes == kWidth
+                                       ? load<V, D>(call.values, index + v * kWidth)
+                                       : load_some<V, D>(call.values, index + v * kWidth, last_lanes);
+                     }
+#pragma GCC unroll 8
+                     for (std::size_t q = 0; q < kQueries; ++q) {
+                       const auto probability = V::set(group.scores[q][t]);
+#pragma GCC unroll 2
+                       for (std::size_t v = 0; v < kVectors; ++v)
+                         sums[q][v] = V::fma(probability, values[v], sums[q][v]);
+                     }
+                   }
+                 });
+#pragma GCC unroll 8
+  for (std::size_t q = 0; q < kQueries; ++q) {
+#pragma GCC unroll 2
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      store_f32<V>(group.values[q] + element + v * kWidth, sums[q][v], v + 1 == kVectors ? last_lanes : kWidth);
+    }
+  }
+}
+
+template <class V, DType D, std::size_t kQueries>
+void add_values(const AttendCall& call, const AttendGroup& group) {
+  constexpr std::size_t kVectors = V::kValueVectors;
+  std::size_t element = 0;
+  for (; element + kVectors * V::kWidth <= call.head_dim; element += kVectors * V::kWidth) {
+    add_values_at<V, D, kQueries, kVectors>(call, group, element, V::kWidth);
+  }
+  for (; element < call.head_dim; element += V::kWidth) {
+    const std::size_t left = call.head_dim - element;
+    add_values_at<V, D, kQueries, 1>(call, group, element, left < V::kWidth ? left : V::kWidth);
+  }
+}
+
+template <class V, DType D, std::size_t kQueries>
+void score_some(std::size_t queries, const AttendCall& call, const AttendGroup& group) {
+  if constexpr (kQueries > 1) {
+    if (queries < kQueries) return score_some<V, D, kQueries - 1>(queries, call, group);
+  }
+  score_keys<V, D, kQueries>(call, group);
+}
+
+template <class V, DType D, std::size_t kQueries>
+void add_some(std::size_t queries, const AttendCall& call, const AttendGroup& group) {
+  if constexpr (kQueries > 1) {
+    if (queries < kQueries) return add_some<V, D, kQueries - 1>(queries, call, group);
+  }
+  add_values<V, D, kQueries>(call, group);
+}
+
+// Turns a query's scores of one chunk into probabilities, relative to the highest score so far; returns the factor for
+// what was added up before.
+template <class V>
+float soften(float* scores, float& highest, float& sum) {
+  auto peaks = V::load(scores);
+  for (std::size_t i = V::kWidth; i < kAttendChunk; i += V::kWidth) peaks = V::max(peaks, V::load(scores + i));
+  float lanes[V::kWidth];
+  V::store(lanes, peaks);
+  float peak = highest;
+  for (const float lane : lanes) peak = lane > peak ? lane : peak;
+  float correction = 1;
+  if (peak > highest) correction = sum > 0 ? V::first(exp<V>(V::set(highest - peak))) : 0;
+  highest = peak;
+  auto chunk_sum = V::set(0.0f);
+  for (std::size_t i = 0; i < kAttendChunk; i += V::kWidth) {
+    const auto probability = exp<V>(V::sub(V::load(scores + i), V::set(peak)));
+    V::store(scores + i, probability);
+    chunk_sum = V::add(chunk_sum, probability);
+  }
+  sum = sum * correction + V::sum(chunk_sum);
+  return correction;
+}
+
+// Queries [first, first + count) over [begin, end), which lies within one chunk and which all of them see.
 template <class V, DType D>
-void add_values(const float* probabilities, const void* values, std::size_t first, std::size_t stride,
-                std::size_t count, std::size_t head_dim, float correction, float* out) {
-  std::size_t i = 0;
-  // Four vectors at a time: as many chains of additions, over one probability.
-  for (; i + 4 * V::kWidth <= head_dim; i += 4 * V::kWidth) {
-    typename V::Reg sums[4];
-    for (std::size_t v = 0; v < 4; ++v) sums[v] = V::mul(V::load(out + i + v * V::kWidth), V::set(correction));
-    for (std::size_t t = 0; t < count; ++t) {
-      const auto probability = V::set(probabilities[t]);
-#pragma GCC unroll 4
-      for (std::size_t v = 0; v < 4; ++v) {
-        sums[v] = V::fma(probability, load<V, D>(values, first + t * stride + i + v * V::kWidth), sums[v]);
+void attend_chunk(const AttendCall& call, const AttendState& state, std::size_t first, std::size_t count,
+                  std::size_t begin, std::size_t end) {
+  alignas(64) float scores[kAttendTogether][kAttendChunk];
+  AttendGroup group;
+  group.chunk = begin / kAttendChunk * kAttendChunk;
+  group.begin = begin;
+  group.end = end;
+  for (const std::size_t last = first + count; first < last; first += kAttendTogether) {
+    const std::size_t together = last - first < kAttendTogether ? last - first : kAttendTogether;
+    for (std::size_t q = 0; q < together; ++q) {
+      const std::size_t query = first + q;
+      group.queries[q] = call.queries + query / call.heads * call.query_stride + query % call.heads * call.head_dim;
+      group.scores[q] = scores[q];
+      group.values[q] = state.values + query * call.head_dim;
+      // Beyond what the queries see: a probability below 2e-38, lost beside the 1 of the highest score.
+      if (end - begin < kAttendChunk) {
+        for (float& score : scores[q]) score = -__builtin_inff();
       }
     }
-    for (std::size_t v = 0; v < 4; ++v) V::store(out + i + v * V::kWidth, sums[v]);
-  }
-  for_each_vector<V>(head_dim - i, [&](std::size_t offset, std::size_t lanes) {
-    float* rest = out + i + offset;
-    auto sum = V::mul(load_f32<V>(rest, lanes), V::set(correction));
-    for (std::size_t t = 0; t < count; ++t) {
-      const std::size_t index = first + t * stride + i + offset;
-      const auto value = lanes == V::kWidth ? load<V, D>(values, index) : load_some<V, D>(values, index, lanes);
-      sum = V::fma(V::set(probabilities[t]), value, sum);
+    score_some<V, D, kAttendTogether>(together, call, group);
+    for (std::size_t q = 0; q < together; ++q) {
+      group.corrections[q] = soften<V>(scores[q], state.highest[first + q], state.sums[first + q]);
     }
-    store_f32<V>(rest, sum, lanes);
+    if constexpr (D == DType::kI8) {
+      for_each_block(call, begin, end,
+                     [&](std::size_t position, std::size_t page, std::size_t offset, std::size_t parts) {
+                       for_each_vector<V>(parts, [&](std::size_t i, std::size_t lanes) {
+                         const auto scale = load_f32<V>(call.value_scales + page * call.block_size + offset + i, lanes);
+                         for (std::size_t q = 0; q < together; ++q) {
+                           float* score = scores[q] + (position - group.chunk) + i;
+                           store_f32<V>(score, V::mul(load_f32<V>(score, lanes), scale), lanes);
+                         }
+                       });
+                     });
+    }
+    add_some<V, D, kAttendTogether>(together, call, group);
+  }
+}
+
+// Asks for the first lines of the pages of [begin, end); the processor finds the rest of each by itself.
+template <DType D>
+void prefetch_pages(const AttendCall& call, std::size_t begin, std::size_t end) {
+  constexpr std::size_t kLine = 64;
+  for_each_block(call, begin, end, [&](std::size_t, std::size_t page, std::size_t, std::size_t) {
+    const std::size_t bytes = call.head_dim * call.block_size * size_of(D);
+    const std::size_t wanted = bytes < 32 * kLine ? bytes : 32 * kLine;
+    for (std::size_t line = 0; line < wanted; line += kLine) {
+      __builtin_prefetch(static_cast<const char*>(call.keys) + page * bytes + line);
+      __builtin_prefetch(static_cast<const char*>(call.values) + page * bytes + line);
+    }
   });
 }
 
-// Softmax with a running maximum (Milakov & Gimelshein 2018), so that each page is read once. Chunks end where blocks
-// end: they depend on the position only, never on the batch.
 template <class V, DType D>
-void attend_of(const AttendCall& call) {
-  float highest[kMaxQueriesPerCall];
-  float sums[kMaxQueriesPerCall];
-  float scores[kAttendChunk];
-  for (std::size_t head = 0; head < call.heads; ++head) {
-    highest[head] = -__builtin_inff();
-    sums[head] = 0;
+void attend_of(const AttendCall& call, const AttendState& state) {
+  const std::size_t queries = call.rows * call.heads;
+  for (std::size_t q = 0; q < queries; ++q) {
+    state.highest[q] = -__builtin_inff();
+    state.sums[q] = 0;
   }
-  for (std::size_t i = 0; i < call.heads * call.head_dim; ++i) call.out[i] = 0;
+  for (std::size_t i = 0; i < queries * call.head_dim; ++i) state.values[i] = 0;
 
-  for (std::size_t position = call.begin; position < call.end;) {
-    const std::size_t offset = position % call.block_size;
-    std::size_t count = call.block_size - offset;
-    if (count > call.end - position) count = call.end - position;
-    if (count > kAttendChunk - offset % kAttendChunk) count = kAttendChunk - offset % kAttendChunk;
-    const std::size_t slot = call.block_table[position / call.block_size] * call.block_size + offset;
-    const std::size_t first = slot * call.slot_stride;
-
-    for (std::size_t head = 0; head < call.heads; ++head) {
-      score_keys<V, D>(call.queries + head * call.head_dim, call.keys, first, call.slot_stride, count, call.head_dim,
-                       call.scale, scores);
-      float peak = highest[head];
-      for (std::size_t t = 0; t < count; ++t) peak = scores[t] > peak ? scores[t] : peak;
-      float correction = 0;
-      if (peak > highest[head] && position != call.begin) {
-        correction = V::first(exp<V>(V::set(highest[head] - peak)));
-      } else if (peak == highest[head]) {
-        correction = 1;
+  const auto begin_of = [&](std::size_t row) {
+    const std::size_t end = call.first_end + row;
+    return call.window != 0 && end > call.window ? end - call.window : 0;
+  };
+  const std::size_t last_row = call.rows - 1;
+  for (std::size_t begin = call.begin; begin < call.end;) {
+    std::size_t end = (begin / kAttendChunk + 1) * kAttendChunk;
+    if (end > call.end) end = call.end;
+    prefetch_pages<D>(call, end, end + kAttendChunk < call.end ? end + kAttendChunk : call.end);
+    if (begin_of(last_row) <= begin && call.first_end >= end) {
+      attend_chunk<V, D>(call, state, 0, queries, begin, end);
+    } else {
+      for (std::size_t row = 0; row < call.rows; ++row) {
+        const std::size_t from = begin_of(row) > begin ? begin_of(row) : begin;
+        const std::size_t to = call.first_end + row < end ? call.first_end + row : end;
+        if (from < to) attend_chunk<V, D>(call, state, row * call.heads, call.heads, from, to);
       }
-      highest[head] = peak;
-
-      auto chunk_sum = V::set(0.0f);
-      for_each_vector<V>(count, [&](std::size_t i, std::size_t lanes) {
-        const auto probability = exp<V>(V::sub(load_f32<V>(scores + i, lanes), V::set(peak)));
-        store_f32<V>(scores + i, probability, lanes);
-        chunk_sum = V::add(chunk_sum, load_f32<V>(scores + i, lanes));
-      });
-      sums[head] = sums[head] * correction + V::sum(chunk_sum);
-      add_values<V, D>(scores, call.values, first, call.slot_stride, count, call.head_dim, correction,
-                       call.out + head * call.head_dim);
     }
-    position += count;
+    begin = end;
   }
-  for (std::size_t head = 0; head < call.heads; ++head) {
-    const auto factor = V::set(1 / sums[head]);
-    float* out = call.out + head * call.head_dim;
-    for_each_vector<V>(call.head_dim, [&](std::size_t i, std::size_t lanes) {
-      store_f32<V>(out + i, V::mul(load_f32<V>(out + i, lanes), factor), lanes);
+}
+
+template <class V>
+void attend(const AttendCall& call, const AttendState& state) {
+  switch (call.dtype) {
+    case DType::kF16: return attend_of<V, DType::kF16>(call, state);
+    case DType::kBF16: return attend_of<V, DType::kBF16>(call, state);
+    case DType::kI8: return attend_of<V, DType::kI8>(call, state);
+    default: return attend_of<V, DType::kF32>(call, state);
+  }
+}
+
+template <class V>
+void combine(const AttendState& total, const AttendState& further, std::size_t queries, std::size_t head_dim) {
+  for (std::size_t q = 0; q < queries; ++q) {
+    if (further.sums[q] == 0) continue;
+    float mine = 0, others = 1;
+    if (total.sums[q] != 0) {
+      const float peak = total.highest[q] > further.highest[q] ? total.highest[q] : further.highest[q];
+      mine = V::first(exp<V>(V::set(total.highest[q] - peak)));
+      others = V::first(exp<V>(V::set(further.highest[q] - peak)));
+      total.highest[q] = peak;
+    } else {
+      total.highest[q] = further.highest[q];
+    }
+    total.sums[q] = total.sums[q] * mine + further.sums[q] * others;
+    float* to = total.values + q * head_dim;
+    const float* from = further.values + q * head_dim;
+    for_each_vector<V>(head_dim, [&](std::size_t i, std::size_t lanes) {
+      const auto scaled = V::mul(load_f32<V>(to + i, lanes), V::set(mine));
+      store_f32<V>(to + i, V::fma(load_f32<V>(from + i, lanes), V::set(others), scaled), lanes);
     });
   }
 }
 
 template <class V>
-void attend(const AttendCall& call) {
-  switch (call.dtype) {
-    case DType::kF16: return attend_of<V, DType::kF16>(call);
-    case DType::kBF16: return attend_of<V, DType::kBF16>(call);
-    default: return attend_of<V, DType::kF32>(call);
-  }
+void scale(const float* in, float factor, std::size_t size, float* out) {
+  for_each_vector<V>(size, [&](std::size_t i, std::size_t lanes) {
+    store_f32<V>(out + i, V::mul(load_f32<V>(in + i, lanes), V::set(factor)), lanes);
+  });
 }
 
 template <class V>
@@ -304,9 +460,9 @@ void silu_multiply(const float* gate, const float* up, std::size_t size, float* 
 }
 
 template <class V>
-void add(const float* addend, std::size_t size, float* sum) {
+void add(const float* a, const float* b, std::size_t size, float* out) {
   for_each_vector<V>(size, [&](std::size_t i, std::size_t lanes) {
-    store_f32<V>(sum + i, V::add(load_f32<V>(sum + i, lanes), load_f32<V>(addend + i, lanes)), lanes);
+    store_f32<V>(out + i, V::add(load_f32<V>(a + i, lanes), load_f32<V>(b + i, lanes)), lanes);
   });
 }
 
@@ -348,18 +504,19 @@ void narrow(const float* in, DType dtype, std::size_t size, void* out) {
 }
 
 template <class V>
-constexpr VectorOps vector_ops(const char* name) {
+constexpr VectorOps vector_ops() {
   return {
-      .name = name,
       .width = V::kWidth,
       .panel_vectors = V::kPanelVectors,
       .tile_rows = V::kTileRows,
       .linear_tile = linear_tile<V>,
       .attend = attend<V>,
+      .combine = combine<V>,
       .rms_norm = rms_norm<V>,
       .rotate = rotate<V>,
       .silu_multiply = silu_multiply<V>,
       .add = add<V>,
+      .scale = scale<V>,
       .widen = widen<V>,
       .narrow = narrow<V>,
   };

@@ -14,8 +14,8 @@ namespace troupe::model {
 // Which sequence owns which block is the engine's business. Owns the memory; one thread.
 class KvPages {
  public:
-  // kv_dtype: kF32, kF16 or kBF16. Errors: kInvalidArgument, kResourceExhausted (names kv_memory).
-  // REQUIRES: check_slice(config, slice).ok()
+  // kv_dtype: kF32, kF16, kBF16 or kI8 (with a scale for each token and head). Errors: kInvalidArgument,
+  // kResourceExhausted (names kv_memory). REQUIRES: check_slice(config, slice).ok()
   static Result<KvPages> create(const ModelConfig& config, const Slice& slice, std::uint32_t num_blocks,
                                 std::uint32_t block_size, kernels::DType kv_dtype = kernels::DType::kF32);
 

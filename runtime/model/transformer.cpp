@@ -106,12 +106,16 @@ Result<kernels::ConstMatrixF32> Transformer::forward(const StepBatch& batch, ker
     }
     copy_rows(hidden_in, hidden);
   }
+  const kernels::MatrixF32 normed = scratch_.normed.rows_from(0, tokens);
+  kernels_->rms_norm(hidden, weights_.layers.front().attention_norm, config_.rms_norm_eps, normed);
   for (std::uint32_t index = slice_.first_layer; index < slice_.last_layer; ++index) {
     const LayerWeights& layer = weights_.layers[index - slice_.first_layer];
     attention(layer, index, batch);
-    TROUPE_RETURN_IF_ERROR(add_partial(hidden));
+    TROUPE_RETURN_IF_ERROR(add_partial(hidden, layer.mlp_norm));
     mlp(layer, tokens);
-    TROUPE_RETURN_IF_ERROR(add_partial(hidden));
+    const bool is_last = index + 1 == slice_.last_layer;
+    TROUPE_RETURN_IF_ERROR(add_partial(
+        hidden, is_last ? std::span<const float>() : weights_.layers[index + 1 - slice_.first_layer].attention_norm));
   }
   return kernels::ConstMatrixF32(hidden);
 }
@@ -119,49 +123,43 @@ Result<kernels::ConstMatrixF32> Transformer::forward(const StepBatch& batch, ker
 // scratch_.partial = this rank's part of attention over the normed hidden states.
 void Transformer::attention(const LayerWeights& layer, std::uint32_t index, const StepBatch& batch) {
   const std::size_t tokens = batch.tokens.size();
-  const kernels::MatrixF32 normed = scratch_.normed.rows_from(0, tokens);
   const kernels::MatrixF32 queries = scratch_.queries.rows_from(0, tokens);
-  const kernels::MatrixF32 keys = scratch_.keys.rows_from(0, tokens);
-  const kernels::MatrixF32 values = scratch_.values.rows_from(0, tokens);
   const kernels::MatrixF32 attended = scratch_.attended.rows_from(0, tokens);
-
-  kernels_->rms_norm(scratch_.hidden.rows_from(0, tokens), layer.attention_norm, config_.rms_norm_eps, normed);
-  kernels_->linear(normed, *layer.query.weight, layer.query.bias_data(), queries);
-  kernels_->linear(normed, *layer.key.weight, layer.key.bias_data(), keys);
-  kernels_->linear(normed, *layer.value.weight, layer.value.bias_data(), values);
-  if (config_.qk_norm) {
-    kernels_->rms_norm_heads(queries, layer.query_norm, config_.rms_norm_eps);
-    kernels_->rms_norm_heads(keys, layer.key_norm, config_.rms_norm_eps);
-  }
-  constexpr float kMagnitude = 1.0f;
-  kernels_->rope(queries, config_.head_dim, batch.positions, inverse_frequencies_, kMagnitude, config_.rope.layout);
-  kernels_->rope(keys, config_.head_dim, batch.positions, inverse_frequencies_, kMagnitude, config_.rope.layout);
-
   const kernels::PagedKv& kv = kv_.layer(index);
+  const kernels::QkvWeights weights = {.query = layer.query.view(),
+                                       .key = layer.key.view(),
+                                       .value = layer.value.view(),
+                                       .query_norm = layer.query_norm,
+                                       .key_norm = layer.key_norm,
+                                       .eps = config_.rms_norm_eps};
+  const kernels::Rotary rotary = {.positions = batch.positions,
+                                  .inverse_frequencies = inverse_frequencies_,
+                                  .magnitude = 1.0f,
+                                  .layout = config_.rope.layout};
+  kernels_->project_qkv(scratch_.normed.rows_from(0, tokens), weights, rotary, queries, batch.slots, kv);
   const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
-  kernels_->write_kv(keys, values, batch.slots, kv);
   kernels_->attention(
       queries, kv, batch.attention,
       {shape_.heads.size(), shape_.kv_heads.size(), config_.head_dim, scale, config_.sliding_windows[index]}, attended);
-  kernels_->linear(attended, *layer.output.weight, layer.output.bias_data(), scratch_.partial.rows_from(0, tokens));
+  kernels_->linear(attended, layer.output.view(), scratch_.partial.rows_from(0, tokens));
 }
 
 // scratch_.partial = this rank's part of the MLP over the normed hidden states.
 void Transformer::mlp(const LayerWeights& layer, std::size_t tokens) {
-  const kernels::MatrixF32 normed = scratch_.normed.rows_from(0, tokens);
-  const kernels::MatrixF32 gate = scratch_.gate.rows_from(0, tokens);
-  const kernels::MatrixF32 up = scratch_.up.rows_from(0, tokens);
-  kernels_->rms_norm(scratch_.hidden.rows_from(0, tokens), layer.mlp_norm, config_.rms_norm_eps, normed);
-  kernels_->linear(normed, *layer.gate.weight, layer.gate.bias_data(), gate);
-  kernels_->linear(normed, *layer.up.weight, layer.up.bias_data(), up);
-  kernels_->silu_multiply(gate, up, gate);
-  kernels_->linear(gate, *layer.down.weight, layer.down.bias_data(), scratch_.partial.rows_from(0, tokens));
+  const kernels::MatrixF32 gated = scratch_.gated.rows_from(0, tokens);
+  kernels_->swiglu(scratch_.normed.rows_from(0, tokens), layer.gate.view(), layer.up.view(), gated);
+  kernels_->linear(gated, layer.down.view(), scratch_.partial.rows_from(0, tokens));
 }
 
-Result<void> Transformer::add_partial(kernels::MatrixF32 hidden) {
+// hidden += the sum of all ranks' parts; and scratch_.normed = its norm, where there is one to come.
+Result<void> Transformer::add_partial(kernels::MatrixF32 hidden, std::span<const float> next_norm) {
   const kernels::MatrixF32 partial = scratch_.partial.rows_from(0, hidden.rows);
   TROUPE_RETURN_IF_ERROR(all_reduce(partial));
-  kernels_->add(partial, hidden);
+  if (next_norm.empty()) {
+    kernels_->add(partial, hidden);
+  } else {
+    kernels_->add_rms_norm(partial, hidden, next_norm, config_.rms_norm_eps, scratch_.normed.rows_from(0, hidden.rows));
+  }
   return {};
 }
 
@@ -190,7 +188,7 @@ Result<kernels::ConstMatrixF32> Transformer::logits(const StepBatch& batch, kern
   kernels_->rms_norm(wanted, weights_.final_norm, config_.rms_norm_eps, wanted);
   if (slice_.world_size > 1) return gather_logits(wanted);
   const kernels::MatrixF32 logits = scratch_.logits.rows_from(0, rows);
-  kernels_->linear(wanted, *weights_.lm_head.weight, nullptr, logits);
+  kernels_->linear(wanted, weights_.lm_head.view(), logits);
   return kernels::ConstMatrixF32(logits);
 }
 
@@ -198,7 +196,7 @@ Result<kernels::ConstMatrixF32> Transformer::logits(const StepBatch& batch, kern
 Result<kernels::ConstMatrixF32> Transformer::gather_logits(kernels::ConstMatrixF32 hidden) {
   const std::size_t rows = hidden.rows;
   const kernels::MatrixF32 part = scratch_.part_logits.rows_from(0, rows);
-  kernels_->linear(hidden, *weights_.lm_head.weight, nullptr, {part.data, rows, shape_.vocab.size(), part.row_stride});
+  kernels_->linear(hidden, weights_.lm_head.view(), {part.data, rows, shape_.vocab.size(), part.row_stride});
   const bool is_root = slice_.rank == 0;
   const kernels::MatrixF32 gathered =
       is_root ? scratch_.gathered.rows_from(0, slice_.world_size * rows) : kernels::MatrixF32();

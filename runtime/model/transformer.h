@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "kernels/kernels.h"
@@ -77,7 +78,7 @@ class Transformer {
 
   void attention(const LayerWeights& layer, std::uint32_t index, const StepBatch& batch);
   void mlp(const LayerWeights& layer, std::size_t tokens);
-  Result<void> add_partial(kernels::MatrixF32 hidden);
+  Result<void> add_partial(kernels::MatrixF32 hidden, std::span<const float> next_norm);
   Result<void> all_reduce(kernels::MatrixF32 matrix);
   Result<kernels::ConstMatrixF32> gather_logits(kernels::ConstMatrixF32 hidden);
 

@@ -39,6 +39,11 @@ Linear& matrix_for(TensorRole role, LayerWeights& layer) {
   }
 }
 
+// Projections to heads are packed so that an operation can have each head whole.
+bool makes_heads(TensorRole role) {
+  return role == TensorRole::kQuery || role == TensorRole::kKey || role == TensorRole::kValue;
+}
+
 bool is_of_a_layer(TensorRole role) {
   return role != TensorRole::kEmbedding && role != TensorRole::kFinalNorm && role != TensorRole::kLmHead;
 }
@@ -81,7 +86,7 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, cons
         weights.embedding = matrix.view;
       } else {
         Linear& linear = layer != nullptr ? matrix_for(tensor.role, *layer) : weights.lm_head;
-        linear.weight = kernels.pack(matrix.view);
+        linear.weight = kernels.pack(matrix.view, makes_heads(tensor.role) ? config.head_dim : 0);
         (layer != nullptr ? weights.layers_size : weights.lm_head_size).add(*linear.weight);
         elements_of[matrix.view.dtype] += tensor.elements();
       }

@@ -22,7 +22,7 @@ struct Linear {
   std::unique_ptr<kernels::PackedWeight> weight;  // (out_features, in_features) of this rank
   std::vector<float> bias;                        // (out_features) or empty
 
-  const float* bias_data() const { return bias.empty() ? nullptr : bias.data(); }
+  kernels::LinearWeight view() const { return {weight.get(), bias.empty() ? nullptr : bias.data()}; }
 };
 
 // Of packed matrices: a step reads all their bytes once, and multiplies each element once for each of its rows.

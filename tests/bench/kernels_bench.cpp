@@ -215,7 +215,7 @@ struct Bench {
       const double limit = bandwidth();
       const double seconds = seconds_of(clock, [&] {
         for (const auto& weight : weights) {
-          kernels->linear({in.data(), 1, cols}, *weight, nullptr, {out.data(), 1, outs});
+          kernels->linear({in.data(), 1, cols}, {weight.get()}, {out.data(), 1, outs});
         }
       });
       rates.push_back(double(bytes) / seconds);
@@ -234,7 +234,7 @@ struct Bench {
     for (int round = 0; round < rounds; ++round) {
       const double limit = peak_flops();
       const double seconds = seconds_of(clock, [&] {
-        kernels->linear({in.data(), rows, cols}, *weight, nullptr, {out.data(), rows, outs});
+        kernels->linear({in.data(), rows, cols}, {weight.get()}, {out.data(), rows, outs});
       });
       rates.push_back(operations / seconds);
       ratios.push_back(rates.back() / limit);
@@ -248,8 +248,16 @@ struct Bench {
     constexpr std::size_t kHeads = 16, kKvHeads = 4, kHeadDim = 64, kBlock = 16;
     const std::size_t page_bytes = sequences * context * kKvHeads * kHeadDim * size_of(dtype);
     if (2 * page_bytes > memory.size()) return;
-    const PagedKv kv{memory.data(), memory.data() + page_bytes, dtype, sequences * context / kBlock, kBlock, kKvHeads,
-                     kHeadDim};
+    PagedKv kv;
+    kv.keys = memory.data();
+    kv.values = memory.data() + page_bytes;
+    kv.dtype = dtype;
+    kv.num_blocks = sequences * context / kBlock;
+    kv.block_size = kBlock;
+    kv.num_kv_heads = kKvHeads;
+    kv.head_dim = kHeadDim;
+    std::vector<float> scales(kv.slots() * kKvHeads, 0.01f);
+    kv.key_scales = kv.value_scales = scales.data();
     std::vector<std::uint32_t> row_starts(sequences + 1), contexts(sequences, std::uint32_t(context)),
         blocks(kv.num_blocks), starts(sequences + 1);
     for (std::size_t i = 0; i <= sequences; ++i) {
@@ -289,7 +297,7 @@ struct Bench {
     for (std::size_t offset = 0; bytes < kMemoryBytes / 4;) {
       WeightView next = view;
       if (is_panel_format(dtype)) next.data = static_cast<const char*>(view.data) + offset;
-      weights.push_back(kernels->pack(next));
+      weights.push_back(kernels->pack(next, 0));
       offset += matrix_bytes(dtype, outs, view.cols);
       bytes += weights.back()->bytes();
       if (offset + matrix_bytes(dtype, outs, view.cols) > kMemoryBytes) break;
@@ -304,7 +312,7 @@ struct Bench {
         const double limit = rows == 1 ? bandwidth() : peak_of(byte_peak_loop_of(kernels->name()));
         const double seconds = seconds_of(clock, [&] {
           for (std::size_t i = 0; i < count; ++i) {
-            kernels->linear({in.data(), rows, view.cols}, *weights[i], nullptr, {out.data(), rows, outs});
+            kernels->linear({in.data(), rows, view.cols}, {weights[i].get()}, {out.data(), rows, outs});
           }
         });
         if (round < 0) continue;  // what the first call allocates
@@ -328,6 +336,7 @@ struct Bench {
       case DType::kQ6_K: return "q6_k";
       case DType::kInt8: return "int8";
       case DType::kInt4: return "int4";
+      case DType::kI8: return "i8";
       default: break;
     }
     return dtype == DType::kF32 ? "f32" : dtype == DType::kF16 ? "f16" : "bf16";
@@ -395,4 +404,6 @@ int main(int argc, char** argv) {
   bench.gemm(DType::kBF16, 8, 2048, 2048);
   bench.attention(DType::kF32, 16, 4096);
   bench.attention(DType::kBF16, 16, 4096);
+  bench.attention(DType::kI8, 16, 4096);
+  bench.attention(DType::kBF16, 1, 4096);
 }

@@ -57,104 +57,26 @@ BOOST_AUTO_TEST_CASE(rms_norm_gives_every_row_a_mean_square_of_one) {
   BOOST_TEST(row.row(0) == (std::vector<float>{1, -1, 2, -2}), boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(each_head_is_normed_by_itself) {
+BOOST_AUTO_TEST_CASE(adding_and_norming_together_gives_what_one_after_the_other_does) {
   Random random(2);
-  for (const std::size_t head_dim : {1, 8, 20, 64, 128}) {
+  for (const std::size_t cols : {1, 17, 64, 900}) {
     const std::size_t rows = random.pick(1, 9);
-    const std::size_t cols = head_dim * random.pick(1, 6);
-    const Strided in(rows, cols, 1, random);
-    const auto weight = random.normals(head_dim);
-    compare(in, rows, cols, 3e-6, 0,
-            [&](Kernels& kernels, std::size_t, MatrixF32 matrix) { kernels.rms_norm_heads(matrix, weight, 1e-5f); });
-  }
-}
-
-BOOST_AUTO_TEST_CASE(rope_turns_pairs_by_position_times_frequency) {
-  Random random(3);
-  for (const RopeLayout layout : {RopeLayout::kHalves, RopeLayout::kInterleaved}) {
-    for (const std::size_t head_dim : {2, 8, 20, 33, 64, 128}) {
-      const std::size_t pairs = random.pick(1, head_dim / 2);
-      const std::size_t rows = random.pick(1, 9);
-      const std::size_t cols = head_dim * random.pick(1, 5);
-      std::vector<std::uint32_t> positions(rows);
-      for (auto& position : positions) position = static_cast<std::uint32_t>(random.pick(0, 200'000));
-      std::vector<float> frequencies(pairs);
-      for (std::size_t i = 0; i < pairs; ++i) frequencies[i] = std::pow(1e4f, -float(i) / float(pairs));
-      compare(Strided(rows, cols, 2, random), rows, cols, 0, 3e-6,
-              [&](Kernels& kernels, std::size_t first, MatrixF32 matrix) {
-                kernels.rope(matrix, head_dim, std::span(positions).subspan(first, matrix.rows), frequencies, 1.2f,
-                             layout);
-              });
+    Strided addend(rows, cols, 1, random);
+    const auto weight = random.normals(cols);
+    const Strided in(rows, cols, 2, random);
+    for (const auto& name : vector_implementations()) {
+      const auto kernels = make(name, 2);
+      Strided sum = in;
+      Strided expected_sum = in;
+      Strided out(rows, cols, 3);
+      Strided expected(rows, cols, 0);
+      kernels->add_rms_norm(addend.view(), sum.view(), weight, 1e-5f, out.view());
+      kernels->add(addend.view(), expected_sum.view());
+      kernels->rms_norm(expected_sum.view(), weight, 1e-5f, expected.view());
+      BOOST_REQUIRE(largest_difference(sum, expected_sum, rows, cols) == 0);
+      BOOST_REQUIRE(largest_difference(out, expected, rows, cols) == 0);
+      BOOST_REQUIRE(sum.gaps_untouched() && out.gaps_untouched());
     }
-  }
-}
-
-BOOST_AUTO_TEST_CASE(rope_pairs_halves_or_neighbours_and_leaves_the_rest_of_the_head) {
-  const float quarter_turn = 3.14159265f / 2;
-  const std::uint32_t position = 1;
-  auto names = vector_implementations();
-  names.push_back("reference");
-  for (const auto& name : names) {
-    const std::vector<float> frequencies(2, quarter_turn);
-    std::vector<float> halves = {1, 2, 3, 4, 5};
-    make(name)->rope({halves.data(), 1, 5}, 5, {&position, 1}, frequencies, 1, RopeLayout::kHalves);
-    std::vector<float> neighbours = {1, 2, 3, 4, 5};
-    make(name)->rope({neighbours.data(), 1, 5}, 5, {&position, 1}, frequencies, 1, RopeLayout::kInterleaved);
-    const float expected_halves[] = {-3, -4, 1, 2, 5};
-    const float expected_neighbours[] = {-2, 1, -4, 3, 5};
-    for (int i = 0; i < 5; ++i) {
-      BOOST_TEST(std::abs(halves[i] - expected_halves[i]) < 1e-6f);
-      BOOST_TEST(std::abs(neighbours[i] - expected_neighbours[i]) < 1e-6f);
-    }
-  }
-}
-
-BOOST_AUTO_TEST_CASE(rope_follows_new_positions_frequencies_and_magnitudes) {
-  Random random(4);
-  for (const auto& name : vector_implementations()) {
-    const auto kernels = make(name);
-    const auto reference = make("reference");
-    const Strided in(2, 16, 0, random);
-    std::vector<std::uint32_t> positions = {3, 9};
-    std::vector<float> frequencies = {1, 0.1f, 0.01f, 0.001f};
-    float magnitude = 1;
-    for (int change = 0; change < 6; ++change) {
-      if (change == 1) positions[1] = 10;
-      if (change == 2) frequencies[3] = 0.5f;
-      if (change == 3) magnitude = 2;
-      if (change == 4) frequencies.pop_back();
-      if (change == 5) positions[0] = 4;
-      Strided out = in;
-      Strided expected = in;
-      kernels->rope(out.view(), 8, positions, frequencies, magnitude, RopeLayout::kHalves);
-      reference->rope(expected.view(), 8, positions, frequencies, magnitude, RopeLayout::kHalves);
-      BOOST_TEST(largest_difference(out, expected, 2, 16) < 2e-6f);
-    }
-  }
-}
-
-BOOST_AUTO_TEST_CASE(silu_multiply_holds_from_the_smallest_to_the_largest_gate) {
-  Random random(5);
-  for (const std::size_t cols : {1, 15, 16, 17, 100, 5000}) {
-    for (const float scale : {1.0f, 20.0f, 1e4f, 1e-20f}) {
-      const std::size_t rows = random.pick(1, 5);
-      Strided up(rows, cols, 1, random);
-      // Below -88 silu is smaller than 1e-36 in truth, and here.
-      compare(Strided(rows, cols, 2, random, scale), rows, cols, 2e-6, 1e-33,
-              [&](Kernels& kernels, std::size_t first, MatrixF32 matrix) {
-                kernels.silu_multiply(matrix, up.view().rows_from(first, matrix.rows), matrix);
-              });
-    }
-  }
-}
-
-BOOST_AUTO_TEST_CASE(a_nan_stays_visible) {
-  for (const auto& name : vector_implementations()) {
-    std::vector<float> gate(20, 1.0f);
-    gate[3] = gate[18] = NAN;
-    const std::vector<float> up(20, 1.0f);
-    make(name)->silu_multiply({gate.data(), 1, 20}, {up.data(), 1, 20}, {gate.data(), 1, 20});
-    for (std::size_t i = 0; i < gate.size(); ++i) BOOST_TEST(std::isnan(gate[i]) == (i == 3 || i == 18));
   }
 }
 

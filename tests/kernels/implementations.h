@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/cpu/half.h"
+#include "kernels/cpu/kv_slots.h"
 #include "kernels/select.h"
 
 namespace troupe::kernels {
@@ -100,6 +101,77 @@ class Stored {
   WeightView view_;
 };
 
+// One layer's pages, zeros at first.
+class Pages {
+ public:
+  Pages(DType dtype, std::size_t num_blocks, std::size_t block_size, std::size_t kv_heads, std::size_t head_dim)
+      : keys_(num_blocks * block_size * kv_heads * head_dim * size_of(dtype)),
+        values_(keys_.size()),
+        key_scales_(num_blocks * block_size * kv_heads),
+        value_scales_(key_scales_.size()) {
+    shape_.dtype = dtype;
+    shape_.num_blocks = num_blocks;
+    shape_.block_size = block_size;
+    shape_.num_kv_heads = kv_heads;
+    shape_.head_dim = head_dim;
+  }
+
+  PagedKv view() {
+    PagedKv kv = shape_;
+    kv.keys = keys_.data();
+    kv.values = values_.data();
+    kv.key_scales = key_scales_.data();
+    kv.value_scales = value_scales_.data();
+    return kv;
+  }
+  const PagedKv& shape() const { return shape_; }
+  float key(std::size_t slot, std::size_t head, std::size_t i) const {
+    return load_key(const_cast<Pages*>(this)->view(), slot, head, i);
+  }
+  float value(std::size_t slot, std::size_t head, std::size_t i) const {
+    return load_value(const_cast<Pages*>(this)->view(), slot, head, i);
+  }
+  // Takes over what other pages of the same shape hold of a token.
+  void copy_slot(const Pages& other, std::size_t slot) {
+    const std::size_t size = size_of(shape_.dtype);
+    for (std::size_t head = 0; head < shape_.num_kv_heads; ++head) {
+      const std::size_t scale = shape_.scale_index(slot, head);
+      key_scales_[scale] = other.key_scales_[scale];
+      value_scales_[scale] = other.value_scales_[scale];
+      for (std::size_t i = 0; i < shape_.head_dim; ++i) {
+        const std::size_t key = (shape_.key_index(slot, head) + i * shape_.block_size) * size;
+        const std::size_t value = (shape_.value_index(slot, head) + i) * size;
+        std::copy_n(other.keys_.data() + key, size, keys_.data() + key);
+        std::copy_n(other.values_.data() + value, size, values_.data() + value);
+      }
+    }
+  }
+  bool same_bits(const Pages& other) const {
+    return keys_ == other.keys_ && values_ == other.values_ && key_scales_ == other.key_scales_ &&
+           value_scales_ == other.value_scales_;
+  }
+  // Calls visit(mine, the other's) for every element of every key and value.
+  template <class Visit>
+  void compare(const Pages& other, const Visit& visit) const {
+    for (std::size_t slot = 0; slot < shape_.slots(); ++slot) {
+      for (std::size_t head = 0; head < shape_.num_kv_heads; ++head) {
+        for (std::size_t i = 0; i < shape_.head_dim; ++i) {
+          visit(key(slot, head, i), other.key(slot, head, i));
+          visit(value(slot, head, i), other.value(slot, head, i));
+        }
+      }
+    }
+  }
+
+ private:
+  PagedKv shape_;
+  std::vector<char> keys_;
+  std::vector<char> values_;
+  std::vector<float> key_scales_;
+  std::vector<float> value_scales_;
+};
+
+constexpr DType kPageTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kI8};
 constexpr DType kStorageTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
 
 // The largest |a - b| of two matrices; infinite where one of them is not finite and the other differs.

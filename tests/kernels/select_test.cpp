@@ -11,11 +11,13 @@ BOOST_AUTO_TEST_SUITE(selection)
 constexpr CpuFeatures kPlain{};
 constexpr CpuFeatures kAvx2Machine{.avx2 = true};
 constexpr CpuFeatures kAvx512Machine{.avx2 = true, .avx512 = true};
+constexpr CpuFeatures kAmxMachine{.avx2 = true, .avx512 = true, .amx = true};
 
 BOOST_AUTO_TEST_CASE(the_best_that_the_machine_can_run_is_chosen) {
   BOOST_CHECK(select_cpu_implementation(kPlain, "").value() == CpuImplementation::kReference);
   BOOST_CHECK(select_cpu_implementation(kAvx2Machine, "").value() == CpuImplementation::kAvx2);
   BOOST_CHECK(select_cpu_implementation(kAvx512Machine, "").value() == CpuImplementation::kAvx512);
+  BOOST_CHECK(select_cpu_implementation(kAmxMachine, "").value() == CpuImplementation::kAmx);
 }
 
 BOOST_AUTO_TEST_CASE(a_lesser_one_can_be_asked_for) {

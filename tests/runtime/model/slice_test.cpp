@@ -118,10 +118,13 @@ BOOST_AUTO_TEST_CASE(scratch_and_pages_take_what_was_foretold) {
     const Scratch scratch = Scratch::take(*arena, config, slice, size);
     BOOST_TEST(arena->used() == arena->capacity());
     BOOST_TEST(scratch.logits.rows == (rank == 0 ? 3u : 0u));
-    BOOST_TEST(reinterpret_cast<std::uintptr_t>(scratch.up.data) % Arena::kAlignment == 0u);
+    BOOST_TEST(reinterpret_cast<std::uintptr_t>(scratch.gated.data) % Arena::kAlignment == 0u);
     const auto pages = KvPages::create(config, slice, 64, 16);
     BOOST_REQUIRE(pages.ok());
     BOOST_TEST(pages->bytes() == 64 * bytes_per_block(config, slice, 16));
+    const auto narrow = KvPages::create(config, slice, 64, 16, kernels::DType::kI8);
+    BOOST_REQUIRE(narrow.ok());
+    BOOST_TEST(narrow->bytes() == 64 * bytes_per_block(config, slice, 16, kernels::DType::kI8));
   }
 }
 
@@ -131,7 +134,7 @@ BOOST_AUTO_TEST_CASE(pages_that_cannot_be_had_are_an_error_that_names_kv_memory)
   BOOST_TEST(KvPages::create(config, slice, 0, 16).error().param == "kv_memory");
   BOOST_TEST(KvPages::create(config, slice, 1u << 31, 16).error().param == "kv_memory");
   BOOST_TEST(KvPages::create(config, slice, 4, 0).error().param == "block_size");
-  BOOST_TEST(KvPages::create(config, slice, 4, 4, kernels::DType::kI8).error().param == "kv_dtype");
+  BOOST_TEST(KvPages::create(config, slice, 4, 4, kernels::DType::kI32).error().param == "kv_dtype");
   ModelConfig wide = config;
   wide.num_heads = wide.num_kv_heads = 1 << 11;
   wide.head_dim = 1 << 11;

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "kernels/cpu/reference.h"
+#include "kernels/select.h"
 #include "runtime/collective/in_process.h"
 #include "runtime/collective/solo.h"
 #include "tests/runtime/model/double_forward.h"
@@ -33,11 +34,12 @@ ModelConfig small_config() {
 
 struct TestModel {
   explicit TestModel(const ModelConfig& config, kernels::DType dtype = kernels::DType::kF32, std::size_t files = 1)
-      : config(config), tensors(random_tensors(config, 1, dtype)) {
+      : config(config), dtype(dtype), tensors(random_tensors(config, 1, dtype)) {
     write_model(directory.path(), tensors, dtype, files);
   }
 
   ModelConfig config;
+  kernels::DType dtype;
   TinyTensors tensors;
   TemporaryDirectory directory;
 };
@@ -66,7 +68,8 @@ double largest_difference(const std::vector<std::vector<float>>& rows,
 void check_every_split(const TestModel& model) {
   const auto tokens = some_tokens(23, 5, model.config.vocab_size);
   const auto expected = double_forward(model.config, model.tensors, tokens);
-  for (const std::string implementation : {"reference", ""}) {
+  for (const std::string implementation : {"reference", "avx512", ""}) {
+    if (!kernels::select_cpu_implementation(kernels::detect_cpu_features(), implementation).ok()) continue;
     for (const std::vector<std::uint32_t>& cuts : {std::vector<std::uint32_t>{}, {1}, {2}, {1, 2}}) {
       for (std::uint32_t world_size = 1; world_size <= 4; ++world_size) {
         if (!check_slice(model.config, {0, model.config.num_layers, model.config.num_layers, 0, world_size})) continue;
@@ -77,7 +80,9 @@ void check_every_split(const TestModel& model) {
           options.implementation = implementation;
           ThreadCluster cluster(model.directory.path(), model.config, options);
           TestSequence sequence{tokens, 0, {}};
-          BOOST_TEST(largest_difference(cluster.prefill(sequence), expected) < 1e-4);
+          // AMX multiplies BF16 weights with activations of 16 bits.
+          const bool is_narrow = implementation.empty() && model.dtype == kernels::DType::kBF16;
+          BOOST_TEST(largest_difference(cluster.prefill(sequence), expected) < (is_narrow ? 1e-3 : 1e-4));
         }
       }
     }
@@ -167,18 +172,18 @@ BOOST_AUTO_TEST_CASE(a_sequence_in_a_batch_gives_the_same_bits_as_alone) {
   BOOST_TEST((cluster.step(last_tokens) == alone));
 }
 
-BOOST_AUTO_TEST_CASE(sixteen_bit_pages_stay_close_to_float32_ones) {
+BOOST_AUTO_TEST_CASE(narrow_pages_stay_close_to_float32_ones) {
   const TestModel model(small_config());
   const auto tokens = some_tokens(23, 5, model.config.vocab_size);
   const auto expected = double_forward(model.config, model.tensors, tokens);
-  for (const auto dtype : {kernels::DType::kF16, kernels::DType::kBF16}) {
+  for (const auto dtype : {kernels::DType::kF16, kernels::DType::kBF16, kernels::DType::kI8}) {
     ThreadCluster::Options options;
     options.transformer.kv_dtype = dtype;
     ThreadCluster cluster(model.directory.path(), model.config, options);
     TestSequence sequence{tokens, 0, {}};
     const double difference = largest_difference(cluster.prefill(sequence), expected);
     BOOST_TEST(difference > 1e-5);
-    BOOST_TEST(difference < 0.1);
+    BOOST_TEST(difference < (dtype == kernels::DType::kI8 ? 0.2 : 0.1));
   }
 }
 

@@ -1,0 +1,88 @@
+#include "kernels/cpu/packed_tiles.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+
+namespace troupe::kernels {
+namespace {
+
+constexpr std::size_t kTileFeatures = 32;
+constexpr std::size_t kTileOuts = 16;
+constexpr std::size_t kTileBytes = 1024;
+constexpr std::size_t kPanelTiles = 4;  // side by side, as many as there are registers for their sums
+
+// Tiles along the depth that one pass takes when there are more rows than one block: those of a panel (32 KiB) stay in
+// the first-level cache while the blocks of rows go by.
+constexpr std::size_t kDepthBlock = 8;
+
+// tile[pair][out] = features (2 * pair, 2 * pair + 1) of row `out`; zeros beyond the rows and features there are.
+void fill_tile(const std::uint16_t* rows, std::size_t outs, std::size_t features, std::size_t stride,
+               std::uint16_t* tile) {
+  for (std::size_t out = 0; out < outs; ++out) {
+    for (std::size_t feature = 0; feature < features; ++feature) {
+      tile[feature / 2 * 2 * kTileOuts + 2 * out + feature % 2] = rows[out * stride + feature];
+    }
+  }
+}
+
+}  // namespace
+
+PackedTiles::PackedTiles(const WeightView& weight, std::size_t group, const TileOps& ops, Team& team)
+    : PanelWeight(PanelLayout(weight.rows, group, kTileOuts, kPanelTiles), weight.cols),
+      ops_(ops),
+      depth_((weight.cols + kTileFeatures - 1) / kTileFeatures),
+      memory_(layout().vectors() * depth_ * kTileBytes) {
+  assert(weight.dtype == DType::kBF16);
+  const auto* elements = static_cast<const std::uint16_t*>(weight.data);
+  team.run(layout().panels(), [&](std::size_t panel, std::size_t) {
+    const std::size_t first = layout().first_out(panel);
+    const std::size_t outs = layout().outs(panel);
+    std::byte* tile = panel_data(panel);
+    for (std::size_t depth = 0; depth < depth_; ++depth) {
+      const std::size_t feature = depth * kTileFeatures;
+      for (std::size_t out = 0; out < outs; out += kTileOuts, tile += kTileBytes) {
+        // Fresh memory is zero, as tiles must be beyond what there is.
+        fill_tile(elements + (first + out) * weight.row_stride + feature, std::min(kTileOuts, outs - out),
+                  std::min(kTileFeatures, weight.cols - feature), weight.row_stride,
+                  reinterpret_cast<std::uint16_t*>(tile));
+      }
+    }
+  });
+}
+
+std::byte* PackedTiles::panel_data(std::size_t panel) const {
+  return memory_.data() + layout().first_vector(panel) * depth_ * kTileBytes;
+}
+
+// Two numbers of 16 bits for each input.
+std::size_t PackedTiles::prepared_bytes(std::size_t rows) const {
+  return rows * depth_ * kTileFeatures * 2 * sizeof(std::uint16_t);
+}
+
+void PackedTiles::prepare(ConstMatrixF32 in, std::size_t first, std::byte* prepared) const {
+  const std::size_t rows = std::min(kPreparedRows, in.rows - first);
+  ops_.split(in.row(first), in.row_stride, rows, in.cols, prepared + prepared_bytes(first));
+}
+
+void PackedTiles::multiply(const PanelInput& in, std::size_t first_row, std::size_t rows, std::size_t first_panel,
+                           std::size_t panels, float* sums, std::size_t row_stride) const {
+  assert(first_row % kPreparedRows == 0);
+  const std::size_t depth_block = rows <= kPreparedRows ? std::max<std::size_t>(1, depth_) : kDepthBlock;
+  for (std::size_t depth = 0; depth == 0 || depth < depth_; depth += depth_block) {
+    for (std::size_t panel = 0; panel < panels; ++panel) {
+      const std::size_t vectors = layout().vectors(first_panel + panel);
+      ops_.multiply({.in = in.prepared + prepared_bytes(first_row),
+                     .rows = rows,
+                     .in_depth = depth_,
+                     .panel = panel_data(first_panel + panel) + depth * vectors * kTileBytes,
+                     .vectors = vectors,
+                     .first = depth,
+                     .depth = std::min(depth_block, depth_ - depth),
+                     .out = sums + panel * layout().panel_outs(),
+                     .out_stride = row_stride});
+    }
+  }
+}
+
+}  // namespace troupe::kernels
