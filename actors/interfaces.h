@@ -42,10 +42,11 @@ using ShardActor =
     caf::typed_actor<OneWay<schema::Step>, OneWay<schema::Activation>, Asked<schema::Assemble, schema::Outcome>,
                      Asked<schema::StatsRequest, schema::Stats>>;
 
-// 5. One a node; the root's also takes Join, Lost and ClusterStatusRequest.
+// 5. One a node, which takes StatsRequest; the root's also takes Join, Lost and ClusterStatusRequest.
 using SupervisorActor =
     caf::typed_actor<Asked<schema::Join, schema::Outcome>, OneWay<schema::Lost>, Asked<schema::Spawn, schema::Spawned>,
                      OneWay<schema::LoadProgress>, Asked<schema::Assemble, schema::Outcome>,
-                     Asked<schema::Drain, schema::Outcome>, Asked<schema::ClusterStatusRequest, schema::ClusterStatus>>;
+                     Asked<schema::Drain, schema::Outcome>, Asked<schema::StatsRequest, schema::Stats>,
+                     Asked<schema::ClusterStatusRequest, schema::ClusterStatus>>;
 
 }  // namespace troupe

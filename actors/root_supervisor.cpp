@@ -195,13 +195,13 @@ struct RootState {
             [this, name, incarnation](const fabric::Message<schema::Spawned>& message) {
               const auto spawned = message.read();
               if (spawned->isError()) {
-                spawn_failed(name, incarnation, engine::read_error(spawned->getError()));
+                spawn_failed(name, incarnation, engine::read_error(spawned->getError()), true);
               } else {
                 spawn_succeeded(name, incarnation, spawned->getReady().getDetail());
               }
             },
             [this, name, incarnation](const caf::error& error) {
-              spawn_failed(name, incarnation, unavailable("no answer: " + self->system().render(error)));
+              spawn_failed(name, incarnation, unavailable("no answer: " + self->system().render(error)), false);
             });
   }
 
@@ -212,13 +212,14 @@ struct RootState {
     assemble_if_complete();
   }
 
-  void spawn_failed(const std::string& name, std::uint64_t incarnation, Error error) {
+  // `answered`: the node said so itself. Another start would find the same missing file or taken port.
+  void spawn_failed(const std::string& name, std::uint64_t incarnation, Error error, bool answered) {
     const PlacedActor& actor = *find_actor(name);
     const Node& node = nodes.at(actor.order.node);
     // An actor whose node has died is counted with the node.
     if (draining || node.incarnation != incarnation || node.phase != NodePhase::kJoined) return;
     const std::string place = name + " on node " + actor.order.node;
-    if (!was_ready && error.code != ErrorCode::kUnavailable) {
+    if (!was_ready && answered) {
       return options.events.on_failed(std::move(error).within(place));
     }
     spdlog::error("{}: {}", place, error.message);
@@ -428,7 +429,7 @@ caf::behavior run_root(caf::stateful_actor<RootState>* self, RootSupervisorOptio
       },
       [self](const fabric::Message<schema::Lost>& message) {
         if (!self->state.ready || self->state.draining) return;
-        spdlog::warn("assembling again: {}", printable(message.read()->getReason().cStr()));
+        spdlog::warn("assembling again: {}", one_line(message.read()->getReason().cStr()));
         self->state.ready = false;
         self->state.assemble_if_complete();
       },

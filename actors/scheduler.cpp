@@ -101,7 +101,7 @@ class SchedulerState {
     sent_.erase(sent);
     if (result->getFailed()) {
       spdlog::warn("step {} of epoch {} failed: {}", fence.getStep(), fence.getEpoch(),
-                   printable(result->getError().getMessage().cStr(), 400));
+                   one_line(result->getError().getMessage().cStr()));
     }
     send_deltas(engine_.apply(result.root()));
     turn();
@@ -111,7 +111,7 @@ class SchedulerState {
     const auto loss = message.read();
     for (const auto actor : loss->getActors()) {
       if (!belongs_to(actor.cStr(), replica_)) continue;
-      go_away(printable(actor.cStr()) + " is lost: " + printable(loss->getReason().cStr(), 400));
+      go_away(printable(actor.cStr()) + " is lost: " + one_line(loss->getReason().cStr()));
       return;
     }
   }
@@ -267,7 +267,8 @@ class SchedulerState {
 
   // One message for each gateway that is concerned.
   void send_deltas(std::vector<Delta> deltas) {
-    for (const auto& [address, gateway] : gateways_) {
+    for (const auto& entry : gateways_) {
+      const Gateway& gateway = entry.second;
       const auto theirs = std::partition(deltas.begin(), deltas.end(),
                                          [&](const Delta& delta) { return delta.owner != gateway.owner; });
       const auto count = static_cast<unsigned>(deltas.end() - theirs);

@@ -1,6 +1,5 @@
 #include "actors/shard.h"
 
-#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <optional>
@@ -8,16 +7,13 @@
 #include <caf/all.hpp>
 
 #include "actors/outcome.h"
+#include "actors/shard_compute.h"
 #include "actors/stats.h"
-#include "kernels/cpu/team.h"
-#include "kernels/select.h"
 #include "runtime/base/device.h"
 #include "runtime/base/log.h"
 #include "runtime/base/metrics.h"
 #include "runtime/engine/error_info.h"
-#include "runtime/engine/shard_sequences.h"
 #include "runtime/fabric/message.h"
-#include "runtime/model/transformer.h"
 #include "schema/activation.capnp.h"
 #include "schema/step.capnp.h"
 
@@ -28,38 +24,6 @@ using Clock = std::chrono::steady_clock;
 
 std::uint64_t ns_since(Clock::time_point start) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
-}
-
-// Stands in for the group between loading and the first Assemble.
-class NoGroup final : public collective::Communicator {
- public:
-  NoGroup(std::uint32_t rank, std::uint32_t world_size) : rank_(rank), world_size_(world_size) {}
-
-  std::uint32_t rank() const override { return rank_; }
-  std::uint32_t world_size() const override { return world_size_; }
-  Result<void> all_reduce(std::span<float>) override { return none(); }
-  Result<void> all_gather(std::span<const float>, std::span<float>) override { return none(); }
-  Result<void> reduce_scatter(std::span<const float>, std::span<float>) override { return none(); }
-  Result<void> all_to_all(std::span<const float>, std::span<float>) override { return none(); }
-  Result<void> gather(std::span<const float>, std::span<float>, std::uint32_t) override { return none(); }
-  void abort(std::string_view) override {}
-
- private:
-  static Error none() { return unavailable("the shard's group is not assembled"); }
-
-  std::uint32_t rank_;
-  std::uint32_t world_size_;
-};
-
-model::StepBatch batch_of(const engine::FlatStep& flat) {
-  return {.tokens = flat.tokens,
-          .positions = flat.positions,
-          .slots = flat.slots,
-          .attention = {.row_starts = flat.row_starts,
-                        .context_lengths = flat.context_lengths,
-                        .block_tables = flat.block_tables,
-                        .block_table_starts = flat.block_table_starts},
-          .logits_rows = flat.logits_rows};
 }
 
 // The hidden states that an Activation carries, checked against the step. They point into the attachment.
@@ -83,22 +47,14 @@ Result<kernels::ConstMatrixF32> hidden_of(schema::Tensor::Reader tensor,
   return kernels::ConstMatrixF32(reinterpret_cast<const float*>(bytes.data()), rows, hidden_size);
 }
 
-// What a loaded shard consists of, in the order of destruction's reverse.
-struct LoadedShard {
-  fabric::Message<schema::Spawn> spawn;
-  std::unique_ptr<kernels::Kernels> kernels;
-  std::unique_ptr<collective::Communicator> group;
-  std::unique_ptr<model::Transformer> transformer;
-  engine::ShardSequences sequences;
-};
-
 struct ShardState {
   const char* name = "shard";
   explicit ShardState(caf::stateful_actor<ShardState>* self) : self(self) {}
 
   caf::stateful_actor<ShardState>* self;
   ShardOptions options;
-  std::optional<LoadedShard> loaded;
+  std::optional<fabric::Message<schema::Spawn>> spawn;  // what was loaded
+  std::unique_ptr<ShardCompute> compute;                // null before that
   std::uint32_t replica = 0;
   std::uint64_t epoch = 0;  // 0 = not assembled, or the group of the epoch is broken
   std::uint32_t stage_index = 0;
@@ -108,7 +64,7 @@ struct ShardState {
   Metrics metrics;
   prometheus::Counter* compute_seconds = nullptr;
   prometheus::Counter* collective_seconds = nullptr;
-  prometheus::Counter* steps = nullptr;
+  prometheus::Histogram* step_seconds = nullptr;
   prometheus::Counter* tokens = nullptr;
 
   void declare_metrics(const std::string& actor) {
@@ -116,9 +72,10 @@ struct ShardState {
     compute_seconds = &metrics.counter("troupe_shard_compute_seconds_total", "Time in kernels and sampling", labels);
     collective_seconds =
         &metrics.counter("troupe_shard_collective_seconds_total", "Time with the other ranks of the group", labels);
-    steps = &metrics.counter("troupe_shard_steps_total", "Steps computed", labels);
+    step_seconds = &metrics.histogram("troupe_shard_step_seconds", "From a step's arrival to its output",
+                                      latency_bounds_seconds(), labels);
     tokens = &metrics.counter("troupe_shard_tokens_total", "Tokens computed", labels);
-    const model::Transformer& transformer = *loaded->transformer;
+    const model::Transformer& transformer = compute->transformer();
     metrics.gauge("troupe_shard_weight_bytes", "Bytes read from the model's files", labels)
         .Set(static_cast<double>(transformer.checkpoint_bytes_read()));
     metrics.gauge("troupe_shard_kv_bytes", "Bytes of KV pages", labels)
@@ -128,31 +85,15 @@ struct ShardState {
   // --- loading ---
 
   Result<std::string> load(const fabric::Message<schema::Spawn>& message, const caf::actor& asker) {
-    const auto spawn = message.read();
-    if (!spawn->isShard()) return invalid_argument("a shard was asked to be something else");
-    const auto spec = spawn->getShard();
-    const auto model_spec = spawn->getModel();
-    const std::string path = model_spec.getPath();
-    const Limits& limits = options.limits;
+    const auto order = message.read();
+    if (!order->isShard()) return invalid_argument("a shard was asked to be something else");
+    const auto spec = order->getShard();
+    const auto model_spec = order->getModel();
 
     TROUPE_ASSIGN_OR_RETURN(const Device device, parse_device(spec.getDevice().cStr()));
     if (device.kind != Device::Kind::kCpu) return unsupported("device " + device.to_string() + ": only CPUs so far");
-    TROUPE_ASSIGN_OR_RETURN(const model::ModelConfig config, model::load_config(path, limits));
-    const model::Slice slice = {.first_layer = spec.getFirstLayer(),
-                                .last_layer = spec.getLastLayer(),
-                                .num_layers = config.num_layers,
-                                .rank = spec.getRank(),
-                                .world_size = spec.getRanks()};
-    TROUPE_RETURN_IF_ERROR(model::check_slice(config, slice));
-
-    kernels::CpuKernelsOptions kernel_options;
-    for (std::uint32_t core = device.first; core <= device.last; ++core) kernel_options.cores.push_back(core);
-    TROUPE_ASSIGN_OR_RETURN(auto kernels, kernels::make_cpu_kernels(kernel_options));
-
-    // Before the weights are read, so that their pages come from this core's memory.
-    TROUPE_RETURN_IF_ERROR(kernels::pin_this_thread(kernel_options.cores.front()));
     const auto start = Clock::now();
-    const std::string actor = spawn->getActor();
+    const std::string actor = order->getActor();
     auto last_report = start;
     const auto progress = [&](std::uint64_t bytes, std::uint64_t total_bytes) {
       const auto now = Clock::now();
@@ -166,47 +107,41 @@ struct ShardState {
                    out.setElapsedNs(ns_since(start));
                  }));
     };
-    auto group = std::make_unique<NoGroup>(slice.rank, slice.world_size);
-    const model::TransformerOptions transformer_options = {.num_blocks = model_spec.getNumBlocks(),
-                                                           .block_size = model_spec.getBlockSize(),
-                                                           .max_batch_tokens = model_spec.getMaxBatchTokens(),
-                                                           .max_batch_sequences = model_spec.getMaxBatchSequences()};
-    TROUPE_ASSIGN_OR_RETURN(auto transformer, model::Transformer::load(path, config, slice, *kernels, *group,
-                                                                       transformer_options, progress, limits));
-    const engine::ShardSequencesOptions sequence_options = {
-        .num_blocks = model_spec.getNumBlocks(),
-        .block_size = model_spec.getBlockSize(),
-        .max_model_len = model_spec.getMaxModelLen(),
-        .max_batch_tokens = model_spec.getMaxBatchTokens(),
-        .max_batch_sequences = model_spec.getMaxBatchSequences(),
-        .max_sequences = model_spec.getMaxBatchSequences() * spec.getStages(),
-        .vocab_size = config.vocab_size};
+    ShardComputeOptions plan = {.model = model_spec.getPath().cStr(),
+                                .first_layer = spec.getFirstLayer(),
+                                .last_layer = spec.getLastLayer(),
+                                .rank = spec.getRank(),
+                                .ranks = spec.getRanks(),
+                                .stages = spec.getStages(),
+                                .num_blocks = model_spec.getNumBlocks(),
+                                .block_size = model_spec.getBlockSize(),
+                                .max_model_len = model_spec.getMaxModelLen(),
+                                .max_batch_tokens = model_spec.getMaxBatchTokens(),
+                                .max_batch_sequences = model_spec.getMaxBatchSequences()};
+    for (std::uint32_t core = device.first; core <= device.last; ++core) plan.cores.push_back(core);
+    TROUPE_ASSIGN_OR_RETURN(compute, ShardCompute::load(plan, progress, options.limits));
+    spawn = message;
 
     stage_index = spec.getStage();
     replica = spec.getReplica();
     rank = spec.getRank();
-    const std::uint64_t bytes = transformer->checkpoint_bytes_read();
-    loaded.emplace(LoadedShard{message, std::move(kernels), std::move(group), std::move(transformer),
-                               engine::ShardSequences(sequence_options, limits)});
     declare_metrics(actor);
+    const std::uint64_t bytes = compute->transformer().checkpoint_bytes_read();
     const double seconds = static_cast<double>(ns_since(start)) * 1e-9;
     return fmt::format("{:.1f} MB in {:.2f} s ({:.2f} GB/s), kernels {}", static_cast<double>(bytes) * 1e-6, seconds,
-                       static_cast<double>(bytes) * 1e-9 / seconds, loaded->kernels->name());
+                       static_cast<double>(bytes) * 1e-9 / seconds, compute->kernels_name());
   }
 
   Result<void> assemble(schema::Assemble::Reader plan) {
-    if (!loaded) return unavailable("the shard has not loaded its weights");
+    if (!compute) return unavailable("the shard has not loaded its weights");
     epoch = 0;
     caf::actor found;
     for (const auto address : plan.getActors()) {
       if (stage_name(replica, stage_index) == address.getActor().cStr()) found = options.resolve(address);
     }
     if (!found) return unavailable(stage_name(replica, stage_index) + " cannot be reached");
-    const auto spawn = loaded->spawn.read();
-    TROUPE_ASSIGN_OR_RETURN(auto group, options.make_communicator(spawn->getShard(), plan));
-    loaded->transformer->set_communicator(*group);
-    loaded->group = std::move(group);
-    loaded->sequences.clear();
+    TROUPE_ASSIGN_OR_RETURN(auto group, options.make_communicator(spawn->read()->getShard(), plan));
+    compute->join(std::move(group));
     stage = std::move(found);
     epoch = plan.getEpoch();
     return {};
@@ -227,45 +162,28 @@ struct ShardState {
   // `input` is null on the first stage.
   void run(schema::Step::Reader step, const Input* input) {
     if (!is_current(step.getFence())) return;
-    if (auto result = compute(step, input); !result.ok()) fail(step, result.error());
+    if (auto result = take_step(step, input); !result.ok()) fail(step, result.error());
   }
 
-  Result<void> compute(schema::Step::Reader step, const Input* input) {
+  Result<void> take_step(schema::Step::Reader step, const Input* input) {
     const auto start = Clock::now();
-    const std::uint64_t collective_before = loaded->transformer->collective_ns();
-    model::Transformer& transformer = *loaded->transformer;
-    TROUPE_RETURN_IF_ERROR(loaded->sequences.begin_step(step));
-    const engine::FlatStep& flat = loaded->sequences.flat();
-    const model::StepBatch batch = batch_of(flat);
+    const model::Transformer& transformer = compute->transformer();
+    const std::uint64_t collective_before = transformer.collective_ns();
+    TROUPE_RETURN_IF_ERROR(compute->begin_step(step));
 
     kernels::ConstMatrixF32 hidden_in;
     capnp::List<schema::StageTiming>::Reader earlier;
     if (input != nullptr) {
-      TROUPE_ASSIGN_OR_RETURN(hidden_in, hidden_of(input->activation.getHidden(), input->attachments,
-                                                   flat.tokens.size(), transformer.config().hidden_size));
+      TROUPE_ASSIGN_OR_RETURN(hidden_in, hidden_of(input->activation.getHidden(), input->attachments, compute->rows(),
+                                                   transformer.config().hidden_size));
       earlier = input->activation.getTimings();
     }
-    TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden, transformer.forward(batch, hidden_in));
-    const bool is_last = transformer.slice().is_last_stage();
-    if (is_last) TROUPE_RETURN_IF_ERROR(sample(batch, hidden));
+    TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden, compute->run(hidden_in));
 
-    const StepTime time = account(start, transformer.collective_ns() - collective_before, flat.tokens.size());
+    const StepTime time = account(start, transformer.collective_ns() - collective_before, compute->rows());
     if (rank != 0) return {};
-    if (is_last) return send_result(step, earlier, time);
+    if (transformer.slice().is_last_stage()) return send_result(step, earlier, time);
     send_activation(step, hidden, earlier, time);
-    return {};
-  }
-
-  // A prompt whose tokens are rated wants more rows of logits than there is memory for: they come in pieces, the
-  // same ones on every rank.
-  Result<void> sample(model::StepBatch batch, kernels::ConstMatrixF32 hidden) {
-    const std::span<const std::uint32_t> rows = batch.logits_rows;
-    const std::size_t piece = loaded->transformer->max_logits_rows();
-    for (std::size_t first = 0; first < rows.size(); first += piece) {
-      batch.logits_rows = rows.subspan(first, std::min(piece, rows.size() - first));
-      TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 logits, loaded->transformer->logits(batch, hidden));
-      if (rank == 0) TROUPE_RETURN_IF_ERROR(loaded->sequences.sample(first, {logits.data, logits.rows * logits.cols}));
-    }
     return {};
   }
 
@@ -278,7 +196,7 @@ struct ShardState {
     const StepTime time = {.compute_ns = ns_since(start) - collective_ns, .collective_ns = collective_ns};
     compute_seconds->Increment(static_cast<double>(time.compute_ns) * 1e-9);
     collective_seconds->Increment(static_cast<double>(time.collective_ns) * 1e-9);
-    steps->Increment();
+    step_seconds->Observe(static_cast<double>(time.compute_ns + time.collective_ns) * 1e-9);
     tokens->Increment(static_cast<double>(token_count));
     return time;
   }
@@ -297,7 +215,7 @@ struct ShardState {
     fabric::MessageBuilder<schema::StepResult> builder;
     auto out = builder.root();
     out.setFence(step.getFence());
-    TROUPE_RETURN_IF_ERROR(loaded->sequences.write_result(out));
+    TROUPE_RETURN_IF_ERROR(compute->write_result(out));
     write_timings(earlier, time, out.initTimings(earlier.size() + 1));
     self->send(stage, std::move(builder).finish());
     return {};
@@ -341,7 +259,7 @@ struct ShardState {
 
   fabric::Message<schema::Stats> stats() const {
     return fabric::make_message<schema::Stats>([&](schema::Stats::Builder out) {
-      if (loaded) out.setActor(loaded->spawn.read()->getActor());
+      if (spawn) out.setActor(spawn->read()->getActor());
       out.initNode().setName(options.node);
       out.getNode().setIncarnation(options.incarnation);
       write_families(metrics.collect(), out);
@@ -369,12 +287,12 @@ caf::behavior run_shard(caf::stateful_actor<ShardState>* self, ShardOptions opti
       },
       [self](const fabric::Message<schema::Step>& message) {
         const auto step = message.read();
-        if (self->state.loaded) self->state.run(step.root(), nullptr);
+        if (self->state.compute) self->state.run(step.root(), nullptr);
       },
       [self](const fabric::Message<schema::Activation>& message) {
         const auto activation = message.read();
         const ShardState::Input input = {activation.root(), message.attachments()};
-        if (self->state.loaded) self->state.run(input.activation.getStep(), &input);
+        if (self->state.compute) self->state.run(input.activation.getStep(), &input);
       },
       [self](const fabric::Message<schema::StatsRequest>&) { return self->state.stats(); },
   };

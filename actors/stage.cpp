@@ -1,11 +1,15 @@
 #include "actors/stage.h"
 
+#include <chrono>
+#include <deque>
 #include <vector>
 
 #include <caf/all.hpp>
 
 #include "actors/outcome.h"
+#include "actors/stats.h"
 #include "runtime/base/log.h"
+#include "runtime/base/metrics.h"
 #include "runtime/fabric/message.h"
 #include "schema/activation.capnp.h"
 #include "schema/cluster.capnp.h"
@@ -14,16 +18,47 @@
 namespace troupe {
 namespace {
 
+using TimePoint = caf::actor_clock::time_point;
+
 struct StageState {
   const char* name = "stage";
   StageOptions options;
+  Metrics metrics;
+  prometheus::Histogram* step_seconds = nullptr;
   std::uint64_t epoch = 0;  // 0 = not assembled
   std::vector<caf::actor> shards;
   caf::actor next;  // null at the last stage
   caf::actor scheduler;
 
+  struct Begun {
+    std::uint64_t step;
+    TimePoint at;
+  };
+  std::deque<Begun> begun;  // steps that the shards have, oldest first; as many as the scheduler sends at once
+
   bool is_current(schema::Fence::Reader fence) const {
     return epoch != 0 && fence.getReplica() == options.replica && fence.getEpoch() == epoch;
+  }
+
+  void step_begins(schema::Fence::Reader fence, TimePoint now) { begun.push_back({fence.getStep(), now}); }
+
+  // Steps end in their order; a failed one may be reported by several ranks.
+  void step_ends(schema::Fence::Reader fence, TimePoint now) {
+    while (!begun.empty() && begun.front().step <= fence.getStep()) {
+      if (begun.front().step == fence.getStep()) {
+        step_seconds->Observe(std::chrono::duration<double>(now - begun.front().at).count());
+      }
+      begun.pop_front();
+    }
+  }
+
+  fabric::Message<schema::Stats> stats() const {
+    return fabric::make_message<schema::Stats>([&](schema::Stats::Builder out) {
+      out.setActor(stage_name(options.replica, options.stage));
+      out.initNode().setName(options.node);
+      out.getNode().setIncarnation(options.incarnation);
+      write_families(metrics.collect(), out);
+    });
   }
 };
 
@@ -54,12 +89,18 @@ Result<void> assemble(StageState& state, schema::Assemble::Reader plan) {
   state.shards = std::move(shards);
   state.next = std::move(next);
   state.scheduler = std::move(scheduler);
+  state.begun.clear();
   state.epoch = plan.getEpoch();
   return {};
 }
 
 caf::behavior run_stage(caf::stateful_actor<StageState>* self, StageOptions options) {
-  self->state.options = std::move(options);
+  StageState& state = self->state;
+  state.options = std::move(options);
+  state.step_seconds = &state.metrics.histogram(
+      "troupe_stage_step_seconds", "From a step's arrival to the output of the stage's shards.",
+      latency_bounds_seconds(),
+      {{"actor", stage_name(state.options.replica, state.options.stage)}, {"node", state.options.node}});
   // A shard or neighbour that is gone is the root supervisor's business: it assembles the replica again.
   self->set_default_handler(caf::print_and_drop);
   return {
@@ -67,22 +108,30 @@ caf::behavior run_stage(caf::stateful_actor<StageState>* self, StageOptions opti
         return outcome_of(assemble(self->state, *message.read()));
       },
       [self](const fabric::Message<schema::Step>& message) {
-        if (!self->state.is_current(message.read()->getFence())) return;
+        const auto step = message.read();
+        if (!self->state.is_current(step->getFence())) return;
+        self->state.step_begins(step->getFence(), self->clock().now());
         for (const caf::actor& shard : self->state.shards) self->send(shard, message);
       },
       [self](const fabric::Message<schema::Activation>& message) {
         const auto activation = message.read();
-        if (!self->state.is_current(activation->getStep().getFence())) return;
+        const auto fence = activation->getStep().getFence();
+        if (!self->state.is_current(fence)) return;
         if (activation->getProducedBy() == self->state.options.stage) {
+          self->state.step_ends(fence, self->clock().now());
           if (self->state.next) self->send(self->state.next, message);
           return;
         }
+        self->state.step_begins(fence, self->clock().now());
         for (const caf::actor& shard : self->state.shards) self->send(shard, message);
       },
       [self](const fabric::Message<schema::StepResult>& message) {
-        if (!self->state.is_current(message.read()->getFence())) return;
+        const auto result = message.read();
+        if (!self->state.is_current(result->getFence())) return;
+        self->state.step_ends(result->getFence(), self->clock().now());
         self->send(self->state.scheduler, message);
       },
+      [self](const fabric::Message<schema::StatsRequest>&) { return self->state.stats(); },
   };
 }
 

@@ -76,6 +76,10 @@ caf::behavior run_supervisor(caf::stateful_actor<SupervisorState>* self, Supervi
       [self](const fabric::Message<schema::Assemble>& message) {
         return outcome_of(connect_all(self->state, *message.read()));
       },
+      [self](const fabric::Message<schema::StatsRequest>&) {
+        return fabric::make_message<schema::Stats>(
+            [&](schema::Stats::Builder out) { self->state.options.write_stats(out); });
+      },
       [self](const fabric::Message<schema::Drain>&) {
         auto& state = self->state;
         state.draining = true;

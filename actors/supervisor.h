@@ -25,6 +25,8 @@ struct SupervisorOptions {
   std::function<void(const std::string& name, const caf::actor&)> publish;
   // Connects the node to a peer's fabric endpoint; blocks until connected or failed.
   std::function<Result<void>(schema::ActorAddress::Reader)> connect;
+  // Stats of the node's process as a whole. `stats` has no families yet.
+  std::function<void(schema::Stats::Builder stats)> write_stats;
   // The root asks this node to end. Called once, after the hosted actors have ended.
   std::function<void()> on_drained;
   // A hosted actor died: the process cannot do its part any more and should end, so that the root starts another.
@@ -38,6 +40,7 @@ struct SupervisorOptions {
 //   Spawn    -> Spawned
 //   Assemble -> Outcome   every peer of the plan is connected
 //   Drain    -> Outcome
+//   StatsRequest -> Stats
 caf::actor spawn_supervisor(caf::actor_system& system, SupervisorOptions options);
 
 }  // namespace troupe

@@ -8,6 +8,7 @@
 #include "actors/gateway/gateway.h"
 #include "actors/scheduler.h"
 #include "actors/stage.h"
+#include "actors/stats.h"
 #include "cluster/fabric_metrics.h"
 #include "runtime/base/log.h"
 #include "runtime/collective/over_fabric.h"
@@ -65,6 +66,12 @@ caf::actor ActorHost::start_supervisor(std::function<void()> on_drained,
     fabric_.publish(name, caf::actor_cast<caf::strong_actor_ptr>(actor));
   };
   options.connect = [this](schema::ActorAddress::Reader address) { return connect(address); };
+  options.write_stats = [this](schema::Stats::Builder stats) {
+    stats.setActor(kSupervisorName);
+    stats.initNode().setName(fabric_.node().name);
+    stats.getNode().setIncarnation(fabric_.node().incarnation);
+    write_families(metrics_->collect(), stats);
+  };
   options.on_drained = std::move(on_drained);
   options.on_fatal = std::move(on_fatal);
   caf::actor supervisor = spawn_supervisor(system_, std::move(options));
@@ -83,7 +90,9 @@ Result<HostedActor> ActorHost::make_actor(schema::Spawn::Reader spawn) {
                                                          .stage = stage.getStage(),
                                                          .stages = stage.getStages(),
                                                          .ranks = stage.getRanks(),
-                                                         .resolve = resolver()})};
+                                                         .resolve = resolver(),
+                                                         .node = fabric_.node().name,
+                                                         .incarnation = fabric_.node().incarnation})};
     }
     case schema::Spawn::SHARD: {
       ShardOptions options = {.resolve = resolver(),
@@ -135,7 +144,7 @@ Result<HostedActor> ActorHost::make_gateway(schema::Spawn::Reader spawn, const L
   options.incarnation = fabric_.node().incarnation;
   options.listen = spec.getListen();
   options.served_name = model_spec.getServedName();
-  options.model_directory = path;
+  options.model_path = path;
   options.vocab_size = config.vocab_size;
   options.max_model_len = model_spec.getMaxModelLen();
   options.eos_token_ids = config.eos_token_ids;

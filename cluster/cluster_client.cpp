@@ -38,7 +38,8 @@ Result<std::unique_ptr<ClusterClient>> ClusterClient::join(caf::actor_system& sy
                             fabric::Fabric::start(system, {.node_name = "guest-" + std::to_string(getpid()),
                                                            .listen = host + ":0",
                                                            .secret = client->state_.secret,
-                                                           .types = fabric::schema_message_types()}));
+                                                           .types = fabric::schema_message_types(),
+                                                           .transports = client->state_.transports}));
     return {};
   }));
   TROUPE_ASSIGN_OR_RETURN(const fabric::NodeId root, client->fabric_->connect(client->state_.endpoint));

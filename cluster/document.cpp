@@ -165,9 +165,9 @@ std::optional<DocumentNode> parse_document(std::string_view text, Diagnostics& d
   } catch (const Refusal& refusal) {
     diagnostics.error(refusal.place, refusal.message);
   } catch (const YAML::Exception& error) {
-    diagnostics.error(place_of(error.mark), "not valid YAML: " + printable(error.msg));
+    diagnostics.error(place_of(error.mark), "not valid YAML: " + one_line(error.msg));
   } catch (const std::exception& error) {
-    diagnostics.error({}, "not valid YAML: " + printable(error.what()));
+    diagnostics.error({}, "not valid YAML: " + one_line(error.what()));
   }
   return std::nullopt;
 }

@@ -1,6 +1,6 @@
 #include "cluster/plan.h"
 
-#include <unistd.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <map>
@@ -16,6 +16,18 @@ namespace {
 std::string layers_text(std::uint32_t first, std::uint32_t last) {
   return first + 1 == last ? "layer " + std::to_string(first)
                            : "layers " + std::to_string(first) + "-" + std::to_string(last - 1);
+}
+
+// "cpu:0-3 or cpu:8" for 0, 1, 2, 3 and 8.
+std::string devices_text(const std::vector<std::uint32_t>& cores) {
+  std::vector<std::string> devices;
+  for (std::size_t i = 0; i < cores.size();) {
+    std::size_t end = i + 1;
+    while (end < cores.size() && cores[end] == cores[end - 1] + 1) ++end;
+    devices.push_back(Device{Device::Kind::kCpu, cores[i], cores[end - 1]}.to_string());
+    i = end;
+  }
+  return any_of(devices);
 }
 
 // One shard with the place that a complaint about it points at.
@@ -154,9 +166,10 @@ class Planner {
                              name + " on " + shard.device.to_string() + ": GPUs come with a later version; use cpu:N");
           continue;
         }
-        if (shard.device.last >= machine_.cores) {
-          diagnostics_.warning(shard.place, name + " on " + shard.device.to_string() + ": this machine has " +
-                                                std::to_string(machine_.cores) + " core(s), numbered from 0");
+        if (const auto absent = absent_core(shard.device)) {
+          diagnostics_.error(shard.place, name + " on " + shard.device.to_string() + ": there is no core " +
+                                              std::to_string(*absent) + " for it; use " + devices_text(machine_.cores));
+          continue;
         }
         for (std::uint32_t core = shard.device.first; core <= shard.device.last; ++core) {
           shards_of_core[core].push_back(name);
@@ -172,6 +185,14 @@ class Planner {
       for (std::size_t i = 1; i < shards.size(); ++i) names += (i + 1 == shards.size() ? " and " : ", ") + shards[i];
       diagnostics_.warning(last_place[core], "core " + std::to_string(core) + " is shared by " + names);
     }
+  }
+
+  // The first core of the device that is not there.
+  std::optional<std::uint32_t> absent_core(const Device& device) const {
+    for (std::uint32_t core = device.first; core <= device.last; ++core) {
+      if (!std::binary_search(machine_.cores.begin(), machine_.cores.end(), core)) return core;
+    }
+    return std::nullopt;
   }
 
   void check_slices() {
@@ -315,8 +336,13 @@ class Planner {
 
 Machine this_machine() {
   Machine machine;
-  // Online ones, not those this process may use: devices are numbered as the machine numbers them.
-  machine.cores = static_cast<std::uint32_t>(std::max(1L, sysconf(_SC_NPROCESSORS_ONLN)));
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return machine;
+  machine.cores.clear();
+  for (std::uint32_t core = 0; core < CPU_SETSIZE; ++core) {
+    if (CPU_ISSET(core, &allowed)) machine.cores.push_back(core);
+  }
   return machine;
 }
 

@@ -16,12 +16,12 @@ namespace troupe::cluster {
 
 // What the planner must know of the machine that `localhost` is.
 struct Machine {
-  std::uint32_t cores = 1;
+  std::vector<std::uint32_t> cores = {0};  // that this process may use, ascending
   double bytes_per_second_per_core = 8e9;  // of streaming weights from memory
   bool measured = false;                   // false: the number above is an assumption
 };
 
-// This machine's cores; the bandwidth stays an assumption.
+// The cores that this process may use; the bandwidth stays an assumption.
 Machine this_machine();
 
 // One actor and where it lives.
@@ -91,8 +91,9 @@ struct Planning {
 // num_blocks: what kv_memory allows on the tightest shard; if the file does not set kv_memory, no more than a full
 // batch of longest sequences can use. max_model_len: if the file does not set it, at most what those blocks hold.
 // Errors: layers beyond the model's or missing; ranks that do not divide the model; a max_model_len beyond the model's
-// or beyond the blocks; GPUs, which come later.
-// Warnings: shards that share a core, cores that the machine does not have, nodes without an actor.
+// or beyond the blocks; cores that this machine does not have or that are closed to this process; GPUs, which come
+// later.
+// Warnings: shards that share a core, nodes without an actor.
 Planning make_plan(const model::ModelConfig& model, const Topology& topology, const Machine& machine);
 
 }  // namespace troupe::cluster

@@ -23,18 +23,14 @@ std::vector<const PlannedActor*> shards_of_stage(const Plan& plan, std::uint32_t
   return shards;
 }
 
-// Bytes of weights that one token makes a shard read: all but the embedding table, of which it needs one row, unless
-// the table also makes the logits.
+// Bytes of weights that one token makes a shard read: all but the embedding table, of which it needs one row. A table
+// that also makes the logits is listed once more, as lm_head.
 std::uint64_t streamed_bytes(const model::ModelConfig& model, const model::Slice& slice) {
-  std::uint64_t elements = 0;
-  std::uint64_t embedding = 0;
-  bool has_lm_head = false;
+  std::uint64_t bytes = 0;
   for (const model::TensorSlice& tensor : model::tensor_slices(model, slice)) {
-    has_lm_head = has_lm_head || tensor.role == model::TensorRole::kLmHead;
-    (tensor.role == model::TensorRole::kEmbedding ? embedding : elements) += tensor.elements();
+    if (tensor.role != model::TensorRole::kEmbedding) bytes += model::stored_bytes(model, tensor);
   }
-  if (slice.is_last_stage() && !has_lm_head) elements += embedding;
-  return elements * kernels::size_of(model.dtype);
+  return bytes;
 }
 
 void add_links(const model::ModelConfig& model, Plan& plan) {

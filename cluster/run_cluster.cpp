@@ -96,7 +96,8 @@ int run_cluster(RunOptions options) {
                                 .pid = static_cast<std::uint32_t>(getpid()),
                                 .endpoint = (*root)->endpoint(),
                                 .secret = *secret,
-                                .netns = *options.topology.nodes.front().netns});
+                                .netns = *options.topology.nodes.front().netns,
+                                .transports = *options.topology.fabric.transports});
     }
     if (!root.ok() || !written.ok()) {
       const std::string message = root.ok() ? written.error().message : root.error().message;

@@ -51,7 +51,8 @@ Result<RunState> parse(const std::string& text, const std::filesystem::path& pat
                     .pid = object.at("pid").to_number<std::uint32_t>(),
                     .endpoint = string_of("endpoint"),
                     .secret = string_of("secret"),
-                    .netns = string_of("netns")};
+                    .netns = string_of("netns"),
+                    .transports = string_of("transports")};
   } catch (const std::exception& exception) {
     return corrupt_data(path.string() + ": " + exception.what() + "; remove it");
   }
@@ -110,7 +111,8 @@ Result<void> RunStateFile::write(const RunState& state) {
                                                                       {"pid", state.pid},
                                                                       {"endpoint", state.endpoint},
                                                                       {"secret", state.secret},
-                                                                      {"netns", state.netns}});
+                                                                      {"netns", state.netns},
+                                                                      {"transports", state.transports}});
   if (ftruncate(file_, 0) != 0 || pwrite(file_, text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) {
     return unavailable(path_.string() + ": " + std::strerror(errno));
   }

@@ -14,7 +14,8 @@ struct RunState {
   std::uint32_t pid = 0;  // of the launching process
   std::string endpoint;   // of the root's fabric
   std::string secret;
-  std::string netns;  // in which the root lives, or empty
+  std::string netns;       // in which the root lives, or empty
+  std::string transports;  // of every fabric of the cluster, as in its topology
 };
 
 // Where run states live: $TROUPE_RUN_DIR, else $XDG_RUNTIME_DIR/troupe, else /tmp/troupe-UID; readable by the user

@@ -49,8 +49,8 @@ void resolve(Placed<std::string>& path, const fs::path& folder, const std::strin
     }
   }
   diagnostics.error(path.place, what + " '" + printable(*path) + "' does not exist; looked for " +
-                                    printable(beside.string(), 400) +
-                                    (here == beside ? "" : " and " + printable(here.string(), 400)));
+                                    one_line(beside.string()) +
+                                    (here == beside ? "" : " and " + one_line(here.string())));
 }
 
 TopologyReading finish(std::optional<Topology> topology, Diagnostics& diagnostics) {

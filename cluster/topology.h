@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -65,7 +66,7 @@ struct LimitOverride {
 };
 
 struct FabricSpec {
-  Placed<std::string> transports;   // UCX transports such as "tcp" or "tcp,sm,self"; empty = UCX's choice
+  Placed<std::string> transports;   // UCX transports such as "tcp" or "tcp,sm,self"; empty = FabricOptions' default
   Placed<std::string> secret_file;  // absolute; empty = `troupe up` draws one and hands it to its nodes
 };
 
@@ -77,7 +78,7 @@ struct Topology {
   Placed<std::string> cluster;
   Placed<std::string> model;  // absolute, if it exists; a path in the file is looked for beside the file, then in
                               // the current directory
-  Placed<std::string> served_model_name;  // default: the last part of the model's path
+  Placed<std::string> served_model_name;  // default: default_model_name(model)
   std::vector<NodeSpec> nodes;            // at least one
   ParallelSpec parallel;
   PlaceSpec place;
@@ -102,6 +103,9 @@ TopologyReading read_topology(const std::string& file);
 // The same for text that is in memory, without touching the file system: paths stay as they are written.
 // `file` only names it in messages.
 TopologyReading parse_topology(std::string_view text, std::string_view file);
+
+// What clients call a model unless they are told otherwise: the last part of its path, without ".gguf".
+std::string default_model_name(std::filesystem::path model);
 
 // "64", "64KiB", "2GiB", "1.5GB": a number of bytes. Errors: not a number, unknown unit, more than 2^62, a part of a
 // byte.

@@ -494,6 +494,11 @@ class Reader {
 
 }  // namespace
 
+std::string default_model_name(std::filesystem::path model) {
+  if (!model.has_filename()) model = model.parent_path();  // "models/tutor/"
+  return (model.extension() == ".gguf" ? model.stem() : model.filename()).string();
+}
+
 Topology read_tree(const DocumentNode& root, std::string_view file, Diagnostics& diagnostics) {
   Topology topology;
   topology.file = file;
@@ -503,9 +508,7 @@ Topology read_tree(const DocumentNode& root, std::string_view file, Diagnostics&
     topology.cluster = {is_name(stem) ? stem : "troupe"};
   }
   if (topology.served_model_name->empty()) {
-    std::filesystem::path model(*topology.model);
-    if (!model.has_filename()) model = model.parent_path();  // "models/tutor/"
-    topology.served_model_name = {model.filename().string()};
+    topology.served_model_name = {default_model_name(*topology.model)};
   }
   return topology;
 }

@@ -2,9 +2,9 @@
 
 #if TROUPE_KERNELS_X86
 #include <cpuid.h>
-#endif
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
 
 #include <cassert>
 #include <cstdlib>
@@ -36,6 +36,15 @@ bool can_run(const CpuFeatures& features, const NamedImplementation& implementat
   return implementation.needs == nullptr || features.*implementation.needs;
 }
 
+#if TROUPE_KERNELS_X86
+std::string_view name_of(CpuImplementation implementation) {
+  for (const auto& known : kImplementations) {
+    if (known.implementation == implementation) return known.name;
+  }
+  return {};
+}
+#endif
+
 std::string runnable_names(const CpuFeatures& features) {
   std::string names;
   for (const auto& known : kImplementations) {
@@ -47,15 +56,23 @@ std::string runnable_names(const CpuFeatures& features) {
 }
 
 #if TROUPE_KERNELS_X86
-// Whether the processor has AMX for BF16 and the system lets us use its registers (8 KiB a thread, hence by request).
-bool request_matrix_registers() {
+// Clang 14's __builtin_cpu_supports does not know this one.
+bool has_f16c() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
-  constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;
-  if ((edx & kAmxBf16) == 0 || (edx & kAmxTile) == 0) return false;
-  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM, absent from older headers
-  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+
+// AMX's registers are too large for Linux to save unasked: a process requests them once, for all its threads.
+bool allow_amx_tiles() {
+  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr int kTileData = 18;
   return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+const QuantisedOps& quantised_ops_of(const CpuFeatures& features, CpuImplementation implementation) {
+  if (implementation == CpuImplementation::kAmx) return kAmxQuantisedOps;
+  if (implementation == CpuImplementation::kAvx512 && features.avx512_vnni) return kAvx512QuantisedOps;
+  return features.avx_vnni ? kAvxVnniQuantisedOps : kAvx2QuantisedOps;
 }
 #endif
 
@@ -65,10 +82,13 @@ CpuFeatures detect_cpu_features() {
   CpuFeatures features;
 #if TROUPE_KERNELS_X86
   __builtin_cpu_init();
-  features.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  features.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   features.avx512 = features.avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  features.amx = features.avx512 && request_matrix_registers();
+  features.avx_vnni = features.avx2 && __builtin_cpu_supports("avxvnni");
+  features.avx512_vnni = features.avx512 && __builtin_cpu_supports("avx512vnni");
+  features.amx = features.avx512_vnni && __builtin_cpu_supports("amx-int8") && __builtin_cpu_supports("amx-bf16") &&
+                 allow_amx_tiles();
 #endif
   return features;
 }
@@ -90,18 +110,15 @@ Result<CpuImplementation> select_cpu_implementation(const CpuFeatures& features,
 Result<std::unique_ptr<Kernels>> make_cpu_kernels(const CpuKernelsOptions& options) {
   std::string wanted = options.implementation;
   if (const char* override = std::getenv("TROUPE_KERNELS"); wanted.empty() && override != nullptr) wanted = override;
-  TROUPE_ASSIGN_OR_RETURN(const CpuImplementation implementation,
-                          select_cpu_implementation(detect_cpu_features(), wanted));
+  const CpuFeatures features = detect_cpu_features();
+  TROUPE_ASSIGN_OR_RETURN(const CpuImplementation implementation, select_cpu_implementation(features, wanted));
   TROUPE_ASSIGN_OR_RETURN(auto team, Team::make(options.cores));
 #if TROUPE_KERNELS_X86
-  if (implementation == CpuImplementation::kAmx) {
-    return make_vector_kernels("amx", kAvx512Ops, &kAmxTileOps, std::move(team));
-  }
-  if (implementation == CpuImplementation::kAvx512) {
-    return make_vector_kernels("avx512", kAvx512Ops, nullptr, std::move(team));
-  }
-  if (implementation == CpuImplementation::kAvx2) {
-    return make_vector_kernels("avx2", kAvx2Ops, nullptr, std::move(team));
+  if (implementation != CpuImplementation::kReference) {
+    const auto& ops = implementation == CpuImplementation::kAvx2 ? kAvx2Ops : kAvx512Ops;
+    const TileOps* tiles = implementation == CpuImplementation::kAmx ? &kAmxTileOps : nullptr;
+    return make_vector_kernels(name_of(implementation), ops, tiles, quantised_ops_of(features, implementation),
+                               std::move(team));
   }
 #endif
   assert(implementation == CpuImplementation::kReference);

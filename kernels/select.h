@@ -16,7 +16,10 @@ enum class CpuImplementation { kReference, kAvx2, kAvx512, kAmx };
 struct CpuFeatures {
   bool avx2 = false;    // with FMA and F16C
   bool avx512 = false;  // F, BW, DQ and VL
-  bool amx = false;     // matrix registers for BF16, beside avx512
+  bool amx = false;     // the above, AVX-512 VNNI and AMX's int8 and BF16 tiles, which this process may use
+  // Better products of bytes, for quantised weights within "avx2" and "avx512".
+  bool avx_vnni = false;
+  bool avx512_vnni = false;
 };
 
 // Asks the system for the matrix registers, which it grants to the process and the threads it starts from then on.

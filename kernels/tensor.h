@@ -9,8 +9,25 @@
 
 namespace troupe::kernels {
 
-enum class DType : std::uint8_t { kF32, kF16, kBF16, kI8, kI32, kU8 };
+enum class DType : std::uint8_t {
+  kF32,
+  kF16,
+  kBF16,
+  kI8,
+  kI32,
+  kU8,
+  // Quantised weights (kernels/quant.h): GGUF's block formats ...
+  kQ8_0,
+  kQ4_0,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
+  // ... and our own, stored as the kernels read them.
+  kInt8,
+  kInt4,
+};
 
+// Bytes of one element; 0 for the quantised types, whose elements do not stand alone.
 constexpr std::size_t size_of(DType dtype) {
   switch (dtype) {
     case DType::kF32:
@@ -19,8 +36,8 @@ constexpr std::size_t size_of(DType dtype) {
     case DType::kBF16: return 2;
     case DType::kI8:
     case DType::kU8: return 1;
+    default: return 0;
   }
-  return 0;
 }
 
 // Where memory lives. A pointer of another device is never dereferenced by the host.
@@ -55,13 +72,15 @@ struct Matrix {
 using MatrixF32 = Matrix<float>;
 using ConstMatrixF32 = Matrix<const float>;
 
-// A weight as it lies in a file: (rows = out_features, cols = in_features), row-major, of a storage type.
+// A weight as it lies in a file: (rows = out_features, cols = in_features), row-major, of a storage type or in blocks
+// of a GGUF format; or in panels, in one of our own formats (kernels/quant.h says how each may be sliced).
 struct WeightView {
   const void* data = nullptr;
   DType dtype = DType::kF32;
   std::size_t rows = 0;
   std::size_t cols = 0;
-  std::size_t row_stride = 0;  // elements
+  std::size_t row_stride = 0;     // elements; whole blocks of a block format; of a panel, in our own
+  const float* scales = nullptr;  // kInt8: (rows)
 };
 
 }  // namespace troupe::kernels

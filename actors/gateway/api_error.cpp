@@ -31,14 +31,6 @@ ApiError api_error(const Error& error) {
   return as(500, "server_error", "internal_error");
 }
 
-Error error_of(schema::ErrorInfo::Reader info) {
-  // The schema lists the same codes in the same order.
-  const auto code = static_cast<std::uint16_t>(info.getCode());
-  const bool known = code <= static_cast<std::uint16_t>(ErrorCode::kInternal);
-  return {known ? static_cast<ErrorCode>(code) : ErrorCode::kInternal, info.getMessage().cStr(),
-          info.getParam().cStr()};
-}
-
 ApiError http_error(unsigned status, std::string message) {
   const char* type = status >= 500 ? "server_error" : "invalid_request_error";
   const char* code = "";

@@ -4,7 +4,6 @@
 
 #include "actors/gateway/http_server.h"
 #include "runtime/base/result.h"
-#include "schema/error.capnp.h"
 
 namespace troupe {
 
@@ -19,9 +18,6 @@ struct ApiError {
 
 // How operating errors look from outside.
 ApiError api_error(const Error& error);
-
-// An ErrorInfo of the scheduler. Codes of a newer peer are internal errors.
-Error error_of(schema::ErrorInfo::Reader info);
 
 // The error that fits a bare HTTP status.
 ApiError http_error(unsigned status, std::string message);

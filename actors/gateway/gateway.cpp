@@ -7,9 +7,13 @@
 #include <caf/typed_response_promise.hpp>
 #include <charconv>
 #include <fstream>
+#include <set>
 
+#include "actors/gateway/cluster_metrics.h"
 #include "actors/gateway/live_requests.h"
 #include "actors/gateway/openai_api.h"
+#include "actors/names.h"
+#include "actors/outcome.h"
 #include "actors/stats.h"
 #include "runtime/base/log.h"
 #include "runtime/fabric/message.h"
@@ -45,8 +49,6 @@ namespace {
 using OutcomeMessage = fabric::Message<schema::Outcome>;
 using StatsMessage = fabric::Message<schema::Stats>;
 
-// A scrape shows the gateway's own metrics when the scheduler does not answer in time.
-constexpr std::chrono::milliseconds kScrapeDeadline{500};
 constexpr std::uintmax_t kKeyFileBytes = 1 << 20;
 
 class ActorBackend final : public GatewayBackend {
@@ -76,20 +78,7 @@ struct Parts {
   std::unique_ptr<HttpServer> server;
 };
 
-OutcomeMessage outcome_ok() {
-  return fabric::make_message<schema::Outcome>([](schema::Outcome::Builder outcome) { outcome.setOk(); });
-}
-
-OutcomeMessage outcome_error(const Error& error) {
-  return fabric::make_message<schema::Outcome>([&](schema::Outcome::Builder outcome) {
-    auto info = outcome.initError();
-    info.setCode(static_cast<schema::ErrorInfo::Code>(error.code));
-    info.setMessage(error.message);
-    info.setParam(error.param);
-  });
-}
-
-bool is_scheduler(std::string_view actor) { return actor == "scheduler" || actor.starts_with("scheduler/"); }
+bool is_scheduler(std::string_view actor) { return actor == kSchedulerName || actor.starts_with(kSchedulerName + "/"); }
 
 struct GatewayState {
   using Self = caf::stateful_actor<GatewayState>;
@@ -128,21 +117,22 @@ struct GatewayState {
 
   OutcomeMessage assemble(schema::Assemble::Reader assemble) {
     if (assemble.getEpoch() < epoch) {
-      return outcome_error(invalid_argument("the epoch " + std::to_string(assemble.getEpoch()) +
-                                            " is over; this gateway is in " + std::to_string(epoch)));
+      return outcome_of(invalid_argument("the epoch " + std::to_string(assemble.getEpoch()) +
+                                         " is over; this gateway is in " + std::to_string(epoch)));
     }
     for (const auto address : assemble.getActors()) {
       if (!is_scheduler(address.getActor().cStr())) continue;
       const caf::actor found = parts->options.resolver(address);
       if (!found) {
-        return outcome_error(unavailable(std::string("cannot reach the actor ") + address.getActor().cStr() + " at " +
-                                         address.getEndpoint().cStr()));
+        return outcome_of(unavailable(std::string("cannot reach the actor ") + address.getActor().cStr() + " at " +
+                                      address.getEndpoint().cStr()));
       }
       epoch = assemble.getEpoch();
       work_with(found);
-      return outcome_ok();
+      cluster_metrics->work_with(others_of(assemble));
+      return outcome_of({});
     }
-    return outcome_error(invalid_argument("there is no scheduler among the actors to work with", "actors"));
+    return outcome_of(invalid_argument("there is no scheduler among the actors to work with", "actors"));
   }
 
   void work_with(const caf::actor& found) {
@@ -153,6 +143,26 @@ struct GatewayState {
     }
     parts->backend->is_ready = !draining;
     spdlog::info("ready at http://{} in epoch {}", parts->server->address(), epoch);
+  }
+
+  // Who has something to tell for /metrics: every actor of the plan but this one, and each node's supervisor.
+  std::vector<caf::actor> others_of(schema::Assemble::Reader assemble) const {
+    std::vector<caf::actor> others;
+    std::set<std::string> nodes;
+    const auto add = [&](schema::ActorAddress::Reader address) {
+      if (caf::actor found = parts->options.resolver(address)) others.push_back(std::move(found));
+    };
+    for (const auto address : assemble.getActors()) {
+      if (parts->options.actor != address.getActor().cStr()) add(address);
+      if (!nodes.insert(address.getNode().getName()).second) continue;
+      const auto supervisor = fabric::make_message<schema::ActorAddress>([&](schema::ActorAddress::Builder out) {
+        out.setNode(address.getNode());
+        out.setActor(kSupervisorName);
+        out.setEndpoint(address.getEndpoint());
+      });
+      add(*supervisor.read());
+    }
+    return others;
   }
 
   void lose_scheduler(const std::string& reason) {
@@ -192,7 +202,7 @@ struct GatewayState {
 
   void end_drain_when_empty() {
     if (!draining || !live->empty()) return;
-    for (auto& promise : drained) promise.deliver(outcome_ok());
+    for (auto& promise : drained) promise.deliver(outcome_of({}));
     drained.clear();
   }
 
@@ -206,27 +216,20 @@ struct GatewayState {
   }
 
   void scrape(const std::shared_ptr<HttpResponder>& responder) {
-    const auto answer = [metrics = parts->metrics, responder](MetricFamilies remote) {
+    cluster_metrics->collect([metrics = parts->metrics, responder](const MetricFamilies& others) {
       MetricFamilies families = metrics->collect();
-      merge_metric_families(families, std::move(remote));
+      merge_metric_families(families, others);
       HttpResponse response;
       response.content_type = "text/plain; version=0.0.4; charset=utf-8";
       response.body = render_metrics(families);
       responder->send(std::move(response));
-    };
-    if (!scheduler) return answer({});
-    self->request(scheduler, kScrapeDeadline, fabric::make_message<schema::StatsRequest>([](auto) {}))
-        .then(
-            [answer](const StatsMessage& stats) {
-              const auto reader = stats.read();
-              answer(read_families(reader.root()));
-            },
-            [answer](const caf::error&) { answer({}); });
+    });
   }
 
   Self* self = nullptr;
   std::shared_ptr<Parts> parts;
   std::unique_ptr<LiveRequests> live;
+  std::unique_ptr<ClusterMetrics> cluster_metrics;
   caf::actor scheduler;
   std::uint64_t epoch = 0;
   bool draining = false;
@@ -238,6 +241,7 @@ caf::behavior gateway_actor(GatewayState::Self* self, const std::shared_ptr<Part
   state.self = self;
   state.parts = parts;
   state.live = std::make_unique<LiveRequests>(parts->counters);
+  state.cluster_metrics = std::make_unique<ClusterMetrics>(self);
   self->set_down_handler([self](const caf::down_msg& down) {
     if (down.source == self->state.scheduler) self->state.lose_scheduler("the scheduler is away");
   });
@@ -248,6 +252,7 @@ caf::behavior gateway_actor(GatewayState::Self* self, const std::shared_ptr<Part
         self->state.end_drain_when_empty();
       },
       [self](const Scrape& message) { self->state.scrape(message.responder); },
+      [self](MetricsDeadline deadline) { self->state.cluster_metrics->close_round(deadline); },
       [self](DrainDeadline) {
         self->state.cancel(self->state.live->fail_all(http_error(503, "the gateway is ending")));
         self->state.end_drain_when_empty();
@@ -310,7 +315,7 @@ Result<Gateway> spawn_gateway(caf::actor_system& system, GatewayOptions options)
   model->max_model_len = options.max_model_len;
   model->eos_token_ids = options.eos_token_ids;
   model->created = std::time(nullptr);
-  TROUPE_RETURN_IF_ERROR(load_text_parts(options.model_directory, options.limits, *model));
+  TROUPE_RETURN_IF_ERROR(load_text_parts(options.model_path, options.limits, *model));
 
   auto parts = std::make_shared<Parts>();
   parts->metrics = options.metrics ? options.metrics : std::make_shared<Metrics>();

@@ -23,7 +23,7 @@ struct GatewayOptions {
   std::uint64_t incarnation = 0;             // of its process, in Stats and in response ids
   std::string listen = "127.0.0.1:8080";     // "host:port", "[::1]:8080"; port 0 = any free one
   std::string served_name;                   // what clients call the model
-  std::filesystem::path model_directory;     // tokenizer and chat template; without a tokenizer, only token ids
+  std::filesystem::path model_path;          // of tokenizer and chat template; without a tokenizer, only token ids
   std::uint32_t vocab_size = 0;              // of the model: ids from outside are below it
   std::uint32_t max_model_len = 0;           // prompt and answer together
   std::vector<std::uint32_t> eos_token_ids;  // end an answer unless the request says ignore_eos

@@ -97,7 +97,7 @@ class Handler {
   std::optional<std::string> duplicate_;
 };
 
-std::string shown(const json::value& value) { return printable(json::serialize(value), 40); }
+std::string shown(const json::value& value) { return one_line(json::serialize(value), 40); }
 
 bool asks_for_nothing(const json::value& value) {
   switch (value.kind()) {

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "runtime/engine/error_info.h"
+
 namespace troupe {
 namespace {
 
@@ -35,7 +37,7 @@ void LiveRequests::accept_one(schema::Delta::Reader delta, Time now, std::vector
   if (delta.getFinish() == schema::FinishReason::ERROR) {
     choices_.erase(found);
     forget(*request, cancelled);
-    return writer.fail(api_error(error_of(delta.getError())));
+    return writer.fail(api_error(engine::read_error(delta.getError())));
   }
   const std::size_t index = delta.getRequest() - request->submission->first_request;
   observe(*request, index, delta, now);

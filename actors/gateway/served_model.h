@@ -32,8 +32,8 @@ struct ServedModel {
   std::string token_bytes(std::uint32_t token) const;
 };
 
-// Reads tokenizer and template of a model directory into `model`. A directory without a tokenizer is fine; one whose
-// tokenizer cannot be read is an error.
-Result<void> load_text_parts(const std::filesystem::path& directory, const Limits& limits, ServedModel& model);
+// Reads tokenizer and template of a model directory or a GGUF file into `model`. A model without a tokenizer is fine;
+// one whose tokenizer cannot be read is an error.
+Result<void> load_text_parts(const std::filesystem::path& path, const Limits& limits, ServedModel& model);
 
 }  // namespace troupe

@@ -28,7 +28,7 @@ VerbRun prepare_check(CLI::App& app) {
   auto options = std::make_shared<CheckOptions>();
   app.add_option("FILE", options->file, "The topology file")->required();
   app.footer(R"(Reports every mistake as FILE:LINE:COLUMN: what, and what was probably meant. Nothing is started.
-Reads the model's config.json too, to see whether the layers and ranks suit it.
+Reads the model's config or GGUF header too, to see whether the layers and ranks suit it.
 
 Example:
   troupe check examples/topologies/two-by-two.yaml

@@ -5,15 +5,12 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <caf/all.hpp>
 #include <memory>
 #include <string>
 
-#include "cluster/cluster_client.h"
-#include "cluster/command/cluster_name.h"
 #include "cluster/command/verbs.h"
+#include "cluster/command/with_cluster.h"
 #include "runtime/base/limits.h"
-#include "runtime/base/log.h"
 
 namespace troupe::cluster {
 namespace {
@@ -23,6 +20,7 @@ struct DownOptions {
   std::uint64_t deadline_ms = Limits{}.drain_timeout_ms;
 };
 
+constexpr std::uint64_t kMaxDeadlineMs = 24 * 3'600'000;
 // After the cluster's answer its launching process has little left to do.
 constexpr int kLastStepsMs = 10'000;
 
@@ -35,25 +33,14 @@ bool wait_for_process(std::uint32_t pid) {
   return ended;
 }
 
-int run_down(const DownOptions& options) {
-  const auto name = cluster_name(options.cluster);
-  if (!name) return 2;
-  if (auto logging = start_logging("down", "error", "text"); !logging.ok()) return 2;
-  caf::actor_system_config config;
-  fabric::configure(config);
-  caf::actor_system system(config);
-  auto client = ClusterClient::join(system, *name);
-  if (!client.ok()) {
-    fmt::print(stderr, "troupe: {}\n", client.error().message);
-    return 1;
-  }
-  const std::uint32_t pid = (*client)->state().pid;
-  const auto drained = (*client)->drain(std::chrono::milliseconds(options.deadline_ms));
+int run_down(ClusterClient& cluster, const DownOptions& options) {
+  const std::uint32_t pid = cluster.state().pid;
+  const auto drained = cluster.drain(std::chrono::milliseconds(options.deadline_ms));
   if (!wait_for_process(pid)) {
     fmt::print(stderr, "troupe: process {} has not ended{}\n", pid, drained.ok() ? "" : ": " + drained.error().message);
     return 1;
   }
-  fmt::print("{} has ended\n", *name);
+  fmt::print("{} has ended\n", cluster.state().cluster);
   return 0;
 }
 
@@ -62,11 +49,16 @@ int run_down(const DownOptions& options) {
 VerbRun prepare_down(CLI::App& app) {
   auto options = std::make_shared<DownOptions>();
   app.add_option("cluster", options->cluster, "the topology file, or the cluster's name")->required();
-  app.add_option("--deadline-ms", options->deadline_ms, "how long open streams may go on")->capture_default_str();
+  app.add_option("--deadline-ms", options->deadline_ms, "how long open streams may go on")
+      ->capture_default_str()
+      ->check(CLI::Range(std::uint64_t{0}, kMaxDeadlineMs));
   app.footer(
       "Ends a running cluster: no new requests, open streams finish until the deadline, then every process ends.\n\n"
       "  troupe down examples/topologies/two-by-two.yaml");
-  return [options] { return run_down(*options); };
+  return [options] {
+    return with_cluster(options->cluster, "down", "error",
+                        [&](ClusterClient& cluster) { return run_down(cluster, *options); });
+  };
 }
 
 }  // namespace troupe::cluster

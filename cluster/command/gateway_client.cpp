@@ -31,9 +31,9 @@ Error gateway_error(int status, const json::value* answer, std::string_view body
   const json::value* error = member(answer, "error");
   std::string message = error == nullptr ? std::string(body) : text_of(member(error, "message"));
   message =
-      "the gateway answered" + (status == 0 ? "" : " " + std::to_string(status)) + ": " + printable(message, kMaxShown);
+      "the gateway answered" + (status == 0 ? "" : " " + std::to_string(status)) + ": " + one_line(message, kMaxShown);
   const std::string param = text_of(member(error, "param"));
-  if (!param.empty()) message += " (param " + printable(param) + ")";
+  if (!param.empty()) message += " (param " + one_line(param) + ")";
   if (status == 401) message += "; give its key with --api-key-file";
   return status >= 400 && status < 500 ? invalid_argument(std::move(message)) : unavailable(std::move(message));
 }
@@ -42,11 +42,11 @@ Result<std::string> read_api_key(const std::string& file) {
   if (file.empty()) return std::string();
   std::ifstream in(file);
   std::string key;
-  if (!in || !std::getline(in, key)) return not_found("--api-key-file " + printable(file) + " cannot be read");
+  if (!in || !std::getline(in, key)) return not_found("--api-key-file " + one_line(file) + " cannot be read");
   while (!key.empty() && (key.back() == '\r' || key.back() == ' ')) key.pop_back();
   const bool clean = !key.empty() && std::all_of(key.begin(), key.end(), [](char c) { return c > ' ' && c <= '~'; });
   if (!clean) {
-    return invalid_argument("--api-key-file " + printable(file) + " does not begin with a line of printable ASCII");
+    return invalid_argument("--api-key-file " + one_line(file) + " does not begin with a line of printable ASCII");
   }
   return key;
 }
@@ -109,7 +109,7 @@ Result<StreamEnd> GatewayClient::stream(const std::string& target, json::object 
     json::error_code parse_error;
     const json::value chunk = json::parse(data, parse_error);
     if (parse_error) {
-      failed = corrupt_data("the gateway sent an event that is not JSON: " + printable(data));
+      failed = corrupt_data("the gateway sent an event that is not JSON: " + one_line(data));
       return false;
     }
     if (member(&chunk, "error") != nullptr) {

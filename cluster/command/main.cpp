@@ -22,8 +22,10 @@ constexpr std::array kVerbs = {
     Verb{"status", "Show who runs where, and how it is", prepare_status},
     Verb{"down", "End a running cluster", prepare_down},
     Verb{"serve", "Serve one model from this one process, without a topology file", prepare_serve},
+    Verb{"quantize", "Make a smaller model of a model", prepare_quantize},
     Verb{"chat", "Talk to a running cluster", prepare_chat},
     Verb{"generate", "Complete one prompt on a running cluster", prepare_generate},
+    Verb{"bench", "Measure how fast this machine runs a model, and how fast it could", prepare_bench},
     Verb{"node", "Be one node of a cluster (started by launchers)", prepare_node},
     Verb{"version", "Show the version and what it was built with", prepare_version},
 };
@@ -66,10 +68,16 @@ int run(int argc, char** argv) {
                "troupe");
   app.footer(kFooter);
   app.require_subcommand(1);
-  if (argc > 1 && argv[1][0] != '-') {
+  if (argc == 1) {
+    std::cerr << "troupe: name a verb: " << any_of(verb_names()) << "; see troupe --help\n";
+    return kUsageError;
+  }
+  if (argv[1][0] != '-') {
     const std::vector<std::string> names = verb_names();
     if (std::find(names.begin(), names.end(), argv[1]) == names.end()) {
-      std::cerr << "troupe: there is no verb '" << printable(argv[1]) << "'; " << suggestion(argv[1], names) << "\n";
+      const bool help = argv[1] == std::string_view("help");
+      std::cerr << "troupe: there is no verb '" << printable(argv[1]) << "'; "
+                << (help ? "did you mean '--help'?" : suggestion(argv[1], names)) << "\n";
       return kUsageError;
     }
   }
@@ -88,7 +96,13 @@ int run(int argc, char** argv) {
     }
     return kUsageError;
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : kUsageError;
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help
+    std::string name = "troupe";
+    for (const auto& [sub, run_verb] : runs) {
+      if (sub->parsed()) name += " " + sub->get_name();
+    }
+    std::cerr << name << ": " << one_line(error.what()) << "; see " << name << " --help\n";
+    return kUsageError;
   }
   for (const auto& [sub, run_verb] : runs) {
     if (sub->parsed()) return run_verb();

@@ -6,7 +6,6 @@
 #include <iostream>
 #include <memory>
 #include <string>
-#include <thread>
 
 #include "cluster/command/load_plan.h"
 #include "cluster/command/verbs.h"
@@ -33,18 +32,24 @@ struct ServeOptions {
 Result<Topology> topology_of(const ServeOptions& options) {
   std::error_code error;
   const auto model = std::filesystem::canonical(options.model, error);
-  if (error) return not_found(options.model + ": " + error.message() + "; MODEL is a Hugging Face directory");
-  const std::uint32_t threads =
-      options.threads != 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
+  if (error) {
+    return not_found(options.model + ": " + error.message() + "; MODEL is a Hugging Face directory or a .gguf file");
+  }
+  // The first cores that this process may use; a device is a range of them without a gap.
+  const std::vector<std::uint32_t> cores = this_machine().cores;
+  std::uint32_t threads = options.threads;
+  if (threads == 0) {
+    while (threads < cores.size() && cores[threads] == cores.front() + threads) ++threads;
+  }
   Topology topology;
   topology.file = "troupe serve";
   topology.cluster = "serve-" + std::to_string(options.port);
   topology.model = model.string();
   topology.served_model_name =
-      options.served_model_name.empty() ? model.filename().string() : options.served_model_name;
+      options.served_model_name.empty() ? default_model_name(model) : options.served_model_name;
   NodeSpec node;
   node.name = std::string("local");
-  node.devices = {Device{.kind = Device::Kind::kCpu, .first = 0, .last = threads - 1}};
+  node.devices = {Device{.kind = Device::Kind::kCpu, .first = cores.front(), .last = cores.front() + threads - 1}};
   topology.nodes = {node};
   GatewayPlace gateway;
   gateway.node = std::string("local");
@@ -91,10 +96,11 @@ int run_serve(const ServeOptions& options) {
 
 VerbRun prepare_serve(CLI::App& app) {
   auto options = std::make_shared<ServeOptions>();
-  app.add_option("model", options->model, "a Hugging Face model directory")->required();
+  app.add_option("model", options->model, "a Hugging Face model directory or a .gguf file")->required();
   app.add_option("--host", options->host, "address to listen on")->capture_default_str();
   app.add_option("--port", options->port, "port to listen on; 0 = any free one")->capture_default_str();
-  app.add_option("--served-model-name", options->served_model_name, "what clients call it; default: the directory's");
+  app.add_option("--served-model-name", options->served_model_name,
+                 "what clients call it; default: the model's own name");
   app.add_option("--max-model-len", options->max_model_len, "prompt and answer together; default: the model's");
   app.add_option("--kv-memory", options->kv_memory, "for KV pages, such as 2GiB; default 256MiB");
   app.add_option("--api-key-file", options->api_key_file, "accept only these keys, one a line");
@@ -104,6 +110,7 @@ VerbRun prepare_serve(CLI::App& app) {
   app.footer(
       "Serves one model from this one process: `up` on a topology of one node.\n\n"
       "  troupe serve examples/models/tutor\n"
+      "  troupe serve qwen2.5-0.5b-instruct-q8_0.gguf\n"
       "  curl http://127.0.0.1:8080/v1/models");
   return [options] { return run_serve(*options); };
 }

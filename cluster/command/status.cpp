@@ -2,14 +2,11 @@
 
 #include <CLI/CLI.hpp>
 #include <boost/json.hpp>
-#include <caf/all.hpp>
 #include <memory>
 #include <string>
 
-#include "cluster/cluster_client.h"
-#include "cluster/command/cluster_name.h"
 #include "cluster/command/verbs.h"
-#include "runtime/base/log.h"
+#include "cluster/command/with_cluster.h"
 
 namespace troupe::cluster {
 namespace {
@@ -48,19 +45,8 @@ void print_json(schema::ClusterStatus::Reader status) {
                                                                 {"actors", std::move(actors)}}));
 }
 
-int run_status(const StatusOptions& options) {
-  const auto name = cluster_name(options.cluster);
-  if (!name) return 2;
-  if (auto logging = start_logging("status", "warn", "text"); !logging.ok()) return 2;
-  caf::actor_system_config config;
-  fabric::configure(config);
-  caf::actor_system system(config);
-  auto client = ClusterClient::join(system, *name);
-  if (!client.ok()) {
-    fmt::print(stderr, "troupe: {}\n", client.error().message);
-    return 1;
-  }
-  const auto status = (*client)->status();
+int run_status(ClusterClient& cluster, const StatusOptions& options) {
+  const auto status = cluster.status();
   if (!status.ok()) {
     fmt::print(stderr, "troupe: {}\n", status.error().message);
     return 1;
@@ -79,7 +65,10 @@ VerbRun prepare_status(CLI::App& app) {
   app.footer(
       "Which actor runs where, and how it is. Exit code 0 = ready, 1 = not.\n\n"
       "  troupe status examples/topologies/two-by-two.yaml");
-  return [options] { return run_status(*options); };
+  return [options] {
+    return with_cluster(options->cluster, "status", "warn",
+                        [&](ClusterClient& cluster) { return run_status(cluster, *options); });
+  };
 }
 
 }  // namespace troupe::cluster

@@ -31,8 +31,10 @@ VerbRun prepare_up(CLI::App& app);
 VerbRun prepare_status(CLI::App& app);
 VerbRun prepare_down(CLI::App& app);
 VerbRun prepare_serve(CLI::App& app);
+VerbRun prepare_quantize(CLI::App& app);
 VerbRun prepare_chat(CLI::App& app);
 VerbRun prepare_generate(CLI::App& app);
+VerbRun prepare_bench(CLI::App& app);
 VerbRun prepare_node(CLI::App& app);
 VerbRun prepare_version(CLI::App& app);
 

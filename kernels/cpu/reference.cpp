@@ -7,13 +7,26 @@
 
 #include "kernels/cpu/half.h"
 #include "kernels/cpu/kv_slots.h"
+#include "kernels/quant.h"
 
 namespace troupe::kernels {
 namespace {
 
+// A weight in its storage type, or, of a quantised one, the floats that it stands for.
 class ReferenceWeight : public PackedWeight {
  public:
-  explicit ReferenceWeight(const WeightView& view) : dtype_(view.dtype), rows_(view.rows), cols_(view.cols) {
+  explicit ReferenceWeight(const WeightView& view)
+      : dtype_(is_quantised(view.dtype) ? DType::kF32 : view.dtype), rows_(view.rows), cols_(view.cols) {
+    if (is_quantised(view.dtype)) {
+      data_.resize(rows_ * cols_ * sizeof(float));
+      std::vector<float> values(cols_);
+      for (std::size_t row = 0; row < rows_; ++row) {
+        dequantize_row(view, row, values.data());
+        std::copy_n(reinterpret_cast<const char*>(values.data()), cols_ * sizeof(float),
+                    data_.data() + row * cols_ * sizeof(float));
+      }
+      return;
+    }
     assert(is_float_storage(view.dtype));
     const std::size_t row_bytes = cols_ * size_of(dtype_);
     data_.resize(rows_ * row_bytes);
@@ -88,9 +101,14 @@ class ReferenceKernels : public Kernels {
 
   void embed(std::span<const std::uint32_t> tokens, const WeightView& table, std::uint32_t first_row,
              MatrixF32 out) override {
-    assert(out.rows == tokens.size() && out.cols == table.cols && is_float_storage(table.dtype));
+    assert(out.rows == tokens.size() && out.cols == table.cols);
+    assert(is_float_storage(table.dtype) || is_quantised(table.dtype));
     for (std::size_t row = 0; row < tokens.size(); ++row) {
       const bool held = tokens[row] >= first_row && tokens[row] - first_row < table.rows;
+      if (held && is_quantised(table.dtype)) {
+        dequantize_row(table, tokens[row] - first_row, out.row(row));
+        continue;
+      }
       for (std::size_t col = 0; col < out.cols; ++col) {
         const std::size_t index = held ? (tokens[row] - first_row) * table.row_stride + col : 0;
         out.row(row)[col] = held ? load_as_f32(table.data, table.dtype, index) : 0.0f;

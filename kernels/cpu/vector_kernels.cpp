@@ -12,6 +12,7 @@
 #include "kernels/cpu/packed_tiles.h"
 #include "kernels/cpu/paged_attention.h"
 #include "kernels/cpu/panel_product.h"
+#include "kernels/cpu/quantised_linear.h"
 
 namespace troupe::kernels {
 namespace {
@@ -23,12 +24,20 @@ std::size_t divide_up(std::size_t value, std::size_t divisor) { return (value + 
 
 class VectorKernels : public Kernels {
  public:
-  VectorKernels(std::string_view name, const VectorOps& ops, const TileOps* tiles, std::unique_ptr<Team> team)
-      : name_(name), ops_(ops), tiles_(tiles), team_(std::move(team)), product_(*team_), attention_(ops, *team_) {}
+  VectorKernels(std::string_view name, const VectorOps& ops, const TileOps* tiles, const QuantisedOps& quantised_ops,
+                std::unique_ptr<Team> team)
+      : name_(name),
+        ops_(ops),
+        tiles_(tiles),
+        team_(std::move(team)),
+        product_(*team_),
+        quantised_(quantised_ops, *team_),
+        attention_(ops, *team_) {}
 
   std::string_view name() const override { return name_; }
 
   std::unique_ptr<PackedWeight> pack(const WeightView& weight, std::size_t group) override {
+    if (is_quantised(weight.dtype)) return std::make_unique<QuantisedPanels>(weight);
     if (tiles_ != nullptr && weight.dtype == DType::kBF16) {
       return std::make_unique<PackedTiles>(weight, group, *tiles_, *team_);
     }
@@ -36,6 +45,9 @@ class VectorKernels : public Kernels {
   }
 
   void linear(ConstMatrixF32 in, const LinearWeight& linear, MatrixF32 out) override {
+    if (const auto* quantised = dynamic_cast<const QuantisedPanels*>(linear.weight)) {
+      return quantised_.run(in, *quantised, linear.bias, out);
+    }
     const PanelWeight& weight = panels_of(linear);
     assert(in.rows == out.rows && in.cols == weight.cols() && out.cols == weight.rows());
     product_.run(in, {{{&weight}}}, 1, [&](const PanelSums& sums) {
@@ -56,6 +68,14 @@ class VectorKernels : public Kernels {
   }
 
   void swiglu(ConstMatrixF32 in, const LinearWeight& gate, const LinearWeight& up, MatrixF32 out) override {
+    if (!is_panels(gate) || !is_panels(up)) {
+      const MatrixF32 gates = matrix(first_, out.rows, out.cols);
+      linear(in, gate, gates);
+      linear(in, up, out);
+      return for_each(out.rows, 8 * out.cols, [&](std::size_t row, std::size_t) {
+        ops_.silu_multiply(gates.row(row), out.row(row), out.cols, out.row(row));
+      });
+    }
     const PanelWeight& weight = panels_of(gate);
     assert(in.rows == out.rows && in.cols == weight.cols() && out.cols == weight.rows());
     assert(panels_of(up).rows() == weight.rows() && panels_of(up).cols() == weight.cols());
@@ -81,6 +101,9 @@ class VectorKernels : public Kernels {
     assert(2 * rotary.inverse_frequencies.size() <= kv.head_dim && is_page_type(kv.dtype));
     prepare_angles(rotary);
     const LinearWeight linears[] = {weights.query, weights.key, weights.value};
+    if (!is_panels(weights.query) || !is_panels(weights.key) || !is_panels(weights.value)) {
+      return project_apart(in, weights, rotary, queries, slots, kv);
+    }
     const std::size_t panels_per_head = panels_of(weights.query).layout().panels_per_group();
     product_.run(in, {{{&panels_of(weights.query)}, {&panels_of(weights.key)}, {&panels_of(weights.value)}}},
                  panels_per_head, [&](const PanelSums& sums) {
@@ -99,13 +122,15 @@ class VectorKernels : public Kernels {
 
   void embed(std::span<const std::uint32_t> tokens, const WeightView& table, std::uint32_t first_row,
              MatrixF32 out) override {
-    assert(out.rows == tokens.size() && out.cols == table.cols && is_float_storage(table.dtype));
+    assert(out.rows == tokens.size() && out.cols == table.cols);
+    assert(is_float_storage(table.dtype) || is_quantised(table.dtype));
     for_each(tokens.size(), out.cols, [&](std::size_t row, std::size_t) {
       const bool held = tokens[row] >= first_row && tokens[row] - first_row < table.rows;
       if (!held) {
         std::fill_n(out.row(row), out.cols, 0.0f);
         return;
       }
+      if (is_quantised(table.dtype)) return dequantize_row(table, tokens[row] - first_row, out.row(row));
       const std::size_t offset = (tokens[row] - first_row) * table.row_stride * size_of(table.dtype);
       ops_.widen(static_cast<const std::byte*>(table.data) + offset, table.dtype, out.cols, out.row(row));
     });
@@ -150,6 +175,35 @@ class VectorKernels : public Kernels {
     });
   }
 
+  // Whether a product can be finished piece by piece; quantised ones come whole.
+  static bool is_panels(const LinearWeight& linear) {
+    return dynamic_cast<const PanelWeight*>(linear.weight) != nullptr;
+  }
+
+  static MatrixF32 matrix(std::vector<float>& memory, std::size_t rows, std::size_t cols) {
+    if (memory.size() < rows * cols) memory.resize(rows * cols);
+    return {memory.data(), rows, cols};
+  }
+
+  // project_qkv for weights that are not all panels: products first, then what is to be done with their heads.
+  void project_apart(ConstMatrixF32 in, const QkvWeights& weights, const Rotary& rotary, MatrixF32 queries,
+                     std::span<const std::uint32_t> slots, const PagedKv& kv) {
+    const std::size_t width = kv.num_kv_heads * kv.head_dim;
+    const MatrixF32 keys = matrix(first_, in.rows, width);
+    const MatrixF32 values = matrix(second_, in.rows, width);
+    linear(in, weights.query, queries);
+    linear(in, weights.key, keys);
+    linear(in, weights.value, values);
+    for_each(in.rows, queries.cols + 2 * width, [&](std::size_t row, std::size_t) {
+      const MatrixF32 parts[] = {queries, keys, values};
+      for (std::size_t part = 0; part < 3; ++part) {
+        for (std::size_t head = 0; head < parts[part].cols / kv.head_dim; ++head) {
+          finish_head(weights, rotary, part, head, row, parts[part].row(row) + head * kv.head_dim, queries, slots, kv);
+        }
+      }
+    });
+  }
+
   static const PanelWeight& panels_of(const LinearWeight& linear) {
     assert(dynamic_cast<const PanelWeight*>(linear.weight) != nullptr);
     return static_cast<const PanelWeight&>(*linear.weight);
@@ -168,7 +222,8 @@ class VectorKernels : public Kernels {
                   rotary.layout == RopeLayout::kInterleaved);
     }
     if (part == 0) {
-      std::copy_n(values, head_dim, queries.row(row) + head * head_dim);
+      float* const to = queries.row(row) + head * head_dim;
+      if (to != values) std::copy_n(values, head_dim, to);
       return;
     }
     assert(slots[row] < kv.slots());
@@ -209,7 +264,11 @@ class VectorKernels : public Kernels {
   const TileOps* tiles_;  // null: none
   std::unique_ptr<Team> team_;
   PanelProduct product_;
+  QuantisedLinear quantised_;
   PagedAttention attention_;
+
+  std::vector<float> first_;   // of the operation at hand
+  std::vector<float> second_;  // of the operation at hand
 
   // Of the latest project_qkv.
   std::vector<std::uint32_t> positions_;
@@ -222,8 +281,8 @@ class VectorKernels : public Kernels {
 }  // namespace
 
 std::unique_ptr<Kernels> make_vector_kernels(std::string_view name, const VectorOps& ops, const TileOps* tiles,
-                                             std::unique_ptr<Team> team) {
-  return std::make_unique<VectorKernels>(name, ops, tiles, std::move(team));
+                                             const QuantisedOps& quantised_ops, std::unique_ptr<Team> team) {
+  return std::make_unique<VectorKernels>(name, ops, tiles, quantised_ops, std::move(team));
 }
 
 }  // namespace troupe::kernels

@@ -41,6 +41,7 @@ const std::vector<LimitField>& limit_fields() {
       {"spin_us", &Limits::spin_us, 0, 1'000, false},
       {"model_header_bytes", &Limits::model_header_bytes, 1, std::uint64_t{1} << 40, true},
       {"model_tensors", &Limits::model_tensors, 1, std::uint64_t{1} << 40, false},
+      {"model_metadata", &Limits::model_metadata, 1, std::uint64_t{1} << 40, false},
       {"model_shards", &Limits::model_shards, 1, std::uint64_t{1} << 40, false},
       {"json_file_bytes", &Limits::json_file_bytes, 1, std::uint64_t{1} << 40, true},
       {"topology_file_bytes", &Limits::topology_file_bytes, 1, std::uint64_t{1} << 40, true},

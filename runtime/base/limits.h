@@ -53,8 +53,9 @@ struct Limits {
   std::uint64_t spin_us = 0;  // busy-poll so long before sleeping; 0 when cores are scarce
 
   // Model files.
-  std::uint64_t model_header_bytes = 100 << 20;  // of one safetensors file
+  std::uint64_t model_header_bytes = 100 << 20;  // of one safetensors or GGUF file
   std::uint64_t model_tensors = 1 << 20;
+  std::uint64_t model_metadata = 1 << 16;    // values of one GGUF file; an array is one
   std::uint64_t model_shards = 4096;         // files of one model
   std::uint64_t json_file_bytes = 64 << 20;  // config.json, tokenizer.json
   std::uint64_t topology_file_bytes = 1 << 20;

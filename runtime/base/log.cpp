@@ -48,6 +48,30 @@ std::size_t character_bytes(std::string_view text) {
   return code_point < kSmallest[length] || is_surrogate || code_point > 0x10FFFF ? 0 : length;
 }
 
+std::string escaped(std::string_view text, std::size_t max_bytes, std::string_view to_escape) {
+  std::string out;
+  std::size_t offset = 0;
+  while (offset < text.size()) {
+    const std::size_t bytes = std::max<std::size_t>(1, character_bytes(text.substr(offset)));
+    if (offset + bytes > max_bytes) break;
+    const char c = text[offset];
+    const auto byte = static_cast<unsigned char>(c);
+    if (bytes > 1) {
+      out += text.substr(offset, bytes);
+    } else if (to_escape.find(c) != std::string_view::npos) {
+      out += '\\';
+      out += c;
+    } else if (byte < 0x20 || byte >= 0x7f) {
+      out += fmt::format("\\u{:04x}", byte);
+    } else {
+      out += c;
+    }
+    offset += bytes;
+  }
+  if (offset < text.size()) out += "...";
+  return out;
+}
+
 }  // namespace
 
 Result<void> start_logging(const std::string& process, const std::string& level, const std::string& format) {
@@ -73,28 +97,8 @@ Result<void> start_logging(const std::string& process, const std::string& level,
   return {};
 }
 
-std::string printable(std::string_view text, std::size_t max_bytes) {
-  std::string out;
-  std::size_t offset = 0;
-  while (offset < text.size()) {
-    const std::size_t bytes = std::max<std::size_t>(1, character_bytes(text.substr(offset)));
-    if (offset + bytes > max_bytes) break;
-    const char c = text[offset];
-    const auto byte = static_cast<unsigned char>(c);
-    if (bytes > 1) {
-      out += text.substr(offset, bytes);
-    } else if (c == '"' || c == '\\') {
-      out += '\\';
-      out += c;
-    } else if (byte < 0x20 || byte >= 0x7f) {
-      out += fmt::format("\\u{:04x}", byte);
-    } else {
-      out += c;
-    }
-    offset += bytes;
-  }
-  if (offset < text.size()) out += "...";
-  return out;
-}
+std::string printable(std::string_view text, std::size_t max_bytes) { return escaped(text, max_bytes, "\"\\"); }
+
+std::string one_line(std::string_view text, std::size_t max_bytes) { return escaped(text, max_bytes, ""); }
 
 }  // namespace troupe

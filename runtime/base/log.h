@@ -13,8 +13,11 @@ namespace troupe {
 // info, warn, error. Call once, before threads start. Log once, where an error is first known.
 Result<void> start_logging(const std::string& process, const std::string& level, const std::string& format);
 
-// `text` with control characters and quotes escaped as in JSON, cut to `max_bytes`: for anything from outside
-// that goes into a log line or an error message.
+// For anything from outside that goes into a log line or an error message, cut to `max_bytes`: control characters and
+// broken UTF-8 are escaped as in JSON. `printable` also escapes quotes and backslashes: it is for a word that stands
+// between quotes of ours. `one_line` leaves them: it is for whole sentences, paths and JSON, whose quotes are their
+// own.
 std::string printable(std::string_view text, std::size_t max_bytes = 120);
+std::string one_line(std::string_view text, std::size_t max_bytes = 400);
 
 }  // namespace troupe

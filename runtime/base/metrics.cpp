@@ -75,8 +75,8 @@ void merge_metric_families(MetricFamilies& into, MetricFamilies more) {
 std::string render_metrics(const MetricFamilies& families) { return prometheus::TextSerializer().Serialize(families); }
 
 const std::vector<double>& latency_bounds_seconds() {
-  static const std::vector<double> bounds = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
-                                             1,     2.5,    5,     10,   20,    30,   60,  120};
+  static const std::vector<double> bounds = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
+                                             0.25,   0.5,     1,      2.5,   5,      10,    20,   30,    60,   120};
   return bounds;
 }
 

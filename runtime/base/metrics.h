@@ -50,7 +50,7 @@ void merge_metric_families(MetricFamilies& into, MetricFamilies more);
 // Prometheus text format, version 0.0.4.
 std::string render_metrics(const MetricFamilies& families);
 
-// Bucket bounds for latencies of 1 ms to 2 min, in seconds.
+// Bucket bounds for latencies of 100 us to 2 min, in seconds.
 const std::vector<double>& latency_bounds_seconds();
 
 }  // namespace troupe

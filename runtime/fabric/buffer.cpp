@@ -1,5 +1,7 @@
 #include "runtime/fabric/buffer.h"
 
+#include <sys/mman.h>
+
 #include <array>
 #include <bit>
 #include <cassert>
@@ -14,9 +16,13 @@ namespace {
 constexpr std::uint32_t kSmallestClass = 8;                  // 256 bytes
 constexpr std::uint32_t kLargestClass = 30;                  // 1 GiB
 constexpr std::uint32_t kNotPooled = 0;                      // wrapped, or larger than any class
-constexpr std::size_t kRetainedClassBytes = 16 << 20;        // free memory kept of one class ...
+constexpr std::size_t kRetainedClassBytes = 32 << 20;        // free memory kept of one class ...
 constexpr std::size_t kRetainedClassBlocks = 2;              // ... but always so many blocks
 constexpr std::size_t kLargestRetainedBytes = 128ULL << 20;  // of one block: larger ones go back to the system
+constexpr std::size_t kHugePageBytes = 2 << 20;              // of blocks that are at least as large
+// Beyond a power of two, so that an attachment of one fits together with its message's metadata.
+constexpr std::size_t kSlackBytes = 4 << 10;
+constexpr std::uint32_t kFirstClassWithSlack = 16;  // 64 KiB
 
 }  // namespace
 
@@ -30,7 +36,7 @@ class BufferPool {
   }
 
   Buffer::Block* take(std::size_t bytes) {
-    auto size_class = std::max(kSmallestClass, static_cast<std::uint32_t>(std::bit_width(bytes ? bytes - 1 : 0)));
+    auto size_class = class_of(bytes);
     if (size_class > kLargestClass) return create(bytes, kNotPooled);
     auto& list = lists_[size_class];
     {
@@ -42,7 +48,7 @@ class BufferPool {
         return block;
       }
     }
-    return create(std::size_t{1} << size_class, size_class);
+    return create(capacity_of(size_class), size_class);
   }
 
   void give_back(Buffer::Block* block) noexcept {
@@ -63,13 +69,26 @@ class BufferPool {
   }
 
   static Buffer::Block* allocate_block(std::size_t bytes) {
-    auto rounded = (sizeof(Buffer::Block) + bytes + 63) / 64 * 64;
-    void* memory = std::aligned_alloc(alignof(Buffer::Block), rounded);
+    std::size_t alignment = alignof(Buffer::Block);
+    if (bytes >= kHugePageBytes) alignment = kHugePageBytes;
+    auto rounded = (sizeof(Buffer::Block) + bytes + alignment - 1) / alignment * alignment;
+    void* memory = std::aligned_alloc(alignment, rounded);
     if (!memory) throw std::bad_alloc();
+    // A wish: without huge pages copying a large message costs a fault and a page table entry every 4 KiB.
+    if (alignment == kHugePageBytes) madvise(memory, rounded, MADV_HUGEPAGE);
     return new (memory) Buffer::Block;
   }
 
  private:
+  static std::size_t capacity_of(std::uint32_t size_class) {
+    return (std::size_t{1} << size_class) + (size_class >= kFirstClassWithSlack ? kSlackBytes : 0);
+  }
+  static std::uint32_t class_of(std::size_t bytes) {
+    auto size_class = std::max(kSmallestClass, static_cast<std::uint32_t>(std::bit_width(bytes ? bytes - 1 : 0)));
+    if (size_class > kFirstClassWithSlack && bytes <= capacity_of(size_class - 1)) --size_class;
+    return size_class;
+  }
+
   struct FreeList {
     std::mutex mutex;
     std::vector<Buffer::Block*> blocks;

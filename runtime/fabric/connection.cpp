@@ -58,11 +58,11 @@ bool Connection::transmit(FrameBytes frame) {
   param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA;
   param.cb.send = &Connection::send_done;
   param.user_data = operation.get();
-  if (state != State::kEstablished) {
-    // Before the numbers are exchanged UCX must say from whom a frame comes.
-    param.op_attr_mask |= UCP_OP_ATTR_FIELD_FLAGS;
-    param.flags = UCP_AM_SEND_FLAG_REPLY;
-  }
+  // Before the numbers are exchanged UCX must say from whom a frame comes.
+  if (state != State::kEstablished) param.flags |= UCP_AM_SEND_FLAG_REPLY;
+  // The records of a joined frame are taken from UCX's own buffer, whatever threshold a user sets.
+  if (header.kind == FrameKind::kJoined) param.flags |= UCP_AM_SEND_FLAG_EAGER;
+  if (param.flags != 0) param.op_attr_mask |= UCP_OP_ATTR_FIELD_FLAGS;
   const void* body = nullptr;
   std::size_t count = 0;
   const auto& parts = operation->frame.body();

@@ -19,7 +19,7 @@ class Switchboard;
 // after it waits.
 struct Arrival {
   FrameHeader header;
-  std::vector<std::uint64_t> attachment_sizes;
+  AttachmentSizes attachment_sizes;
   Buffer buffer;  // metadata, padded when it came in the header; then the attachments
   std::size_t body_offset = 0;
   bool ready = true;

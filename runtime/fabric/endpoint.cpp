@@ -346,9 +346,15 @@ void Endpoint::admit(std::unique_ptr<SendTask> task) {
 bool Endpoint::pump() {
   bool sent = false;
   if (!alive()) return false;
+  auto flush = [&] {
+    if (joiner_.empty()) return true;
+    sent = true;
+    return sink_->transmit(joiner_.take());
+  };
   for (auto& queue : lanes_) {
     while (!queue.queue.empty()) {
       auto& next = *queue.queue.front();
+      if (!joiner_.fits(next.frame) && !flush()) return false;
       if (queue.unreturned > 0 && queue.unreturned + next.cost > remote_credit_) {
         if (!queue.asked) control(FrameKind::kCreditWanted, next.frame.header().lane, 0);
         queue.asked = true;
@@ -361,11 +367,10 @@ bool Endpoint::pump() {
       Counters::subtract(context_->counters->queue_bytes, next.cost);
       Counters::add(context_->counters->messages_sent);
       Counters::add(context_->counters->bytes_sent, next.frame.head().size() + next.frame.header().body_bytes);
-      auto frame = std::move(next.frame);
+      joiner_.add(std::move(next.frame));
       queue.queue.pop_front();
-      if (!sink_->transmit(std::move(frame))) return false;
-      sent = true;
     }
+    if (!flush()) return false;
   }
   return sent;
 }

@@ -21,6 +21,7 @@
 #include "runtime/fabric/counters.h"
 #include "runtime/fabric/exports.h"
 #include "runtime/fabric/frame.h"
+#include "runtime/fabric/joined_frame.h"
 #include "runtime/fabric/message_types.h"
 #include "runtime/fabric/node_id.h"
 #include "runtime/fabric/task_queue.h"
@@ -168,6 +169,7 @@ class Endpoint : public std::enable_shared_from_this<Endpoint> {
 
   FrameSink* sink_ = nullptr;
   std::array<SendLane, kLanes> lanes_;
+  FrameJoiner joiner_;  // empty between calls of pump()
   std::array<std::shared_ptr<CreditReturn>, kLanes> credits_;
   static constexpr std::size_t kFirstSweep = 1024;
   std::unordered_map<PendingKey, Pending, PendingHash> pending_;

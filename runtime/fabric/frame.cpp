@@ -51,6 +51,11 @@ Result<FrameView> parse_frame(std::span<const std::byte> am_header, std::uint64_
     if (size > left) return corrupt_data("frame attachments exceed its body");
     left -= size;
   }
+  if (header.kind == FrameKind::kJoined) {
+    if (left != body_bytes || header.metadata_bytes != 0) return corrupt_data("joined frame has parts of its own");
+    if (left == 0 || left > kJoinedFrameBytes) return corrupt_data("joined frame of the wrong size");
+    return frame;
+  }
   if (left != 0) return corrupt_data("frame body is longer than its parts");
   if (!is_ordered(header.kind) && body_bytes != 0) return corrupt_data("control frame has a body");
   if (header.kind == FrameKind::kMessage && header.metadata_bytes % sizeof(capnp::word) != 0) {
@@ -82,6 +87,12 @@ FrameBytes::FrameBytes(const FrameHeader& header, std::span<const std::uint64_t>
   }
 }
 
+FrameBytes::FrameBytes(FrameHeader header, std::span<const std::uint64_t> sizes, Attachment body)
+    : FrameBytes((header.body_bytes = body.size(), header), sizes, std::span<const std::byte>{}) {
+  if (body.size() > 0) body_.push_back(body.bytes());
+  attachment_ = std::move(body);
+}
+
 Result<FrameBytes> FrameBytes::of_message(FrameHeader header, MessageDataPtr data, const Limits& limits) {
   auto segment = data->segment();
   auto attachments = data->attachments();
@@ -101,8 +112,7 @@ Result<FrameBytes> FrameBytes::of_message(FrameHeader header, MessageDataPtr dat
     return resource_exhausted("message of " + std::to_string(data->bytes()) + " bytes exceeds limit frame_bytes",
                               "frame_bytes");
   }
-  std::vector<std::uint64_t> sizes;
-  sizes.reserve(attachments.size());
+  AttachmentSizes sizes;
   for (const auto& attachment : attachments) sizes.push_back(attachment.size());
   FrameBytes frame(header, sizes, is_inline ? segment : std::span<const std::byte>{});
   if (!is_inline) frame.body_.push_back(segment);
@@ -120,12 +130,10 @@ FrameBytes FrameBytes::of_metadata(FrameHeader header, std::span<const std::byte
 
 FrameBytes FrameBytes::of_attachment(FrameHeader header, Attachment attachment) {
   header.attachments = 1;
-  header.body_bytes = attachment.size();
   std::uint64_t size = attachment.size();
-  FrameBytes frame(header, {&size, 1}, {});
-  if (size > 0) frame.body_.push_back(attachment.bytes());
-  frame.attachment_ = std::move(attachment);
-  return frame;
+  return FrameBytes(header, {&size, 1}, std::move(attachment));
 }
+
+FrameBytes FrameBytes::of_body(FrameHeader header, Attachment body) { return FrameBytes(header, {}, std::move(body)); }
 
 }  // namespace troupe::fabric

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <boost/container/small_vector.hpp>
+
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -15,9 +17,11 @@
 namespace troupe::fabric {
 
 inline constexpr std::uint32_t kFrameMagic = 0x50555254;  // "TRUP"
-inline constexpr std::uint16_t kFrameVersion = 1;
+inline constexpr std::uint16_t kFrameVersion = 2;
 // Metadata up to this size travels in the active message's header, so that its body is the bare attachments.
 inline constexpr std::size_t kInlineMetadataBytes = 2048;
+// Body of the largest kJoined frame.
+inline constexpr std::size_t kJoinedFrameBytes = 32 << 10;
 // What a frame costs a sender's credit beyond its bytes: the receiver's bookkeeping.
 inline constexpr std::uint64_t kFrameOverheadBytes = 256;
 
@@ -37,7 +41,8 @@ enum class FrameKind : std::uint8_t {
   kCreditWanted,  // the sender waits: return what is released, now and with the next release
   kHeartbeat,
   kBye,
-  kHello,  // metadata of these: handshake.h
+  kJoined,  // the body is a list of ordered frames of lane `lane`: joined_frame.h
+  kHello,   // metadata of these: handshake.h
   kChallenge,
   kProof,
   kWelcome,
@@ -74,10 +79,14 @@ static_assert(offsetof(FrameHeader, connection) == 8 && offsetof(FrameHeader, me
 
 bool is_ordered(FrameKind kind);
 
+// Of the attachments of one frame. Most have one or two: those take no memory of their own.
+using AttachmentSizes = boost::container::small_vector<std::uint64_t, 4>;
+using FrameParts = boost::container::small_vector<std::span<const std::byte>, 2>;
+
 // A frame as it came in. `inline_metadata` points into the active message's header.
 struct FrameView {
   FrameHeader header;
-  std::vector<std::uint64_t> attachment_sizes;
+  AttachmentSizes attachment_sizes;
   std::span<const std::byte> inline_metadata;
 
   bool metadata_in_body() const { return inline_metadata.size() != header.metadata_bytes; }
@@ -99,18 +108,21 @@ class FrameBytes {
   // REQUIRES: metadata.size() <= kInlineMetadataBytes
   static FrameBytes of_metadata(FrameHeader header, std::span<const std::byte> metadata);
   static FrameBytes of_attachment(FrameHeader header, Attachment attachment);
+  // A frame whose body is neither metadata nor an attachment.
+  static FrameBytes of_body(FrameHeader header, Attachment body);
 
   FrameHeader& header() { return *reinterpret_cast<FrameHeader*>(head_.get()); }
   const FrameHeader& header() const { return *reinterpret_cast<const FrameHeader*>(head_.get()); }
   std::span<const std::byte> head() const { return {head_.get(), head_bytes_}; }
-  const std::vector<std::span<const std::byte>>& body() const { return body_; }
+  const FrameParts& body() const { return body_; }
 
  private:
   FrameBytes(const FrameHeader& header, std::span<const std::uint64_t> sizes, std::span<const std::byte> metadata);
+  FrameBytes(FrameHeader header, std::span<const std::uint64_t> sizes, Attachment body);
 
   std::unique_ptr<std::byte[]> head_;
   std::size_t head_bytes_ = 0;
-  std::vector<std::span<const std::byte>> body_;
+  FrameParts body_;
   MessageDataPtr data_;
   Attachment attachment_;
 };

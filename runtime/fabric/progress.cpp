@@ -106,7 +106,8 @@ bool Progress::turn() {
     raw->run(std::move(task));
   }) > 0;
   busy |= client_->pump();
-  while (ucp_worker_progress(worker_->handle()) != 0) busy = true;
+  // Once, not until nothing is left: a look at idle sockets is a system call that what has just come would wait for.
+  if (ucp_worker_progress(worker_->handle()) != 0) busy = true;
   busy |= unit_->run();
   return busy;
 }

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "runtime/base/log.h"
+#include "runtime/fabric/joined_frame.h"
 
 namespace troupe::fabric {
 namespace {
@@ -196,6 +197,7 @@ void Switchboard::close_broken() {
       if (last_ == &connection) last_ = nullptr;
       for (auto& lane : connection.arrivals) lane.clear();
       connection.close();
+      any_closing_ = true;
     }
   }
 }
@@ -217,9 +219,13 @@ bool Switchboard::pump() {
     close_broken();
     busy = true;
   }
-  std::erase_if(connections_, [](auto& entry) {
-    return entry.second->state >= Connection::State::kClosing && entry.second->closed();
-  });
+  if (any_closing_) {
+    std::erase_if(connections_, [](auto& entry) {
+      return entry.second->state >= Connection::State::kClosing && entry.second->closed();
+    });
+    any_closing_ = std::any_of(connections_.begin(), connections_.end(),
+                               [](auto& entry) { return entry.second->state >= Connection::State::kClosing; });
+  }
   return busy;
 }
 
@@ -318,8 +324,15 @@ ucs_status_t Switchboard::frame_arrived(std::span<const std::byte> am_header, vo
   }
   if (connection->state != Connection::State::kEstablished) return close("spoke before it proved the secret");
   heartbeat_.heard(connection->remote.node.incarnation);
-  if (is_ordered(kind)) return ordered_frame(*connection, *frame, data, bytes, is_rendezvous);
-  if (is_rendezvous) return close("control frame by rendezvous");
+  if (is_ordered(kind)) {
+    return is_rendezvous ? ordered_frame(*connection, *frame, nullptr, data)
+                         : ordered_frame(*connection, *frame, data, nullptr);
+  }
+  if (is_rendezvous) return close("control or joined frame by rendezvous");
+  if (kind == FrameKind::kJoined) {
+    joined_frame(*connection, frame->header, {static_cast<const std::byte*>(data), bytes});
+    return UCS_OK;
+  }
   control_frame(*connection, frame->header);
   return UCS_OK;
 }
@@ -336,40 +349,58 @@ void Switchboard::control_frame(Connection& connection, const FrameHeader& heade
   }
 }
 
-ucs_status_t Switchboard::ordered_frame(Connection& connection, FrameView& frame, void* data, std::size_t bytes,
-                                        bool is_rendezvous) {
+void Switchboard::joined_frame(Connection& connection, const FrameHeader& joined, std::span<const std::byte> body) {
+  auto close = [&](const std::string& reason) {
+    Counters::add(context_->counters->rejected_frames);
+    break_connection(connection, reason);
+    return false;
+  };
+  auto walked = for_each_record(body, [&](const FrameRecord& record) {
+    auto frame = parse_frame(record.head, record.body.size(), context_->limits);
+    if (!frame) return close(frame.error().message);
+    if (!is_ordered(frame->header.kind) || frame->header.lane != joined.lane) {
+      return close("a record of a joined frame is not an ordered frame of its lane");
+    }
+    ordered_frame(connection, *frame, record.body.data(), nullptr);
+    return connection.broken.empty();
+  });
+  if (!walked) close(walked.error().message);
+}
+
+ucs_status_t Switchboard::ordered_frame(Connection& connection, FrameView& frame, const void* body, void* rendezvous) {
   const auto& header = frame.header;
   auto& endpoint = *connection.endpoint;
   if (!endpoint.accepts(header)) {
     Counters::add(context_->counters->rejected_frames);
     break_connection(connection, "frame out of order or beyond its credit");
-    return is_rendezvous ? UCS_ERR_REJECTED : UCS_OK;
+    return rendezvous ? UCS_ERR_REJECTED : UCS_OK;
   }
-  auto arrival = std::make_shared<Arrival>();
-  arrival->header = header;
-  arrival->attachment_sizes = std::move(frame.attachment_sizes);
+  const auto bytes = header.body_bytes;
+  Arrival arrival;
+  arrival.header = header;
+  arrival.attachment_sizes = std::move(frame.attachment_sizes);
   constexpr std::size_t kAlignment = 64;  // attachments are as aligned as Attachment::allocate() makes them
-  arrival->body_offset = (frame.inline_metadata.size() + kAlignment - 1) / kAlignment * kAlignment;
-  if (auto total = arrival->body_offset + bytes; total > 0) {
-    arrival->buffer = Buffer::allocate(total);
-    arrival->buffer.on_release(endpoint.credit_listener(header.lane), frame_cost(header));
+  arrival.body_offset = (frame.inline_metadata.size() + kAlignment - 1) / kAlignment * kAlignment;
+  if (auto total = arrival.body_offset + bytes; total > 0) {
+    arrival.buffer = Buffer::allocate(total);
+    arrival.buffer.on_release(endpoint.credit_listener(header.lane), frame_cost(header));
     if (!frame.inline_metadata.empty()) {
-      std::memcpy(arrival->buffer.data(), frame.inline_metadata.data(), frame.inline_metadata.size());
+      std::memcpy(arrival.buffer.data(), frame.inline_metadata.data(), frame.inline_metadata.size());
     }
   }
   auto& waiting = connection.arrivals[static_cast<std::size_t>(header.lane)];
-  if (is_rendezvous) {
-    arrival->ready = false;
-    waiting.push_back(arrival);
-    auto status = connection.receive_body(worker_->handle(), data, bytes, arrival);
+  if (rendezvous) {
+    arrival.ready = false;
+    waiting.push_back(std::make_shared<Arrival>(std::move(arrival)));
+    auto status = connection.receive_body(worker_->handle(), rendezvous, bytes, waiting.back());
     deliver_ready(connection, header.lane);
     return status;
   }
-  if (bytes > 0) std::memcpy(arrival->buffer.data() + arrival->body_offset, data, bytes);
+  if (bytes > 0) std::memcpy(arrival.buffer.data() + arrival.body_offset, body, bytes);
   if (waiting.empty()) {
-    deliver(connection, *arrival);
+    deliver(connection, arrival);
   } else {
-    waiting.push_back(std::move(arrival));  // behind a rendezvous that is still coming in
+    waiting.push_back(std::make_shared<Arrival>(std::move(arrival)));  // behind a rendezvous that is still coming in
   }
   return UCS_OK;
 }

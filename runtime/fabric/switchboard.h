@@ -76,9 +76,10 @@ class Switchboard final : public ProgressClient {
   void reject(Connection& connection, const std::string& reason);
   Introduction introduce(const Connection& connection, const Nonce& nonce) const;
 
+  void joined_frame(Connection& connection, const FrameHeader& header, std::span<const std::byte> body);
   void control_frame(Connection& connection, const FrameHeader& header);
-  ucs_status_t ordered_frame(Connection& connection, FrameView& frame, void* data, std::size_t bytes,
-                             bool is_rendezvous);
+  // The body lies at `body`, or follows by the rendezvous of this descriptor.
+  ucs_status_t ordered_frame(Connection& connection, FrameView& frame, const void* body, void* rendezvous);
   void deliver_ready(Connection& connection, Lane lane);
   void deliver(Connection& connection, Arrival& arrival);
 
@@ -97,6 +98,7 @@ class Switchboard final : public ProgressClient {
   std::unordered_map<ucp_ep_h, Connection*> by_endpoint_;
   Connection* last_ = nullptr;  // of the last frame: the next one is likely its
   bool any_broken_ = false;
+  bool any_closing_ = false;
   Delivery delivery_;
   Heartbeat heartbeat_;
   Clock::time_point next_heartbeat_{};

@@ -36,6 +36,8 @@ class TaskQueue {
   template <class Each>
   std::size_t drain(Each&& each) {
     std::size_t count = 0;
+    // Spinning takers look here all the time; only the exchange is a locked instruction.
+    if (head_.load(std::memory_order_relaxed) == nullptr) return count;
     for (Task* task = reversed(head_.exchange(nullptr, std::memory_order_acq_rel)); task; ++count) {
       std::unique_ptr<Task> owned(std::exchange(task, task->next_));
       each(std::move(owned));

@@ -1,10 +1,13 @@
 #include "runtime/model/checkpoint.h"
 
+#include <algorithm>
 #include <cstring>
 #include <system_error>
 
 #include "kernels/cpu/half.h"
 #include "runtime/base/log.h"
+#include "runtime/model/gguf_blocks.h"
+#include "runtime/model/gguf_config.h"
 #include "runtime/model/json_walk.h"
 #include "runtime/model/text_file.h"
 
@@ -105,6 +108,14 @@ Result<void> check_inside(const std::filesystem::path& directory, const std::fil
                       ", outside the model's directory; copy the file there");
 }
 
+Result<void> check_shape(std::span<const std::uint64_t> shape, const TensorSlice& slice, const std::string& place) {
+  const std::vector<std::uint64_t> expected =
+      slice.is_vector ? std::vector<std::uint64_t>{slice.cols} : std::vector<std::uint64_t>{slice.rows, slice.cols};
+  if (std::equal(shape.begin(), shape.end(), expected.begin(), expected.end())) return {};
+  return corrupt_data(place + ": has the shape " + to_string(shape) + "; the model's config calls for " +
+                      to_string(expected));
+}
+
 Result<kernels::DType> usable_type(const StoredTensor& tensor, const std::string& place) {
   switch (tensor.type) {
     case StoredType::kF32: return kernels::DType::kF32;
@@ -116,21 +127,33 @@ Result<kernels::DType> usable_type(const StoredTensor& tensor, const std::string
   }
 }
 
+// What the kernels demand of an address; the blocks of GGUF begin with 16-bit numbers.
+std::size_t alignment_of(kernels::DType dtype) {
+  if (kernels::is_panel_format(dtype)) return 1;  // seen to when the tensor is found
+  return kernels::is_block_format(dtype) ? alignof(std::uint16_t) : kernels::size_of(dtype);
+}
+
 }  // namespace
 
-Result<Checkpoint> Checkpoint::open(const std::filesystem::path& model_directory, const Limits& limits) {
+std::string scales_name(std::string_view matrix) { return std::string(matrix) + "_scale"; }
+
+Result<Checkpoint> Checkpoint::open(const std::filesystem::path& model, const Limits& limits) {
   Checkpoint checkpoint;
   checkpoint.limits_ = limits;
-  checkpoint.directory_ = model_directory;
-  const std::filesystem::path index = model_directory / kIndexFile;
   std::error_code ignored;
-  if (std::filesystem::exists(model_directory / kSingleFile, ignored)) return checkpoint;
+  if (std::filesystem::is_regular_file(model, ignored)) {
+    TROUPE_ASSIGN_OR_RETURN(checkpoint.gguf_, GgufFile::open(model, limits));
+    return checkpoint;
+  }
+  checkpoint.directory_ = model;
+  const std::filesystem::path index = model / kIndexFile;
+  if (std::filesystem::exists(model / kSingleFile, ignored)) return checkpoint;
   if (!std::filesystem::exists(index, ignored)) {
-    return not_found(model_directory.string() + ": holds neither " + std::string(kSingleFile) + " nor " +
+    return not_found(model.string() + ": holds neither " + std::string(kSingleFile) + " nor " +
                      std::string(kIndexFile));
   }
   checkpoint.index_path_ = index;
-  TROUPE_RETURN_IF_ERROR(check_inside(model_directory, index));
+  TROUPE_RETURN_IF_ERROR(check_inside(model, index));
   TROUPE_ASSIGN_OR_RETURN(const std::string text, read_text_file(index, limits.json_file_bytes, "json_file_bytes"));
   IndexHandler handler(limits);
   TROUPE_RETURN_IF_ERROR(walk_json(text, 0, index.string(), handler));
@@ -158,7 +181,26 @@ Result<const SafetensorsFile*> Checkpoint::file(const std::string& name) {
   return files_.emplace(name, std::move(file)).first->second.get();
 }
 
+Result<Checkpoint::Located> Checkpoint::locate_in_gguf(const TensorSlice& slice) {
+  const bool tied = gguf_->find(gguf_name(TensorRole::kLmHead, 0, false)) == nullptr;
+  const std::string name = gguf_name(slice.role, slice.layer, tied);
+  const GgufTensor* tensor = gguf_->find(name);
+  if (tensor == nullptr) {
+    return corrupt_data(gguf_->place() + ": tensor '" + name + "' is missing; the architecture calls for it");
+  }
+  const std::string place = gguf_->place() + ": tensor '" + name + "' at offset " + std::to_string(tensor->begin);
+  TROUPE_RETURN_IF_ERROR(check_shape(tensor->shape(), slice, place));
+  const auto dtype = dtype_of(*tensor->type);
+  if (!dtype) {
+    return unsupported(place + ": is stored as " + std::string(tensor->type->name) +
+                       "; supported: " + std::string(kReadableGgmlTypes));
+  }
+  return Located{gguf_->bytes(*tensor).data(), *dtype, nullptr, tensor->type->block_elements,
+                 tensor->type->block_bytes,    place};
+}
+
 Result<Checkpoint::Located> Checkpoint::locate(const TensorSlice& slice) {
+  if (gguf_) return locate_in_gguf(slice);
   std::string file_name(kSingleFile);
   if (!index_path_.empty()) {
     const auto entry = weight_map_.find(slice.name);
@@ -174,53 +216,125 @@ Result<Checkpoint::Located> Checkpoint::locate(const TensorSlice& slice) {
   }
   const std::string place =
       file->path().string() + ": tensor '" + slice.name + "' at offset " + std::to_string(tensor->begin);
-  const std::vector<std::uint64_t> expected =
-      slice.is_vector ? std::vector<std::uint64_t>{slice.cols} : std::vector<std::uint64_t>{slice.rows, slice.cols};
-  if (tensor->shape != expected) {
-    return corrupt_data(place + ": has the shape " + to_string(tensor->shape) + "; config.json calls for " +
-                        to_string(expected));
-  }
+  if (tensor->type == StoredType::kU8 && !slice.is_vector) return locate_panels(*file, *tensor, slice, place);
+  TROUPE_RETURN_IF_ERROR(check_shape(tensor->shape, slice, place));
   TROUPE_ASSIGN_OR_RETURN(const kernels::DType dtype, usable_type(*tensor, place));
-  return Located{file->bytes(*tensor).data(), dtype};
+  return Located{file->bytes(*tensor).data(), dtype, nullptr, 1, kernels::size_of(dtype), place};
+}
+
+// A matrix in one of our own formats: bytes of shape (panels, bytes of a panel), and its scales beside it.
+Result<Checkpoint::Located> Checkpoint::locate_panels(const SafetensorsFile& file, const StoredTensor& tensor,
+                                                      const TensorSlice& slice, const std::string& place) const {
+  constexpr std::uint64_t kAlignment = 64;
+  const std::uint64_t panels = (slice.rows + kernels::kPanelOuts - 1) / kernels::kPanelOuts;
+  const auto shape_of = [&](kernels::DType dtype) {
+    return std::vector<std::uint64_t>{panels, kernels::row_bytes(dtype, slice.cols)};
+  };
+  const bool is_int8 = tensor.shape == shape_of(kernels::DType::kInt8);
+  if (!is_int8 && tensor.shape != shape_of(kernels::DType::kInt4)) {
+    return corrupt_data(place + ": has the shape " + to_string(tensor.shape) + "; the model's config calls for " +
+                        to_string(shape_of(kernels::DType::kInt8)) + " (q8) or " +
+                        to_string(shape_of(kernels::DType::kInt4)) + " (q4)");
+  }
+  if (tensor.begin % kAlignment != 0) {
+    return corrupt_data(place + ": must begin at a multiple of " + std::to_string(kAlignment) +
+                        " bytes; quantise the model anew");
+  }
+  const kernels::DType dtype = is_int8 ? kernels::DType::kInt8 : kernels::DType::kInt4;
+  Located located{file.bytes(tensor).data(),   dtype, nullptr, kernels::block_elements(dtype),
+                  kernels::block_bytes(dtype), place};
+  if (!is_int8) return located;
+  const std::string name = scales_name(slice.name);
+  const StoredTensor* scales = file.find(name);
+  if (scales == nullptr || scales->type != StoredType::kF32 || scales->shape != std::vector{slice.rows} ||
+      scales->begin % alignof(float) != 0) {
+    return corrupt_data(file.path().string() + ": tensor '" + name + "' must be in the same file, " +
+                        to_string(std::vector{slice.rows}) +
+                        " of F32 at a multiple of 4 bytes; quantise the model anew");
+  }
+  located.scales = reinterpret_cast<const float*>(file.bytes(*scales).data());
+  return located;
+}
+
+Result<void> Checkpoint::check_grain(const Located& whole, const TensorSlice& slice) const {
+  const auto is_whole = [](const Range& range, std::uint64_t grain, std::uint64_t total) {
+    return range.first % grain == 0 && (range.last % grain == 0 || range.last == total);
+  };
+  const std::uint64_t row_grain = kernels::is_panel_format(whole.dtype) ? kernels::kPanelOuts : 1;
+  if (is_whole(slice.row_range, row_grain, slice.rows) && is_whole(slice.col_range, whole.block_elements, slice.cols)) {
+    return {};
+  }
+  const auto shown = [](const Range& range) { return std::to_string(range.first) + "-" + std::to_string(range.last); };
+  return invalid_argument(whole.place + ": rows " + shown(slice.row_range) + ", columns " + shown(slice.col_range) +
+                          " are asked for, but it is stored in blocks of " + std::to_string(row_grain) + " x " +
+                          std::to_string(whole.block_elements) + " elements; use fewer tensor-parallel ranks");
+}
+
+std::uint64_t Checkpoint::Located::bytes(std::uint64_t rows, std::uint64_t cols) const {
+  if (!kernels::is_panel_format(dtype)) return rows * (cols / block_elements * block_bytes);
+  return kernels::matrix_bytes(dtype, rows, cols) + (scales != nullptr ? rows * sizeof(float) : 0);
 }
 
 Result<std::uint64_t> Checkpoint::bytes_of(std::span<const TensorSlice> slices) {
   std::uint64_t bytes = 0;
   for (const TensorSlice& slice : slices) {
     TROUPE_ASSIGN_OR_RETURN(const Located whole, locate(slice));
-    bytes += slice.elements() * kernels::size_of(whole.dtype);
+    bytes += whole.bytes(slice.row_range.size(), slice.col_range.size());
   }
   return bytes;
 }
 
+Result<std::vector<std::span<const std::byte>>> Checkpoint::places_of(std::span<const TensorSlice> slices) {
+  std::vector<std::span<const std::byte>> places;
+  places.reserve(slices.size());
+  for (const TensorSlice& slice : slices) {
+    TROUPE_ASSIGN_OR_RETURN(const Located whole, locate(slice));
+    const std::size_t row_bytes = slice.cols * kernels::size_of(whole.dtype);
+    places.emplace_back(whole.data + row_bytes * slice.row_range.first, row_bytes * slice.row_range.size());
+  }
+  return places;
+}
+
 Result<LoadedMatrix> Checkpoint::matrix(const TensorSlice& slice) {
   TROUPE_ASSIGN_OR_RETURN(const Located whole, locate(slice));
-  const std::size_t size = kernels::size_of(whole.dtype);
+  TROUPE_RETURN_IF_ERROR(check_grain(whole, slice));
   const std::size_t rows = slice.row_range.size();
   const std::size_t cols = slice.col_range.size();
-  const std::byte* first = whole.data + (slice.row_range.first * slice.cols + slice.col_range.first) * size;
-  LoadedMatrix loaded{{first, whole.dtype, rows, cols, slice.cols}, nullptr};
-  if (reinterpret_cast<std::uintptr_t>(first) % size != 0) {
-    loaded.copy = std::make_unique_for_overwrite<std::byte[]>(rows * cols * size);
-    for (std::size_t row = 0; row < rows; ++row) {
-      std::memcpy(loaded.copy.get() + row * cols * size, first + row * slice.cols * size, cols * size);
-    }
-    loaded.view.data = loaded.copy.get();
-    loaded.view.row_stride = cols;
+  bytes_read_ += whole.bytes(rows, cols);
+  if (!whole.is_widened()) {
+    const kernels::WeightView all{whole.data, whole.dtype, slice.rows, slice.cols, slice.cols, whole.scales};
+    LoadedMatrix loaded{kernels::slice(all, slice.row_range.first, rows, slice.col_range.first, cols), nullptr};
+    if (reinterpret_cast<std::uintptr_t>(loaded.view.data) % alignment_of(whole.dtype) == 0) return loaded;
   }
-  bytes_read_ += rows * cols * size;
+
+  const std::size_t stride = whole.bytes(1, slice.cols);  // from row to row in the file
+  const std::byte* from = whole.data + slice.row_range.first * stride + whole.bytes(1, slice.col_range.first);
+  const std::size_t row_bytes = kernels::row_bytes(whole.dtype, cols);
+  LoadedMatrix loaded;
+  loaded.copy = std::make_unique_for_overwrite<std::byte[]>(rows * row_bytes);
+  loaded.view = {loaded.copy.get(), whole.dtype, rows, cols, cols};
+  for (std::size_t row = 0; row < rows; ++row) {
+    std::byte* to = loaded.copy.get() + row * row_bytes;
+    if (whole.is_widened()) {
+      widen_q5_0(from + row * stride, cols / whole.block_elements, to);
+    } else {
+      std::memcpy(to, from + row * stride, row_bytes);
+    }
+  }
   return loaded;
 }
 
 Result<std::vector<float>> Checkpoint::vector(const TensorSlice& slice) {
   TROUPE_ASSIGN_OR_RETURN(const Located whole, locate(slice));
-  const std::size_t size = kernels::size_of(whole.dtype);
-  const std::byte* first = whole.data + slice.col_range.first * size;
+  if (kernels::is_quantised(whole.dtype)) {
+    return unsupported(whole.place + ": norms and biases are supported in F32, F16 and BF16");
+  }
+  const std::byte* first = whole.data + whole.bytes(1, slice.col_range.first);
   std::vector<float> values(slice.col_range.size());
   for (std::size_t i = 0; i < values.size(); ++i) {
     values[i] = kernels::load_as_f32(first, whole.dtype, i);  // at any alignment
   }
-  bytes_read_ += values.size() * size;
+  bytes_read_ += whole.bytes(1, values.size());
   return values;
 }
 

@@ -11,6 +11,9 @@
 #include <system_error>
 
 #include "runtime/base/log.h"
+#include "runtime/model/gguf_config.h"
+#include "runtime/model/quant_format.h"
+#include "runtime/model/slice.h"
 #include "runtime/model/text_file.h"
 
 namespace troupe::model {
@@ -51,15 +54,7 @@ constexpr std::uint32_t kDefaultMaxWindowLayers = 28;  // of Qwen2Config and Qwe
 // json_file_bytes.
 constexpr std::uint64_t kMaxConfigBytes = 1 << 20;
 
-// Upper ends of what a config may say: far beyond any model, and small enough that no product of three of them
-// overflows 64 bits.
-constexpr std::uint32_t kMaxVocab = 1 << 26;
-constexpr std::uint32_t kMaxWidth = 1 << 22;
-constexpr std::uint32_t kMaxLayers = 4096;
-constexpr std::uint32_t kMaxHeads = 1 << 16;
-constexpr std::uint32_t kMaxPositions = 1u << 31;
-
-std::string shown(const json::value& value) { return printable(json::serialize(value), 60); }
+std::string shown(const json::value& value) { return one_line(json::serialize(value), 60); }
 
 // One JSON object of a configuration file; its getters check types and ranges and name the key in errors.
 class Section {
@@ -174,10 +169,6 @@ Result<const Family*> family_of(const Section& config) {
 }
 
 Result<void> refuse_what_is_not_computed(const Section& config) {
-  if (const json::value* value = config.find("quantization_config")) {
-    return config.refused("quantization_config",
-                          "is set (" + shown(*value) + "); supported: weights in float32, float16 or bfloat16");
-  }
   TROUPE_ASSIGN_OR_RETURN(const std::string act, config.string("hidden_act", "silu"));
   if (act != "silu" && act != "swish") {
     return config.refused("hidden_act", "is \"" + printable(act, 60) + "\"; supported: silu");
@@ -234,9 +225,8 @@ Result<void> read_sizes(const Section& config, const Family& family, ModelConfig
 
 // transformers 4 writes rope_theta and rope_scaling, transformers 5 one object rope_parameters.
 Result<Rope> read_rope(const Section& config) {
-  constexpr double kMaxTheta = 1e15;
   Rope rope;
-  TROUPE_ASSIGN_OR_RETURN(rope.theta, config.positive("rope_theta", kMaxTheta, rope.theta));
+  TROUPE_ASSIGN_OR_RETURN(rope.theta, config.positive("rope_theta", kMaxRopeTheta, rope.theta));
   const std::string key = config.find("rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
   const json::value* value = config.find(key);
   if (value == nullptr) return rope;
@@ -247,7 +237,7 @@ Result<Rope> read_rope(const Section& config) {
     }
   }
   const Section scaling(value->get_object(), config.place(), key + ".");
-  TROUPE_ASSIGN_OR_RETURN(rope.theta, scaling.positive("rope_theta", kMaxTheta, rope.theta));
+  TROUPE_ASSIGN_OR_RETURN(rope.theta, scaling.positive("rope_theta", kMaxRopeTheta, rope.theta));
   TROUPE_ASSIGN_OR_RETURN(const double rotary, scaling.positive("partial_rotary_factor", 1.0, 1.0));
   if (rotary != 1.0) return scaling.refused("partial_rotary_factor", "is not 1; supported: 1");
   const std::string type_key = scaling.find("rope_type") == nullptr ? "type" : "rope_type";
@@ -257,7 +247,7 @@ Result<Rope> read_rope(const Section& config) {
     return scaling.refused(type_key, "is \"" + printable(type, 60) + "\"; supported: default, linear, llama3");
   }
   rope.scaling = type == "linear" ? RopeScaling::kLinear : RopeScaling::kLlama3;
-  TROUPE_ASSIGN_OR_RETURN(rope.factor, scaling.positive("factor", 1e6));
+  TROUPE_ASSIGN_OR_RETURN(rope.factor, scaling.positive("factor", kMaxRopeFactor));
   if (type == "llama3") {
     TROUPE_ASSIGN_OR_RETURN(rope.low_freq_factor, scaling.positive("low_freq_factor", 1e6));
     TROUPE_ASSIGN_OR_RETURN(rope.high_freq_factor, scaling.positive("high_freq_factor", 1e6));
@@ -333,6 +323,28 @@ Result<std::vector<std::uint32_t>> read_token_ids(const Section& config, std::st
   return ids;
 }
 
+// The entry that troupe quantize writes; quantization_config of other tools is refused.
+Result<void> read_quantization(const Section& config, ModelConfig& out) {
+  const json::value* value = config.find("quantization_config");
+  if (value == nullptr) return {};
+  const json::object none;
+  const Section section(value->is_object() ? value->get_object() : none, config.place(), "quantization_config.");
+  TROUPE_ASSIGN_OR_RETURN(const std::string method, section.string("quant_method", ""));
+  if (method != kQuantMethod) {
+    return config.refused("quantization_config", "is set (" + shown(*value) +
+                                                     "); supported: weights in float32, float16 or bfloat16, and " +
+                                                     "what troupe quantize makes of them");
+  }
+  TROUPE_ASSIGN_OR_RETURN(const std::string name, section.string("format"));
+  const auto format = parse_quant_format(name);
+  if (!format) return section.refused("format", "is \"" + printable(name, 60) + "\"; supported: q8, q4");
+  for (const TensorSlice& tensor : tensor_slices(out, {0, out.num_layers, out.num_layers, 0, 1})) {
+    out.stored_types.emplace(tensor.name,
+                             tensor.is_vector ? kernels::DType::kF32 : quantised_type(*format, tensor.role));
+  }
+  return {};
+}
+
 Result<void> read_special_tokens(const Section& section, const Limits& limits, ModelConfig& out) {
   TROUPE_ASSIGN_OR_RETURN(auto bos, read_token_ids(section, "bos_token_id", out.vocab_size, 1));
   if (!bos.empty()) out.bos_token_id = bos.front();
@@ -361,6 +373,7 @@ Result<ModelConfig> parse_config(std::string_view config, const std::string& pla
   TROUPE_ASSIGN_OR_RETURN(out.tie_word_embeddings, section.boolean("tie_word_embeddings", false));
   TROUPE_ASSIGN_OR_RETURN(out.sliding_windows, read_windows(section, *family, out.num_layers));
   TROUPE_ASSIGN_OR_RETURN(out.dtype, read_dtype(section));
+  TROUPE_RETURN_IF_ERROR(read_quantization(section, out));
   TROUPE_RETURN_IF_ERROR(read_special_tokens(section, limits, out));
   if (!generation_config.empty()) {
     TROUPE_ASSIGN_OR_RETURN(const json::value generation, parse_json(generation_config, generation_place, limits));
@@ -369,13 +382,14 @@ Result<ModelConfig> parse_config(std::string_view config, const std::string& pla
   return out;
 }
 
-Result<ModelConfig> load_config(const std::filesystem::path& model_directory, const Limits& limits) {
-  const std::filesystem::path path = model_directory / "config.json";
-  const std::filesystem::path generation_path = model_directory / "generation_config.json";
+Result<ModelConfig> load_config(const std::filesystem::path& model, const Limits& limits) {
+  std::error_code ignored;
+  if (std::filesystem::is_regular_file(model, ignored)) return load_gguf_config(model, limits);
+  const std::filesystem::path path = model / "config.json";
+  const std::filesystem::path generation_path = model / "generation_config.json";
   const std::uint64_t max_bytes = std::min(kMaxConfigBytes, limits.json_file_bytes);
   TROUPE_ASSIGN_OR_RETURN(const std::string config, read_text_file(path, max_bytes, "json_file_bytes"));
   std::string generation;
-  std::error_code ignored;
   if (std::filesystem::exists(generation_path, ignored)) {
     TROUPE_ASSIGN_OR_RETURN(generation, read_text_file(generation_path, max_bytes, "json_file_bytes"));
   }
@@ -397,6 +411,7 @@ std::vector<float> inverse_frequencies(const ModelConfig& config) {
         frequency = (1 - keep) * frequency / rope.factor + keep * frequency;
       }
     }
+    if (!rope.frequency_divisors.empty()) frequency /= rope.frequency_divisors[i];
     frequencies[i] = static_cast<float>(frequency);
   }
   return frequencies;

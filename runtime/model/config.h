@@ -2,11 +2,14 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "kernels/kernels.h"
 #include "kernels/tensor.h"
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
@@ -26,12 +29,14 @@ struct Rope {
   double low_freq_factor = 1.0;                        // kLlama3
   double high_freq_factor = 4.0;                       // kLlama3
   std::uint32_t original_max_position_embeddings = 0;  // kLlama3
+  std::vector<float> frequency_divisors;               // (head_dim / 2) or empty: what GGUF files have for kLlama3
+  kernels::RopeLayout layout = kernels::RopeLayout::kHalves;
 
   bool operator==(const Rope&) const = default;
 };
 
 // A dense decoder as data: everything the forward pass, the weight slices and the planner need to know, with no
-// family left to ask for. Plain value; validated when it comes from load_config or parse_config.
+// family left to ask for. Plain value; validated when it comes from load_config, parse_config or gguf_config.
 struct ModelConfig {
   std::string model_type;  // "llama", "mistral", "qwen2", "qwen3": for people, not for decisions
   std::uint32_t vocab_size = 0;
@@ -52,17 +57,35 @@ struct ModelConfig {
   std::vector<std::uint32_t> sliding_windows;  // (num_layers): positions a query sees, itself included; 0 = all
 
   kernels::DType dtype = kernels::DType::kF32;  // what the config says the weights are stored as: for estimates
+  // The tensors that are stored as something else, by their name in tensor_slices (slice.h).
+  std::map<std::string, kernels::DType, std::less<>> stored_types;
   std::optional<std::uint32_t> bos_token_id;
   std::vector<std::uint32_t> eos_token_ids;  // any of them ends an answer; may be empty
+
+  kernels::DType stored_type(std::string_view tensor) const {
+    const auto found = stored_types.find(tensor);
+    return found == stored_types.end() ? dtype : found->second;
+  }
 
   bool operator==(const ModelConfig&) const = default;
 };
 
-// Reads <model_directory>/config.json, in the spelling of transformers 4 or 5, and generation_config.json if there
-// is one (its token ids win, as in transformers).
+// Upper ends of what a config may say: far beyond any model, and small enough that no product of three of them
+// overflows 64 bits.
+inline constexpr std::uint32_t kMaxVocab = 1 << 26;
+inline constexpr std::uint32_t kMaxWidth = 1 << 22;
+inline constexpr std::uint32_t kMaxLayers = 4096;
+inline constexpr std::uint32_t kMaxHeads = 1 << 16;
+inline constexpr std::uint32_t kMaxPositions = 1u << 31;
+inline constexpr double kMaxRopeTheta = 1e15;
+inline constexpr double kMaxRopeFactor = 1e6;
+
+// The config of a model: a Hugging Face directory or a GGUF file (gguf_config.h). Of a directory it reads config.json,
+// in the spelling of transformers 4 or 5, and generation_config.json if there is one (its token ids win, as in
+// transformers).
 // Errors name the file and the key, and what is supported: kNotFound without config.json, kCorruptData for what is
 // not JSON or out of range, kUnsupported for architectures and options that this code does not compute exactly.
-Result<ModelConfig> load_config(const std::filesystem::path& model_directory, const Limits& limits = {});
+Result<ModelConfig> load_config(const std::filesystem::path& model, const Limits& limits = {});
 
 // The same from text; `place` stands for the file in errors. `generation_config` may be empty.
 Result<ModelConfig> parse_config(std::string_view config, const std::string& place,

@@ -1,17 +1,10 @@
 #include "runtime/model/safetensors.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cerrno>
 #include <cstring>
 #include <optional>
-#include <system_error>
 
 #include "runtime/base/log.h"
 #include "runtime/model/json_walk.h"
@@ -218,33 +211,10 @@ Result<void> check_coverage(std::vector<StoredTensor>& tensors, std::uint64_t da
   return {};
 }
 
-// An open file descriptor, closed at the end of the scope.
-class Descriptor {
- public:
-  explicit Descriptor(int number) : number_(number) {}
-  ~Descriptor() {
-    if (number_ >= 0) ::close(number_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int number() const { return number_; }
-
- private:
-  int number_;
-};
-
-std::string last_system_error() { return std::generic_category().message(errno); }
-
 }  // namespace
 
 std::string_view to_string(StoredType type) { return kTypes[static_cast<std::size_t>(type)].name; }
 std::size_t bits_of(StoredType type) { return kTypes[static_cast<std::size_t>(type)].bits; }
-
-std::string to_string(std::span<const std::uint64_t> shape) {
-  std::string text = "[";
-  for (const std::uint64_t size : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(size);
-  return text + "]";
-}
 
 Result<std::vector<StoredTensor>> parse_safetensors_header(std::string_view header, std::uint64_t data_begin,
                                                            std::uint64_t file_bytes, const std::string& place,
@@ -271,25 +241,16 @@ Result<std::vector<StoredTensor>> parse_safetensors_header(std::string_view head
 Result<std::unique_ptr<SafetensorsFile>> SafetensorsFile::open(const std::filesystem::path& path,
                                                                const Limits& limits) {
   const std::string place = path.string();
-  const Descriptor descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (descriptor.number() < 0) return not_found(place + ": cannot be opened: " + last_system_error());
-  struct stat status {};
-  if (::fstat(descriptor.number(), &status) != 0) return unavailable(place + ": " + last_system_error());
-  if (!S_ISREG(status.st_mode)) return invalid_argument(place + ": not a regular file");
-  const auto file_bytes = static_cast<std::uint64_t>(status.st_size);
+  TROUPE_ASSIGN_OR_RETURN(MappedFile mapping, MappedFile::open(path));
+  const std::uint64_t file_bytes = mapping.bytes().size();
   if (file_bytes < kLengthBytes) {
     return corrupt_data(place + ": " + std::to_string(file_bytes) + " bytes are too short for a safetensors file");
   }
-
-  void* mapping = ::mmap(nullptr, file_bytes, PROT_READ, MAP_PRIVATE, descriptor.number(), 0);
-  if (mapping == MAP_FAILED) return unavailable(place + ": cannot be mapped: " + last_system_error());
-  std::unique_ptr<SafetensorsFile> file(new SafetensorsFile);
-  file->path_ = path;
-  file->data_ = static_cast<const std::byte*>(mapping);
-  file->file_bytes_ = file_bytes;
+  std::unique_ptr<SafetensorsFile> file(new SafetensorsFile(path, std::move(mapping)));
+  const std::byte* const data = file->mapping_.bytes().data();
 
   std::uint64_t header_bytes = 0;
-  std::memcpy(&header_bytes, mapping, kLengthBytes);
+  std::memcpy(&header_bytes, data, kLengthBytes);
   if (header_bytes > file_bytes - kLengthBytes) {
     return corrupt_data(place + ": byte 0: the header says it is " + std::to_string(header_bytes) +
                         " bytes long, but the file has " + std::to_string(file_bytes));
@@ -300,14 +261,10 @@ Result<std::unique_ptr<SafetensorsFile>> SafetensorsFile::open(const std::filesy
                                   " are allowed (limit model_header_bytes)",
                               "model_header_bytes");
   }
-  const std::string_view header(reinterpret_cast<const char*>(file->data_) + kLengthBytes, header_bytes);
+  const std::string_view header(reinterpret_cast<const char*>(data) + kLengthBytes, header_bytes);
   TROUPE_ASSIGN_OR_RETURN(file->tensors_,
                           parse_safetensors_header(header, kLengthBytes + header_bytes, file_bytes, place, limits));
   return file;
-}
-
-SafetensorsFile::~SafetensorsFile() {
-  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), file_bytes_);
 }
 
 const StoredTensor* SafetensorsFile::find(std::string_view name) const {
@@ -318,7 +275,7 @@ const StoredTensor* SafetensorsFile::find(std::string_view name) const {
 }
 
 std::span<const std::byte> SafetensorsFile::bytes(const StoredTensor& tensor) const {
-  return {data_ + tensor.begin, tensor.end - tensor.begin};
+  return mapping_.bytes().subspan(tensor.begin, tensor.end - tensor.begin);
 }
 
 }  // namespace troupe::model

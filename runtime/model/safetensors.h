@@ -7,10 +7,13 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
+#include "runtime/model/mapped_file.h"
+#include "runtime/model/shape.h"
 
 namespace troupe::model {
 
@@ -50,9 +53,6 @@ struct StoredTensor {
   std::uint64_t end = 0;
 };
 
-// "[64, 128]"
-std::string to_string(std::span<const std::uint64_t> shape);
-
 // Reads the JSON header of a safetensors file whose data lies in [data_begin, file_bytes), and checks all of it:
 // types, shapes against bytes, ranges that cover the data without overlap or hole, no name twice.
 // Sorted by name. Memory is proportional to the header, whatever it claims. `place` is the file's name in errors.
@@ -66,9 +66,6 @@ class SafetensorsFile {
  public:
   // Errors: kNotFound; kCorruptData naming the file, the tensor and the offset.
   static Result<std::unique_ptr<SafetensorsFile>> open(const std::filesystem::path& path, const Limits& limits = {});
-  ~SafetensorsFile();
-  SafetensorsFile(const SafetensorsFile&) = delete;
-  SafetensorsFile& operator=(const SafetensorsFile&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
   std::span<const StoredTensor> tensors() const { return tensors_; }  // by name
@@ -78,11 +75,11 @@ class SafetensorsFile {
   std::span<const std::byte> bytes(const StoredTensor& tensor) const;
 
  private:
-  SafetensorsFile() = default;
+  SafetensorsFile(std::filesystem::path path, MappedFile mapping)
+      : path_(std::move(path)), mapping_(std::move(mapping)) {}
 
   std::filesystem::path path_;
-  const std::byte* data_ = nullptr;  // the mapping; null for an empty file
-  std::uint64_t file_bytes_ = 0;
+  MappedFile mapping_;
   std::vector<StoredTensor> tensors_;
 };
 

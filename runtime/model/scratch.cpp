@@ -1,5 +1,6 @@
 #include "runtime/model/scratch.h"
 
+#include <algorithm>
 #include <array>
 
 namespace troupe::model {
@@ -35,7 +36,12 @@ std::array<Piece, 10> pieces(const ModelConfig& config, const Slice& slice, cons
 }  // namespace
 
 std::uint64_t largest_vocab_part(const ModelConfig& config, const Slice& slice) {
-  return (std::uint64_t{config.vocab_size} + slice.world_size - 1) / slice.world_size;
+  std::uint64_t largest = 0;
+  Slice other = slice;
+  for (other.rank = 0; other.rank < slice.world_size; ++other.rank) {
+    largest = std::max(largest, rank_shape(config, other).vocab.size());
+  }
+  return largest;
 }
 
 Scratch Scratch::take(Arena& arena, const ModelConfig& config, const Slice& slice, const StepSize& size) {

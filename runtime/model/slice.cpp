@@ -1,5 +1,10 @@
 #include "runtime/model/slice.h"
 
+#include <algorithm>
+#include <numeric>
+
+#include "kernels/quant.h"
+
 namespace troupe::model {
 namespace {
 
@@ -83,25 +88,84 @@ class SliceList {
   std::vector<TensorSlice> list_;
 };
 
+// The largest of what the formats of the tensors whose names end so demand.
+template <class Demand>
+std::uint64_t largest(const ModelConfig& config, std::string_view ending, Demand demand) {
+  std::uint64_t largest = demand(config.dtype);
+  for (const auto& [tensor, dtype] : config.stored_types) {
+    if (tensor.ends_with(ending)) largest = std::max<std::uint64_t>(largest, demand(dtype));
+  }
+  return largest;
+}
+
+std::uint64_t rows_unit(kernels::DType dtype) { return kernels::is_panel_format(dtype) ? kernels::kPanelOuts : 1; }
+
+// How many pieces of `size` make a multiple of `unit`.
+std::uint64_t pieces_of(std::uint64_t size, std::uint64_t unit) { return unit / std::gcd(unit, size); }
+
+std::uint64_t units_in(std::uint64_t total, std::uint64_t unit) { return (total + unit - 1) / unit; }
+
+// The part of a rank of [0, total), cut between whole units only; the last unit may be a smaller rest.
+Range even_units(std::uint64_t total, std::uint64_t unit, std::uint32_t rank, std::uint32_t world_size) {
+  const Range part = even_part(units_in(total, unit), rank, world_size);
+  return {std::min(part.first * unit, total), std::min(part.last * unit, total)};
+}
+
+// Whether every rank gets whole blocks of the quantised formats.
+Result<void> check_units(const ModelConfig& config, std::uint32_t world) {
+  const Units units = slicing_units(config);
+  const auto refuse = [&](const std::string& tensor, std::uint64_t most) {
+    return invalid_argument(std::to_string(world) + " tensor-parallel ranks cannot share " + tensor +
+                                ", which is stored in blocks that no cut may go through; use at most " +
+                                std::to_string(most) + (most == 1 ? " rank" : " ranks") +
+                                ", or a model quantised in smaller blocks, such as Q8_0",
+                            tensor);
+  };
+  const std::uint64_t most_heads = units_in(config.num_kv_heads, units.kv_heads);
+  if (config.num_kv_heads >= world ? most_heads < world
+                                   : units.kv_heads != 1 || config.num_heads / world % units.heads != 0) {
+    return refuse("o_proj", most_heads);
+  }
+  const std::uint64_t most_intermediate = units_in(config.intermediate_size, units.intermediate);
+  if (most_intermediate < world) return refuse("down_proj", most_intermediate);
+  const std::uint64_t most_vocab = units_in(config.vocab_size, units.vocab);
+  if (most_vocab < world) return refuse("lm_head", most_vocab);
+  return {};
+}
+
 }  // namespace
 
 Range even_part(std::uint64_t total, std::uint32_t rank, std::uint32_t world_size) {
   return {total * rank / world_size, total * (rank + 1) / world_size};
 }
 
+Units slicing_units(const ModelConfig& config) {
+  const auto columns = [&](std::string_view name) { return largest(config, name, kernels::block_elements); };
+  const std::uint64_t rows = largest(config, "", rows_unit);
+  const std::uint64_t group = config.num_heads / config.num_kv_heads;
+  const std::uint64_t output_columns = columns("self_attn.o_proj.weight");
+  Units units;
+  units.intermediate = std::lcm(columns("mlp.down_proj.weight"), rows);
+  units.kv_heads = std::lcm(pieces_of(group * config.head_dim, output_columns), pieces_of(config.head_dim, rows));
+  units.heads = std::lcm(pieces_of(config.head_dim, output_columns), pieces_of(config.head_dim, rows));
+  units.vocab = rows;
+  return units;
+}
+
 RankShape rank_shape(const ModelConfig& config, const Slice& slice) {
   RankShape shape;
+  const Units units = slicing_units(config);
   if (config.num_kv_heads >= slice.world_size) {
     const std::uint64_t group = config.num_heads / config.num_kv_heads;
-    shape.kv_heads = even_part(config.num_kv_heads, slice.rank, slice.world_size);
+    shape.kv_heads = even_units(config.num_kv_heads, units.kv_heads, slice.rank, slice.world_size);
     shape.heads = {shape.kv_heads.first * group, shape.kv_heads.last * group};
   } else {
     const std::uint64_t ranks_per_kv_head = slice.world_size / config.num_kv_heads;
     shape.heads = even_part(config.num_heads, slice.rank, slice.world_size);
     shape.kv_heads = {slice.rank / ranks_per_kv_head, slice.rank / ranks_per_kv_head + 1};
   }
-  shape.intermediate = even_part(config.intermediate_size, slice.rank, slice.world_size);
-  shape.vocab = even_part(config.vocab_size, slice.rank, slice.world_size);
+  shape.intermediate = even_units(config.intermediate_size, units.intermediate, slice.rank, slice.world_size);
+  shape.vocab = even_units(config.vocab_size, units.vocab, slice.rank, slice.world_size);
   return shape;
 }
 
@@ -135,7 +199,7 @@ Result<void> check_slice(const ModelConfig& config, const Slice& slice) {
                                 std::to_string(config.vocab_size) + " of config.json",
                             "vocab_size");
   }
-  return {};
+  return check_units(config, world);
 }
 
 std::vector<TensorSlice> tensor_slices(const ModelConfig& config, const Slice& slice) {
@@ -150,10 +214,17 @@ std::vector<TensorSlice> tensor_slices(const ModelConfig& config, const Slice& s
   return list.take();
 }
 
+std::uint64_t stored_bytes(const ModelConfig& config, const TensorSlice& tensor) {
+  const kernels::DType dtype = config.stored_type(tensor.name);
+  const std::uint64_t rows = tensor.row_range.size();
+  const std::uint64_t scales = dtype == kernels::DType::kInt8 ? rows * sizeof(float) : 0;
+  return kernels::matrix_bytes(dtype, rows, tensor.col_range.size()) + scales;
+}
+
 std::uint64_t weight_bytes(const ModelConfig& config, const Slice& slice) {
-  std::uint64_t elements = 0;
-  for (const TensorSlice& tensor : tensor_slices(config, slice)) elements += tensor.elements();
-  return elements * kernels::size_of(config.dtype);
+  std::uint64_t bytes = 0;
+  for (const TensorSlice& tensor : tensor_slices(config, slice)) bytes += stored_bytes(config, tensor);
+  return bytes;
 }
 
 std::uint64_t bytes_per_block(const ModelConfig& config, const Slice& slice, std::uint32_t block_size,

@@ -45,6 +45,16 @@ struct RankShape {
   Range vocab;         // rows of the embedding and of lm_head
 };
 
+// What the ranks of a model are cut between, so that the blocks of quantised formats (kernels/quant.h) stay whole.
+// All 1 for formats without blocks.
+struct Units {
+  std::uint64_t intermediate = 1;  // elements of the MLP
+  std::uint64_t kv_heads = 1;      // KV heads with their query heads
+  std::uint64_t heads = 1;         // query heads, where several ranks hold the same KV head
+  std::uint64_t vocab = 1;         // rows of the table and of lm_head
+};
+Units slicing_units(const ModelConfig& config);
+
 // REQUIRES: check_slice(config, slice).ok()
 RankShape rank_shape(const ModelConfig& config, const Slice& slice);
 
@@ -95,7 +105,10 @@ struct TensorSlice {
 // go by this list. REQUIRES: check_slice(config, slice).ok()
 std::vector<TensorSlice> tensor_slices(const ModelConfig& config, const Slice& slice);
 
-// Bytes of weights of a shard as the checkpoint stores them (config.dtype). Needs no file: for the planner.
+// Bytes of the part of a tensor as the checkpoint stores it, by the config's word. Needs no file: for the planner.
+std::uint64_t stored_bytes(const ModelConfig& config, const TensorSlice& tensor);
+
+// The same of all weights of a shard.
 // REQUIRES: check_slice(config, slice).ok()
 std::uint64_t weight_bytes(const ModelConfig& config, const Slice& slice);
 

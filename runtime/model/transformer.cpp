@@ -44,9 +44,8 @@ Result<void> check_options(const TransformerOptions& options) {
 
 }  // namespace
 
-Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::path& model_directory,
-                                                       const ModelConfig& config, const Slice& slice,
-                                                       kernels::Kernels& kernels,
+Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::path& model, const ModelConfig& config,
+                                                       const Slice& slice, kernels::Kernels& kernels,
                                                        collective::Communicator& communicator,
                                                        const TransformerOptions& requested,
                                                        const ProgressCallback& progress, const Limits& limits) {
@@ -60,8 +59,7 @@ Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::pa
   TROUPE_ASSIGN_OR_RETURN(Arena arena, Arena::create(scratch_bytes(config, slice, size),
                                                      "scratch (limits max_batch_tokens, max_batch_sequences)"));
   const Scratch scratch = Scratch::take(arena, config, slice, size);
-  TROUPE_ASSIGN_OR_RETURN(ShardWeights weights,
-                          ShardWeights::load(model_directory, config, slice, kernels, progress, limits));
+  TROUPE_ASSIGN_OR_RETURN(ShardWeights weights, ShardWeights::load(model, config, slice, kernels, progress, limits));
   return std::unique_ptr<Transformer>(new Transformer(config, slice, kernels, communicator, options, std::move(weights),
                                                       std::move(kv), std::move(arena), scratch));
 }
@@ -79,6 +77,10 @@ Transformer::Transformer(const ModelConfig& config, const Slice& slice, kernels:
       arena_(std::move(arena)),
       scratch_(scratch),
       inverse_frequencies_(inverse_frequencies(config)) {
+  Slice other = slice;
+  for (other.rank = 0; other.rank < slice.world_size; ++other.rank) {
+    vocab_parts_.push_back(rank_shape(config, other).vocab);
+  }
   set_communicator(communicator);
 }
 
@@ -133,7 +135,7 @@ void Transformer::attention(const LayerWeights& layer, std::uint32_t index, cons
   const kernels::Rotary rotary = {.positions = batch.positions,
                                   .inverse_frequencies = inverse_frequencies_,
                                   .magnitude = 1.0f,
-                                  .layout = kernels::RopeLayout::kHalves};
+                                  .layout = config_.rope.layout};
   kernels_->project_qkv(scratch_.normed.rows_from(0, tokens), weights, rotary, queries, batch.slots, kv);
   const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
   kernels_->attention(
@@ -190,7 +192,7 @@ Result<kernels::ConstMatrixF32> Transformer::logits(const StepBatch& batch, kern
   return kernels::ConstMatrixF32(logits);
 }
 
-// The parts differ in size by at most one column; each travels padded to the largest, and rank 0 puts them together.
+// The parts may differ in size; each travels padded to the largest, and rank 0 puts them together.
 Result<kernels::ConstMatrixF32> Transformer::gather_logits(kernels::ConstMatrixF32 hidden) {
   const std::size_t rows = hidden.rows;
   const kernels::MatrixF32 part = scratch_.part_logits.rows_from(0, rows);
@@ -205,7 +207,7 @@ Result<kernels::ConstMatrixF32> Transformer::gather_logits(kernels::ConstMatrixF
   if (!is_root) return kernels::ConstMatrixF32();
   const kernels::MatrixF32 logits = scratch_.logits.rows_from(0, rows);
   for (std::uint32_t rank = 0; rank < slice_.world_size; ++rank) {
-    const Range columns = even_part(config_.vocab_size, rank, slice_.world_size);
+    const Range columns = vocab_parts_[rank];
     copy_rows(gathered.rows_from(rank * rows, rows),
               {logits.data + columns.first, rows, columns.size(), logits.row_stride});
   }

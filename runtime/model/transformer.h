@@ -40,9 +40,9 @@ class Transformer {
   // `kernels` and `communicator` outlive the transformer (or set_communicator replaces it). The communicator's rank
   // and world_size are the slice's. With world_size 1 it is never used.
   // Errors: of check_slice, of the checkpoint, kResourceExhausted for memory, kInvalidArgument for options.
-  static Result<std::unique_ptr<Transformer>> load(const std::filesystem::path& model_directory,
-                                                   const ModelConfig& config, const Slice& slice,
-                                                   kernels::Kernels& kernels, collective::Communicator& communicator,
+  static Result<std::unique_ptr<Transformer>> load(const std::filesystem::path& model, const ModelConfig& config,
+                                                   const Slice& slice, kernels::Kernels& kernels,
+                                                   collective::Communicator& communicator,
                                                    const TransformerOptions& options,
                                                    const ProgressCallback& progress = {}, const Limits& limits = {});
 
@@ -66,6 +66,7 @@ class Transformer {
 
   const Slice& slice() const { return slice_; }
   const ModelConfig& config() const { return config_; }
+  const ShardWeights& weights() const { return weights_; }
   std::uint32_t max_logits_rows() const { return options_.max_logits_rows; }
   std::uint64_t checkpoint_bytes_read() const { return weights_.checkpoint.bytes_read(); }
   std::uint64_t kv_bytes() const { return kv_.bytes(); }
@@ -92,6 +93,7 @@ class Transformer {
   Arena arena_;
   Scratch scratch_;
   std::vector<float> inverse_frequencies_;  // (head_dim / 2)
+  std::vector<Range> vocab_parts_;          // (world_size): rows of lm_head by rank
   std::uint64_t collective_ns_ = 0;
 };
 

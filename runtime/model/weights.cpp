@@ -1,7 +1,11 @@
 #include "runtime/model/weights.h"
 
+#include <algorithm>
 #include <cassert>
+#include <map>
 #include <utility>
+
+#include "runtime/model/read_ahead.h"
 
 namespace troupe::model {
 namespace {
@@ -46,17 +50,31 @@ bool is_of_a_layer(TensorRole role) {
 
 }  // namespace
 
-Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model_directory, const ModelConfig& config,
+void PackedSize::add(const kernels::PackedWeight& weight) {
+  bytes += weight.bytes();
+  elements += std::uint64_t{weight.rows()} * weight.cols();
+}
+
+Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, const ModelConfig& config,
                                         const Slice& slice, kernels::Kernels& kernels, const ProgressCallback& progress,
                                         const Limits& limits) {
-  TROUPE_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::open(model_directory, limits));
+  TROUPE_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::open(model, limits));
   ShardWeights weights{std::move(checkpoint)};
   weights.layers.resize(slice.layer_count());
+  std::map<kernels::DType, std::uint64_t> elements_of;
   const std::vector<TensorSlice> tensors = tensor_slices(config, slice);
   // What the file holds may differ from config.dtype, so that the total is only known once its headers are read.
   TROUPE_ASSIGN_OR_RETURN(const std::uint64_t bytes_total, weights.checkpoint.bytes_of(tensors));
 
-  for (const TensorSlice& tensor : tensors) {
+  TROUPE_ASSIGN_OR_RETURN(auto places, weights.checkpoint.places_of(tensors));
+  // A step reads a few rows of the embedding table: it stays in its file.
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    if (tensors[i].role == TensorRole::kEmbedding) places[i] = {};
+  }
+  ReadAhead read_ahead(std::move(places));
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const TensorSlice& tensor = tensors[i];
+    read_ahead.advance(i);
     LayerWeights* layer = is_of_a_layer(tensor.role) ? &weights.layers[tensor.layer - slice.first_layer] : nullptr;
     if (tensor.is_vector) {
       TROUPE_ASSIGN_OR_RETURN(auto values, weights.checkpoint.vector(tensor));
@@ -67,12 +85,17 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model_direc
       if (tensor.role == TensorRole::kEmbedding) {
         weights.embedding = matrix.view;
       } else {
-        (layer != nullptr ? matrix_for(tensor.role, *layer) : weights.lm_head).weight =
-            kernels.pack(matrix.view, makes_heads(tensor.role) ? config.head_dim : 0);
+        Linear& linear = layer != nullptr ? matrix_for(tensor.role, *layer) : weights.lm_head;
+        linear.weight = kernels.pack(matrix.view, makes_heads(tensor.role) ? config.head_dim : 0);
+        (layer != nullptr ? weights.layers_size : weights.lm_head_size).add(*linear.weight);
+        elements_of[matrix.view.dtype] += tensor.elements();
       }
     }
     if (progress) progress(weights.checkpoint.bytes_read(), bytes_total);
   }
+  const auto most = std::max_element(elements_of.begin(), elements_of.end(),
+                                     [](const auto& a, const auto& b) { return a.second < b.second; });
+  if (most != elements_of.end()) weights.stored_dtype = most->first;
   return weights;
 }
 

@@ -25,6 +25,14 @@ struct Linear {
   kernels::LinearWeight view() const { return {weight.get(), bias.empty() ? nullptr : bias.data()}; }
 };
 
+// Of packed matrices: a step reads all their bytes once, and multiplies each element once for each of its rows.
+struct PackedSize {
+  std::uint64_t bytes = 0;
+  std::uint64_t elements = 0;
+
+  void add(const kernels::PackedWeight& weight);
+};
+
 struct LayerWeights {
   std::vector<float> attention_norm;  // (hidden_size)
   std::vector<float> mlp_norm;        // (hidden_size)
@@ -44,8 +52,8 @@ struct LayerWeights {
 struct ShardWeights {
   // Reads the tensors of tensor_slices(config, slice), in that order, and packs them.
   // REQUIRES: check_slice(config, slice).ok()
-  static Result<ShardWeights> load(const std::filesystem::path& model_directory, const ModelConfig& config,
-                                   const Slice& slice, kernels::Kernels& kernels, const ProgressCallback& progress = {},
+  static Result<ShardWeights> load(const std::filesystem::path& model, const ModelConfig& config, const Slice& slice,
+                                   kernels::Kernels& kernels, const ProgressCallback& progress = {},
                                    const Limits& limits = {});
 
   Checkpoint checkpoint;
@@ -55,6 +63,10 @@ struct ShardWeights {
   std::vector<LayerWeights> layers;  // (layers of the slice)
   std::vector<float> final_norm;     // last stage: (hidden_size)
   Linear lm_head;                    // last stage: (vocab rows of this rank, hidden_size)
+
+  PackedSize layers_size;                              // of every matrix in `layers`
+  PackedSize lm_head_size;                             // last stage
+  kernels::DType stored_dtype = kernels::DType::kF32;  // in the file, of the matrices that hold most elements
 };
 
 }  // namespace troupe::model

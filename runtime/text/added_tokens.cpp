@@ -43,34 +43,40 @@ std::size_t skip_space_behind(std::string_view text, std::size_t end) {
 
 }  // namespace
 
-Result<void> AddedTokens::add(const JsonNode& node, std::uint32_t id, const Bpe& bpe) {
+Result<void> AddedTokens::add(const JsonNode& node, std::uint32_t id, const TokenModel& model) {
   AddedToken token;
   token.id = id;
   TROUPE_ASSIGN_OR_RETURN(const auto content, node.at("content"));
-  TROUPE_ASSIGN_OR_RETURN(const auto text, content.string());
-  token.content = text;
-  if (text.empty() || by_content_.contains(token.content)) return {};
-  if (text.size() > kMaxTokenBytes) {
-    return content.corrupt("an added token has at most " + std::to_string(kMaxTokenBytes) + " bytes");
-  }
+  TROUPE_ASSIGN_OR_RETURN(token.content, content.string());
   TROUPE_ASSIGN_OR_RETURN(token.special, node.boolean_or("special", false));
   TROUPE_ASSIGN_OR_RETURN(token.single_word, node.boolean_or("single_word", false));
   TROUPE_ASSIGN_OR_RETURN(token.lstrip, node.boolean_or("lstrip", false));
   TROUPE_ASSIGN_OR_RETURN(token.rstrip, node.boolean_or("rstrip", false));
   TROUPE_ASSIGN_OR_RETURN(token.normalized, node.boolean_or("normalized", !token.special));
-  const auto contradicts = [&](const std::string& other) {
-    return node.corrupt("id " + std::to_string(id) + " of \"" + printable(text) + "\" is already that of \"" +
-                        printable(other) + "\"");
-  };
-  if (const auto known = bpe.id_of(text); known && *known != id) {
-    return node.corrupt("\"" + printable(text) + "\" has id " + std::to_string(id) + " here and " +
-                        std::to_string(*known) + " in model.vocab");
+  return add(std::move(token), model, content.place());
+}
+
+Result<void> AddedTokens::add(AddedToken token, const TokenModel& model, const std::string& place) {
+  const std::string& text = token.content;
+  if (text.empty() || by_content_.contains(text)) return {};
+  if (text.size() > kMaxTokenBytes) {
+    return corrupt_data(place + ": an added token has at most " + std::to_string(kMaxTokenBytes) + " bytes");
   }
-  if (const std::string* known = bpe.token_of(id); known && *known != text) return contradicts(*known);
-  if (const auto other = by_id_.find(id); other != by_id_.end()) return contradicts(tokens_[other->second].content);
-  by_content_.emplace(token.content, tokens_.size());
-  by_id_.emplace(id, tokens_.size());
-  size_ = std::max<std::size_t>(size_, std::size_t{id} + 1);
+  const auto contradicts = [&](const std::string& other) {
+    return corrupt_data(place + ": id " + std::to_string(token.id) + " of \"" + printable(text) +
+                        "\" is already that of \"" + printable(other) + "\"");
+  };
+  if (const auto known = model.id_of(text); known && *known != token.id) {
+    return corrupt_data(place + ": \"" + printable(text) + "\" has id " + std::to_string(token.id) + " here and " +
+                        std::to_string(*known) + " in the vocabulary");
+  }
+  if (const std::string* known = model.token_of(token.id); known && *known != text) return contradicts(*known);
+  if (const auto other = by_id_.find(token.id); other != by_id_.end()) {
+    return contradicts(tokens_[other->second].content);
+  }
+  by_content_.emplace(text, tokens_.size());
+  by_id_.emplace(token.id, tokens_.size());
+  size_ = std::max<std::size_t>(size_, std::size_t{token.id} + 1);
   tokens_.push_back(std::move(token));
   return {};
 }

@@ -9,10 +9,10 @@
 
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
-#include "runtime/text/bpe.h"
 #include "runtime/text/json_node.h"
 #include "runtime/text/normalizer.h"
 #include "runtime/text/regex.h"
+#include "runtime/text/token_model.h"
 #include "runtime/text/trie.h"
 
 namespace troupe::text {
@@ -37,9 +37,11 @@ struct Stretch {
 // All added tokens of a tokenizer. Immutable after finish(), then thread-safe.
 class AddedTokens {
  public:
-  // Adds one entry of the list `added_tokens`, or of the map `added_tokens_decoder` whose key is the id. A spelling
-  // that is already there stays as it is. kCorruptData when its id contradicts the vocabulary or another entry.
-  Result<void> add(const JsonNode& node, std::uint32_t id, const Bpe& bpe);
+  // Adds one entry of the list `added_tokens`, or of the map `added_tokens_decoder` whose key is the id.
+  Result<void> add(const JsonNode& node, std::uint32_t id, const TokenModel& model);
+  // Adds a token; `place` names it in errors. A spelling that is already there stays as it is, an empty one is left
+  // out. kCorruptData when its id contradicts the vocabulary or another entry.
+  Result<void> add(AddedToken token, const TokenModel& model, const std::string& place);
 
   // Prepares matching. `normalizer` may be null.
   Result<void> finish(const Normalizer* normalizer);

@@ -10,11 +10,6 @@ namespace {
 
 constexpr std::uint32_t kNone = ~std::uint32_t{0};
 
-std::string byte_token(unsigned byte) {
-  constexpr char kDigits[] = "0123456789ABCDEF";
-  return {'<', '0', 'x', kDigits[byte >> 4], kDigits[byte & 15], '>'};
-}
-
 std::string in_quotes(std::string_view text) { return "\"" + printable(text) + "\""; }
 
 }  // namespace
@@ -49,6 +44,24 @@ Result<Bpe> Bpe::parse(const JsonNode& model, const Limits& limits) {
   return bpe;
 }
 
+Result<Bpe> Bpe::from_merges(TokenTable table, std::span<const std::string_view> merges, bool ignore_merges,
+                             const std::string& place) {
+  Bpe bpe;
+  bpe.origin_ = place;
+  bpe.table_ = std::move(table);
+  bpe.ignore_merges_ = ignore_merges;
+  bpe.index_bytes_and_characters();
+  bpe.merges_.reserve(merges.size());
+  for (std::uint32_t rank = 0; rank < merges.size(); ++rank) {
+    const std::string_view line = merges[rank];
+    const std::size_t space = line.find(' ', 1);  // the first token may begin with one
+    std::optional<std::string> wrong = "must be two tokens with one space between them";
+    if (space != std::string_view::npos) wrong = bpe.add_merge(line.substr(0, space), line.substr(space + 1), rank);
+    if (wrong) return corrupt_data(place + "[" + std::to_string(rank) + "]: " + *wrong);
+  }
+  return bpe;
+}
+
 Result<void> Bpe::parse_options(const JsonNode& model) {
   TROUPE_ASSIGN_OR_RETURN(const auto type, model.find("type"));
   if (type) {  // the oldest files have none
@@ -75,24 +88,25 @@ Result<void> Bpe::parse_vocabulary(const JsonNode& vocabulary, const Limits& lim
     return vocabulary.corrupt("has more entries than the limit tokenizer_entries (" +
                               std::to_string(limits.tokenizer_entries) + ")");
   }
-  ids_.reserve(members.size());
+  table_.reserve(members.size());
   for (const auto& [token, node] : members) {
     TROUPE_ASSIGN_OR_RETURN(const auto id, node.unsigned_integer(limits.tokenizer_entries - 1));
-    if (id >= tokens_.size()) tokens_.resize(id + 1, nullptr);
-    if (tokens_[id]) return node.corrupt("id " + std::to_string(id) + " is already that of " + in_quotes(*tokens_[id]));
-    tokens_[id] = &ids_.emplace(token, static_cast<std::uint32_t>(id)).first->first;
+    if (const std::string* other = table_.token_of(static_cast<std::uint32_t>(id))) {
+      return node.corrupt("id " + std::to_string(id) + " is already that of " + in_quotes(*other));
+    }
+    table_.add(token, static_cast<std::uint32_t>(id));
   }
   if (!unknown_token_.empty()) unknown_ = id_of(unknown_token_);
   return {};
 }
 
 void Bpe::index_bytes_and_characters() {
-  for (const auto& [token, id] : ids_) {
+  for (const auto& [token, id] : table_) {
     if (token.empty()) continue;
     const Character first = character_at(token, 0);
     if (first.bytes == token.size()) characters_.emplace(first.code_point, id);
   }
-  for (unsigned byte = 0; byte < 256; ++byte) byte_tokens_.push_back(id_of(byte_token(byte)));
+  byte_tokens_ = find_byte_tokens(table_);
 }
 
 Result<void> Bpe::parse_merges(const JsonNode& merges, const Limits& limits) {
@@ -111,39 +125,33 @@ Result<void> Bpe::parse_merges(const JsonNode& merges, const Limits& limits) {
       if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos) {
         return element.corrupt("must be two tokens with one space between them");
       }
-      TROUPE_RETURN_IF_ERROR(add_merge(line.substr(0, space), line.substr(space + 1), rank++, element));
+      if (const auto wrong = add_merge(line.substr(0, space), line.substr(space + 1), rank++)) {
+        return element.corrupt(*wrong);
+      }
     } else {
       TROUPE_ASSIGN_OR_RETURN(const auto pair, element.elements());
       if (pair.size() != 2) return element.corrupt("must be two tokens");
       TROUPE_ASSIGN_OR_RETURN(const auto left, pair[0].string());
       TROUPE_ASSIGN_OR_RETURN(const auto right, pair[1].string());
-      TROUPE_RETURN_IF_ERROR(add_merge(left, right, rank++, element));
+      if (const auto wrong = add_merge(left, right, rank++)) return element.corrupt(*wrong);
     }
   }
   return {};
 }
 
-Result<void> Bpe::add_merge(std::string_view left, std::string_view right, std::uint32_t rank, const JsonNode& node) {
+std::optional<std::string> Bpe::add_merge(std::string_view left, std::string_view right, std::uint32_t rank) {
   const auto left_id = id_of(left);
-  if (!left_id) return node.corrupt(in_quotes(left) + " is not in model.vocab");
+  if (!left_id) return in_quotes(left) + " is not in the vocabulary";
   const auto right_id = id_of(right);
-  if (!right_id) return node.corrupt(in_quotes(right) + " is not in model.vocab");
+  if (!right_id) return in_quotes(right) + " is not in the vocabulary";
   std::string joined(left);
   // The prefix that marks a continuing subword is not repeated inside a token.
   joined += right.starts_with(continuing_subword_prefix_) ? right.substr(continuing_subword_prefix_.size()) : right;
   const auto joined_id = id_of(joined);
-  if (!joined_id) return node.corrupt("the result " + in_quotes(joined) + " is not in model.vocab");
+  if (!joined_id) return "the result " + in_quotes(joined) + " is not in the vocabulary";
   merges_.insert(*left_id, *right_id, Merge{rank, *joined_id});
-  return {};
+  return std::nullopt;
 }
-
-std::optional<std::uint32_t> Bpe::id_of(std::string_view token) const {
-  const auto found = ids_.find(token);
-  if (found == ids_.end()) return std::nullopt;
-  return found->second;
-}
-
-const std::string* Bpe::token_of(std::uint32_t id) const { return id < tokens_.size() ? tokens_[id] : nullptr; }
 
 Result<void> Bpe::encode(std::string_view piece, std::vector<std::uint32_t>& tokens) const {
   if (ignore_merges_) {

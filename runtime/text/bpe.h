@@ -1,8 +1,8 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -12,37 +12,38 @@
 #include "runtime/base/result.h"
 #include "runtime/text/json_node.h"
 #include "runtime/text/merge_table.h"
+#include "runtime/text/token_model.h"
+#include "runtime/text/token_table.h"
 
 namespace troupe::text {
 
-// Byte-pair encoding (Sennrich et al. 2016) with the vocabulary and merges of the `model` of tokenizer.json.
+// Byte-pair encoding (Sennrich et al. 2016) with a vocabulary and merges in the order of their rank.
 // Immutable, thread-safe.
-class Bpe {
+class Bpe final : public TokenModel {
  public:
+  // The `model` of tokenizer.json.
   static Result<Bpe> parse(const JsonNode& model, const Limits& limits);
+  // Of a table of tokens and of merges written "LEFT RIGHT"; `place` names their list in errors. A piece that is a
+  // token as a whole becomes that token, whatever the merges say, if `ignore_merges`. REQUIRES: every token is UTF-8.
+  static Result<Bpe> from_merges(TokenTable table, std::span<const std::string_view> merges, bool ignore_merges,
+                                 const std::string& place);
 
-  // Appends the tokens of one piece, in O(n log n). kInvalidArgument when a character has no token and the model no
-  // unknown token that exists. REQUIRES: `piece` is UTF-8.
-  Result<void> encode(std::string_view piece, std::vector<std::uint32_t>& tokens) const;
+  // In O(n log n).
+  Result<void> encode(std::string_view piece, std::vector<std::uint32_t>& tokens) const override;
 
-  std::optional<std::uint32_t> id_of(std::string_view token) const;
-  // nullptr when no token has that id.
-  const std::string* token_of(std::uint32_t id) const;
-  // Largest id + 1.
-  std::size_t size() const { return tokens_.size(); }
+  std::optional<std::uint32_t> id_of(std::string_view token) const override { return table_.id_of(token); }
+  const std::string* token_of(std::uint32_t id) const override { return table_.token_of(id); }
+  std::size_t size() const override { return table_.size(); }
 
  private:
   struct Word;
 
-  struct Hash {
-    using is_transparent = void;
-    std::size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
-  };
   Bpe() = default;
   Result<void> parse_options(const JsonNode& model);
   Result<void> parse_vocabulary(const JsonNode& vocabulary, const Limits& limits);
   Result<void> parse_merges(const JsonNode& merges, const Limits& limits);
-  Result<void> add_merge(std::string_view left, std::string_view right, std::uint32_t rank, const JsonNode& node);
+  // Adds a merge, or says why it cannot be one.
+  std::optional<std::string> add_merge(std::string_view left, std::string_view right, std::uint32_t rank);
   void index_bytes_and_characters();
 
   Result<Word> symbols_of(std::string_view piece) const;
@@ -51,11 +52,10 @@ class Bpe {
   void merge_all(Word& word) const;
 
   std::string origin_;
-  std::unordered_map<std::string, std::uint32_t, Hash, std::equal_to<>> ids_;
-  std::vector<const std::string*> tokens_;  // by id; into ids_, whose nodes do not move
+  TokenTable table_;
   MergeTable merges_;
   std::unordered_map<char32_t, std::uint32_t> characters_;  // tokens of one character
-  std::vector<std::optional<std::uint32_t>> byte_tokens_;   // of <0x00> ... <0xFF>
+  ByteTokens byte_tokens_;
   std::string continuing_subword_prefix_;
   std::string end_of_word_suffix_;
   std::string unknown_token_;

@@ -38,6 +38,7 @@ class JsonNode {
 
   const std::string& path() const { return path_; }
   const std::string& origin() const { return *origin_; }
+  std::string place() const;  // "origin: path"
 
   bool is_string() const;
   bool is_array() const;
@@ -67,7 +68,6 @@ class JsonNode {
 
  private:
   JsonNode(const boost::json::value& value, std::string path, const std::string& origin);
-  std::string place() const;
 
   const boost::json::value* value_;
   std::string path_;

@@ -14,6 +14,7 @@ namespace troupe::text {
 class Pattern {
  public:
   static Result<Pattern> parse(const JsonNode& node);
+  explicit Pattern(Regex regex) : regex_(std::move(regex)) {}
 
   // Non-overlapping matches from left to right. REQUIRES: `text` is UTF-8.
   Result<std::vector<Span>> find_all(std::string_view text) const;
@@ -23,7 +24,6 @@ class Pattern {
 
  private:
   explicit Pattern(std::string text) : text_(std::move(text)) {}
-  explicit Pattern(Regex regex) : regex_(std::move(regex)) {}
 
   std::optional<Regex> regex_;
   std::string text_;  // never empty when there is no regex_

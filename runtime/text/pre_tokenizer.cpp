@@ -234,6 +234,16 @@ Parsed parse_punctuation(const JsonNode& node) {
 
 }  // namespace
 
+Parsed byte_level_words(std::span<const std::string_view> patterns) {
+  std::vector<std::unique_ptr<const PreTokenizer>> steps;
+  for (const std::string_view source : patterns) {
+    TROUPE_ASSIGN_OR_RETURN(Regex regex, Regex::compile(source));
+    steps.push_back(std::make_unique<SplitAtPattern>(Pattern(std::move(regex)), SplitBehavior::kIsolated, false));
+  }
+  steps.push_back(std::make_unique<ByteLevel>(false, std::nullopt));
+  return make<Sequence>(std::move(steps));
+}
+
 Parsed parse_pre_tokenizer(const JsonNode& node) {
   TROUPE_ASSIGN_OR_RETURN(const auto type_node, node.at("type"));
   TROUPE_ASSIGN_OR_RETURN(const auto type, type_node.string());

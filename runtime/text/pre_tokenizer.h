@@ -1,7 +1,9 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/base/result.h"
@@ -31,5 +33,8 @@ class PreTokenizer {
 // Sequence, ByteLevel, Split, Digits, Whitespace, WhitespaceSplit, Punctuation, Metaspace;
 // kUnsupported for others.
 Result<std::unique_ptr<const PreTokenizer>> parse_pre_tokenizer(const JsonNode& node);
+
+// Isolates what each pattern matches, one pattern after the other, and writes the pieces in the byte-level alphabet.
+Result<std::unique_ptr<const PreTokenizer>> byte_level_words(std::span<const std::string_view> patterns);
 
 }  // namespace troupe::text

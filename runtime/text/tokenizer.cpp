@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "runtime/text/bpe.h"
 #include "runtime/text/json_node.h"
 #include "runtime/text/tokenizer_parts.h"
 #include "runtime/text/utf8.h"
@@ -11,20 +12,22 @@ namespace troupe::text {
 namespace {
 
 // The list `added_tokens` of tokenizer.json.
-Result<void> add_listed_tokens(const JsonNode& root, const Bpe& bpe, const Limits& limits, AddedTokens& added) {
+Result<void> add_listed_tokens(const JsonNode& root, const TokenModel& model, const Limits& limits,
+                               AddedTokens& added) {
   TROUPE_ASSIGN_OR_RETURN(const auto list, root.find("added_tokens"));
   if (!list) return {};
   TROUPE_ASSIGN_OR_RETURN(const auto elements, list->elements());
   for (const JsonNode& element : elements) {
     TROUPE_ASSIGN_OR_RETURN(const auto id_node, element.at("id"));
     TROUPE_ASSIGN_OR_RETURN(const auto id, id_node.unsigned_integer(limits.tokenizer_entries - 1));
-    TROUPE_RETURN_IF_ERROR(added.add(element, static_cast<std::uint32_t>(id), bpe));
+    TROUPE_RETURN_IF_ERROR(added.add(element, static_cast<std::uint32_t>(id), model));
   }
   return {};
 }
 
 // The map `added_tokens_decoder` of tokenizer_config.json: some models name tokens only there.
-Result<void> add_configured_tokens(const JsonNode& config, const Bpe& bpe, const Limits& limits, AddedTokens& added) {
+Result<void> add_configured_tokens(const JsonNode& config, const TokenModel& model, const Limits& limits,
+                                   AddedTokens& added) {
   TROUPE_ASSIGN_OR_RETURN(const auto map, config.find("added_tokens_decoder"));
   if (!map) return {};
   TROUPE_ASSIGN_OR_RETURN(const auto members, map->members());
@@ -34,7 +37,7 @@ Result<void> add_configured_tokens(const JsonNode& config, const Bpe& bpe, const
     if (error != std::errc() || end != key.data() + key.size() || id >= limits.tokenizer_entries) {
       return node.corrupt("the key must be a token id below " + std::to_string(limits.tokenizer_entries));
     }
-    TROUPE_RETURN_IF_ERROR(added.add(node, static_cast<std::uint32_t>(id), bpe));
+    TROUPE_RETURN_IF_ERROR(added.add(node, static_cast<std::uint32_t>(id), model));
   }
   return {};
 }
@@ -50,10 +53,10 @@ Result<std::unique_ptr<const Tokenizer::Parts>> Tokenizer::parse_parts(const Jso
   const JsonNode root(document);
   TROUPE_ASSIGN_OR_RETURN(const auto model, root.at("model"));
   TROUPE_ASSIGN_OR_RETURN(Bpe bpe, Bpe::parse(model, limits));
-  auto parts = std::make_unique<Parts>(std::move(bpe));
-  TROUPE_RETURN_IF_ERROR(add_listed_tokens(root, parts->bpe, limits, parts->added_tokens));
+  auto parts = std::make_unique<Parts>(std::make_unique<Bpe>(std::move(bpe)));
+  TROUPE_RETURN_IF_ERROR(add_listed_tokens(root, *parts->model, limits, parts->added_tokens));
   if (config) {
-    TROUPE_RETURN_IF_ERROR(add_configured_tokens(JsonNode(*config), parts->bpe, limits, parts->added_tokens));
+    TROUPE_RETURN_IF_ERROR(add_configured_tokens(JsonNode(*config), *parts->model, limits, parts->added_tokens));
   }
   TROUPE_ASSIGN_OR_RETURN(const auto normalizer, root.find("normalizer"));
   if (normalizer) {
@@ -142,7 +145,7 @@ Result<void> Tokenizer::Parts::encode_normalized(const NormalizedText& normalize
     pieces.at_start = normalized.at_start && stretch.span.begin == 0;
     if (pre_tokenizer) TROUPE_RETURN_IF_ERROR(pre_tokenizer->apply(pieces));
     for (const Span& piece : pieces.spans) {
-      TROUPE_RETURN_IF_ERROR(bpe.encode(std::string_view(pieces.text).substr(piece.begin, piece.size()), tokens));
+      TROUPE_RETURN_IF_ERROR(model->encode(std::string_view(pieces.text).substr(piece.begin, piece.size()), tokens));
     }
   }
   return {};
@@ -164,7 +167,7 @@ std::string Tokenizer::token_bytes(std::uint32_t id) const {
 
 std::optional<std::uint32_t> Tokenizer::token_id(std::string_view token) const {
   const auto added = parts_->added_tokens.id_of(token);
-  return added ? added : parts_->bpe.id_of(token);
+  return added ? added : parts_->model->id_of(token);
 }
 
 bool Tokenizer::is_special(std::uint32_t id) const {
@@ -172,6 +175,6 @@ bool Tokenizer::is_special(std::uint32_t id) const {
   return token && token->special;
 }
 
-std::size_t Tokenizer::vocab_size() const { return std::max(parts_->bpe.size(), parts_->added_tokens.size()); }
+std::size_t Tokenizer::vocab_size() const { return std::max(parts_->model->size(), parts_->added_tokens.size()); }
 
 }  // namespace troupe::text

@@ -16,8 +16,9 @@
 namespace troupe::text {
 
 class JsonDocument;
+struct Vocabulary;
 
-// A byte-level or SentencePiece-style BPE tokenizer as described by a Hugging Face tokenizer.json.
+// A byte-level or SentencePiece-style BPE tokenizer as a Hugging Face tokenizer.json or a GGUF file describes it.
 // Immutable once loaded; every method may be called from any thread at the same time.
 class Tokenizer {
  public:
@@ -30,6 +31,10 @@ class Tokenizer {
   // not implemented, kCorruptData for a file that contradicts itself; both name the key.
   static Result<std::shared_ptr<const Tokenizer>> parse(std::string_view tokenizer_json, std::string_view origin,
                                                         const Limits& limits);
+
+  // Of a GGUF file's metadata. kUnsupported for models and word patterns that are not implemented, kCorruptData for
+  // lists that contradict each other; both name the key.
+  static Result<std::shared_ptr<const Tokenizer>> build(const Vocabulary& vocabulary, const Limits& limits);
 
   ~Tokenizer();
 
@@ -44,7 +49,7 @@ class Tokenizer {
   // Raw bytes of one token, maybe a part of a UTF-8 character; "" when there is no such token.
   std::string token_bytes(std::uint32_t id) const;
 
-  // Id of a token by its spelling in tokenizer.json.
+  // Id of a token by its spelling in tokenizer.json or the GGUF file.
   std::optional<std::uint32_t> token_id(std::string_view token) const;
 
   bool is_special(std::uint32_t id) const;

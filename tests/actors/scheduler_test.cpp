@@ -2,7 +2,6 @@
 
 #include <boost/test/unit_test.hpp>
 #include <caf/all.hpp>
-#include <caf/scheduler/test_coordinator.hpp>
 #include <chrono>
 #include <deque>
 #include <map>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "actors/interfaces.h"
+#include "tests/actors/manual_system.h"
 #include "tests/runtime/engine/replica.h"
 
 using namespace troupe;
@@ -24,11 +24,6 @@ using schema::FinishReason;
 BOOST_TEST_DONT_PRINT_LOG_VALUE(FinishReason)
 
 namespace {
-
-// A system whose actors run one after another on this thread, with a clock that moves when told to.
-struct ManualConfig : caf::actor_system_config {
-  ManualConfig() { set("scheduler.policy", caf::atom("testing")); }
-};
 
 struct Progress {
   std::vector<std::uint32_t> tokens;
@@ -64,13 +59,11 @@ caf::behavior stage_behavior(caf::event_based_actor*, std::deque<Message<schema:
   return {[steps](const Message<schema::Step>& step) { steps->push_back(step); }};
 }
 
-struct Cast {
+struct Cast : troupe::testing::ManualSystem {
   explicit Cast(engine::EngineOptions options = default_options())
-      : system(config),
-        coordinator(dynamic_cast<caf::scheduler::test_coordinator&>(system.scheduler())),
-        self(system),
-        stage(system.spawn(stage_behavior, &steps)),
-        gateway(system.spawn(inbox_behavior, &inbox)),
+      : self(system()),
+        stage(system().spawn(stage_behavior, &steps)),
+        gateway(system().spawn(inbox_behavior, &inbox)),
         shard({.num_blocks = options.num_blocks,
                .block_size = options.block_size,
                .max_model_len = options.max_model_len,
@@ -78,9 +71,9 @@ struct Cast {
                .max_batch_sequences = options.max_batch_sequences,
                .max_sequences = options.max_batch_sequences * options.pipeline_stages,
                .vocab_size = kVocab}) {
-    scheduler = spawn_scheduler(system, {.engine = options, .resolve = [this](schema::ActorAddress::Reader address) {
-                                           return address.getActor() == "stage/0/0" ? stage : caf::actor{};
-                                         }});
+    scheduler = spawn_scheduler(system(), {.engine = options, .resolve = [this](schema::ActorAddress::Reader address) {
+                                             return address.getActor() == "stage/0/0" ? stage : caf::actor{};
+                                           }});
     run();
   }
 
@@ -101,16 +94,6 @@ struct Cast {
     options.limits.step_timeout_ms = 1'000;
     options.limits.away_wait_ms = 5'000;
     return options;
-  }
-
-  // Lets every actor handle what it has. A run without timers: the clock moves only in pass().
-  void run() {
-    while (coordinator.try_run_once()) {
-    }
-  }
-  void pass(std::chrono::milliseconds time) {
-    coordinator.advance_time(time);
-    run();
   }
 
   void generate(std::uint64_t request, std::uint32_t prompt_length = 5, std::uint32_t max_tokens = 4) {
@@ -151,7 +134,7 @@ struct Cast {
   bool answered_ok(Pending& pending) {
     bool ok = false;
     pending.receive([&](const Message<schema::Outcome>& outcome) { ok = outcome.read()->isOk(); },
-                    [&](const caf::error& error) { BOOST_FAIL(system.render(error)); });
+                    [&](const caf::error& error) { BOOST_FAIL(system().render(error)); });
     return ok;
   }
 
@@ -170,9 +153,6 @@ struct Cast {
     while (!steps.empty()) work();
   }
 
-  ManualConfig config;
-  caf::actor_system system;
-  caf::scheduler::test_coordinator& coordinator;
   caf::scoped_actor self;
   std::deque<Message<schema::Step>> steps;
   Inbox inbox;
@@ -209,7 +189,7 @@ BOOST_AUTO_TEST_CASE(a_request_becomes_steps_and_their_results_become_deltas) {
 BOOST_AUTO_TEST_CASE(one_step_gives_one_message_to_each_gateway) {
   Cast cast;
   Inbox other_inbox;
-  const caf::actor other = cast.system.spawn(inbox_behavior, &other_inbox);
+  const caf::actor other = cast.system().spawn(inbox_behavior, &other_inbox);
   cast.generate(1);
   cast.generate(2);
   cast.generate_as(other, 1, 3);
@@ -269,7 +249,7 @@ BOOST_AUTO_TEST_CASE(nothing_more_is_told_of_a_cancelled_request) {
 BOOST_AUTO_TEST_CASE(a_gateway_that_dies_takes_its_requests_along) {
   Cast cast;
   Inbox doomed_inbox;
-  const caf::actor doomed = cast.system.spawn(inbox_behavior, &doomed_inbox);
+  const caf::actor doomed = cast.system().spawn(inbox_behavior, &doomed_inbox);
   BOOST_TEST(cast.assemble(1));
   cast.generate_as(doomed, 1, 5, 40);
   cast.generate(1);
@@ -476,7 +456,7 @@ BOOST_AUTO_TEST_CASE(stats_show_the_queue_the_pages_and_the_steps) {
           if (family.getName() == "troupe_scheduler_step_seconds") steps_timed = metric.getCount();
         }
       },
-      [&](const caf::error& error) { BOOST_FAIL(cast.system.render(error)); });
+      [&](const caf::error& error) { BOOST_FAIL(cast.system().render(error)); });
   BOOST_TEST(values["troupe_scheduler_kv_blocks"] == 32);
   BOOST_TEST(values["troupe_scheduler_kv_blocks_used"] == 2);
   BOOST_TEST(values["troupe_scheduler_running_sequences"] == 1);

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import pathlib
+import select
 import signal
 import socket
 import subprocess
@@ -32,7 +33,7 @@ def free_port():
 
 
 def wait_until(condition, timeout_s, what):
-    """Returns the first true value of condition(); fails after timeout_s."""
+    """Returns the first true value of condition(); fails after timeout_s. For what only asking can tell."""
     deadline = time.monotonic() + timeout_s
     while True:
         value = condition()
@@ -41,6 +42,22 @@ def wait_until(condition, timeout_s, what):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s} s: {what}")
         time.sleep(0.02)
+
+
+def wait_ended(pids, timeout_s, what):
+    """Returns when all these processes have ended, whoever's children they are; fails after timeout_s."""
+    deadline = time.monotonic() + timeout_s
+    for pid in pids:
+        try:
+            process = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            ended, _, _ = select.select([process], [], [], max(0, deadline - time.monotonic()))
+        finally:
+            os.close(process)
+        if not ended:
+            raise AssertionError(f"not within {timeout_s} s: {what}")
 
 
 def alive(pid):
@@ -113,7 +130,7 @@ class Cluster:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise AssertionError("the cluster did not end\n" + self.output())
-        wait_until(lambda: not any(alive(pid) for pid in left), 5, "no process is left behind")
+        wait_ended(left, 5, "no process is left behind")
 
     def output(self):
         return self.log.read_text(errors="replace")[-6000:]
@@ -137,6 +154,14 @@ class Cluster:
             wait_until(ready, timeout_s, "the cluster is ready")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.output()}") from None
+
+    def wait_ready_after(self, epoch, timeout_s=60):
+        """Returns when the cluster is ready in a later epoch: /ready alone may not know of a loss yet."""
+        def ready():
+            status = self.status()
+            return status["ready"] and status["epoch"] > epoch
+        wait_until(ready, timeout_s, f"ready in an epoch after {epoch}")
+        self.wait_ready()
 
     def connection(self, timeout=60):
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)

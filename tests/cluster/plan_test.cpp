@@ -1,5 +1,6 @@
 #include "cluster/plan.h"
 
+#include <numeric>
 #include <string>
 
 #include <boost/test/unit_test.hpp>
@@ -36,7 +37,8 @@ Topology topology(const std::string& text) {
 
 Planning planning(const std::string& text, std::uint32_t cores = 8) {
   Machine machine;
-  machine.cores = cores;
+  machine.cores.resize(cores);
+  std::iota(machine.cores.begin(), machine.cores.end(), 0);
   return make_plan(tutor_like(), topology(text), machine);
 }
 
@@ -117,18 +119,26 @@ BOOST_AUTO_TEST_CASE(stages_may_have_different_numbers_of_shards) {
   BOOST_TEST(planned.plan->find("shard/0/1/0")->ranks == 1u);
 }
 
-BOOST_AUTO_TEST_CASE(shared_and_absent_cores_and_idle_nodes_are_warnings) {
+BOOST_AUTO_TEST_CASE(shared_cores_and_idle_nodes_are_warnings) {
   const auto planned = planning(
-      "nodes:\n  - {name: a, devices: [cpu:0]}\n  - {name: b, devices: [cpu:0, cpu:5]}\n  - {name: c}\n"
+      "nodes:\n  - {name: a, devices: [cpu:0]}\n  - {name: b, devices: [cpu:0, cpu:1]}\n  - {name: c}\n"
       "parallel: {pipeline: 3}\n",
       2);
   BOOST_TEST(planned.plan.has_value());
-  BOOST_TEST_REQUIRE(planned.diagnostics.size() == 3u);
+  BOOST_TEST_REQUIRE(planned.diagnostics.size() == 2u);
   BOOST_TEST(planned.diagnostics[0].to_string("t.yaml") ==
              "t.yaml:4:25: warning: core 0 is shared by shard/0/0/0 and shard/0/1/0");
-  BOOST_TEST(planned.diagnostics[1].to_string("t.yaml") ==
-             "t.yaml:4:32: warning: shard/0/2/0 on cpu:5: this machine has 2 core(s), numbered from 0");
-  BOOST_TEST(planned.diagnostics[2].to_string("t.yaml") == "t.yaml:5:12: warning: nothing runs on node 'c'");
+  BOOST_TEST(planned.diagnostics[1].to_string("t.yaml") == "t.yaml:5:12: warning: nothing runs on node 'c'");
+}
+
+BOOST_AUTO_TEST_CASE(a_core_that_is_not_there_is_an_error_that_names_those_that_are) {
+  const std::string nodes = "nodes:\n  - {name: a, devices: [cpu:0]}\n  - {name: b, devices: [cpu:4-6]}\n";
+  BOOST_TEST(only_finding(planning(nodes + "parallel: {pipeline: 2}\n", 2)) ==
+             "t.yaml:4:25: shard/0/1/0 on cpu:4-6: there is no core 4 for it; use cpu:0-1");
+  Machine machine;
+  machine.cores = {0, 2, 3, 4, 5};  // the others are closed to the process
+  BOOST_TEST(only_finding(make_plan(tutor_like(), topology(nodes + "parallel: {pipeline: 2}\n"), machine)) ==
+             "t.yaml:4:25: shard/0/1/0 on cpu:4-6: there is no core 6 for it; use cpu:0 or cpu:2-5");
 }
 
 BOOST_AUTO_TEST_CASE(stages_that_do_not_suit_the_models_layers_are_errors) {

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import re
 import unittest
 
 from harness import ROOT, Cluster, alive, descendants
@@ -71,8 +72,14 @@ class Answers(unittest.TestCase):
         status, text = self.cluster.get("/metrics")
         self.assertEqual(status, 200)
         for name in ("troupe_http_requests_total", "troupe_time_to_first_token_seconds",
-                     "troupe_scheduler_step_seconds", "troupe_fabric_sent_bytes_total"):
+                     "troupe_scheduler_step_seconds"):
             self.assertIn(name, text)
+        for actor in self.cluster.status()["actors"]:
+            labels = f'{{actor="{actor["actor"]}",node="{actor["node"]}"}}'
+            kind = actor["actor"].split("/")[0]
+            if kind in ("shard", "stage"):
+                self.assertRegex(text, f"troupe_{kind}_step_seconds_count{re.escape(labels)} [1-9]")
+            self.assertRegex(text, f'troupe_fabric_sent_bytes_total{{node="{actor["node"]}"}} [1-9]')
 
 
 class Splits(unittest.TestCase):

@@ -1,14 +1,15 @@
-"""What the command says about a model that cannot be loaded, and what it leaves behind."""
+"""What the command says about what it cannot do: models, ports, words; and what it leaves behind."""
 
 import json
 import os
 import pathlib
+import socket
 import struct
 import subprocess
 import tempfile
 import unittest
 
-from harness import TROUPE, Cluster, free_port, wait_until
+from harness import TROUPE, Cluster, free_port, wait_ended
 from topologies import ONE_PROCESS
 
 CONFIG = {"model_type": "llama", "vocab_size": 8, "hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1,
@@ -59,7 +60,7 @@ class BadModels(unittest.TestCase):
                                    env=dict(os.environ, TROUPE_RUN_DIR=str(self.folder / "run")))
         output, _ = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 1, output)
-        wait_until(lambda: not self.started(), 5, "no process is left behind")
+        wait_ended(self.started(), 5, "no process is left behind")
         return output
 
     def started(self):
@@ -68,7 +69,7 @@ class BadModels(unittest.TestCase):
         for environment in pathlib.Path("/proc").glob("[0-9]*/environ"):
             try:
                 if str(self.folder).encode() in environment.read_bytes():
-                    found.append(environment.parent.name)
+                    found.append(int(environment.parent.name))
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 pass
         return found
@@ -90,7 +91,7 @@ class BadModels(unittest.TestCase):
         write_model(self.model, spoil)
         for output in self.failures():
             self.assertRegex(output, "model.safetensors: tensor 'model.layers.0.mlp.up_proj.weight' at offset [0-9]+: "
-                                     r"has the shape \[2, 8\]; config.json calls for \[4, 4\]")
+                                     r"has the shape \[2, 8\]; the model.s config calls for \[4, 4\]")
 
     def test_a_missing_tensor_is_named(self):
         def spoil(header):
@@ -98,6 +99,29 @@ class BadModels(unittest.TestCase):
         write_model(self.model, spoil)
         for output in self.failures():
             self.assertIn("tensor 'model.norm.weight' is missing", output)
+
+    def test_a_taken_port_is_named(self):
+        write_model(self.model)
+        topology = self.folder / "topology.yaml"
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            topology.write_text(ONE_PROCESS.format(model=self.model, port=port, name="taken"))
+            for arguments in (["serve", self.model, "--port", port], ["up", topology]):
+                self.assertRegex(self.failure(*arguments),
+                                 f"(?m)^troupe: gateway on node .*: cannot listen on 127.0.0.1 port {port}: "
+                                 "Address already in use")
+
+
+class CommandLine(unittest.TestCase):
+    def test_wrong_words_are_told_with_the_verb(self):
+        for arguments, expected in ((["up"], "troupe up: file is required; see troupe up --help"),
+                                    (["help"], "troupe: there is no verb 'help'; did you mean '--help'?"),
+                                    ([], "troupe: name a verb: check, plan, up"),
+                                    (["serve", "m", "--port", "x"], "troupe serve: Could not convert: --port = x"),
+                                    (["down", "c", "--deadline-ms", "-5"], "troupe down: --deadline-ms: ")):
+            done = subprocess.run([TROUPE, *arguments], capture_output=True, text=True, timeout=30)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(expected, done.stderr)
 
 
 class TokenIds(unittest.TestCase):

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import unittest
 
-from harness import ROOT, TROUPE, TUTOR, alive, descendants, wait_until
+from harness import ROOT, TROUPE, TUTOR, descendants, wait_ended, wait_until
 
 TOPOLOGY = ROOT / "examples/topologies/two-hosts.yaml"
 SCRIPT = ROOT / "examples/topologies/two-hosts-netns.sh"
@@ -42,7 +42,7 @@ class TwoHosts(unittest.TestCase):
             self.root.wait(40)
         finally:
             self.root.kill()
-        wait_until(lambda: not any(alive(pid) for pid in members), 5, "no process is left behind")
+        wait_ended(members, 5, "no process is left behind")
 
     def status(self):
         done = subprocess.run([TROUPE, "status", TOPOLOGY, "--json"], env=self.environment, capture_output=True,

@@ -9,6 +9,7 @@
 #include <caf/scoped_actor.hpp>
 #include <caf/send.hpp>
 #include <functional>
+#include <map>
 
 #include "runtime/fabric/message.h"
 #include "schema/cluster.capnp.h"
@@ -34,11 +35,15 @@ struct Cast {
     GatewayOptions options;
     options.listen = "127.0.0.1:0";
     options.served_name = "byte-model";
-    options.model_directory = directory.path();
+    options.model_path = directory.path();
     options.vocab_size = kByteVocabulary;
     options.max_model_len = 512;
     options.eos_token_ids = {kImEnd};
-    options.resolver = [this](schema::ActorAddress::Reader) { return scheduler; };
+    options.resolver = [this](schema::ActorAddress::Reader address) {
+      if (address.getActor() == "scheduler") return scheduler;
+      const auto found = others.find(address.getActor());
+      return found == others.end() ? caf::actor{} : found->second;
+    };
     change(options);
     scheduler = caf::actor_cast<caf::actor>(self);
     auto spawned = spawn_gateway(system, std::move(options));
@@ -58,7 +63,10 @@ struct Cast {
     self->request(gateway.actor, std::chrono::seconds(30),
                   fabric::make_message<schema::Assemble>([&](schema::Assemble::Builder assemble) {
                     assemble.setEpoch(epoch);
-                    assemble.initActors(1)[0].setActor("scheduler");
+                    auto actors = assemble.initActors(static_cast<unsigned>(1 + others.size()));
+                    actors[0].setActor("scheduler");
+                    unsigned next = 1;
+                    for (const auto& [name, actor] : others) actors[next++].setActor(name);
                   }))
         .receive(
             [&](const fabric::Message<schema::Outcome>& outcome) {
@@ -117,8 +125,18 @@ struct Cast {
   caf::actor_system system;
   caf::scoped_actor self;
   caf::actor scheduler;
+  std::map<std::string, caf::actor> others;  // that an Assemble names beside the scheduler
   Gateway gateway;
 };
+
+fabric::Message<schema::Stats> gauge_stats(const std::string& name, double value) {
+  return fabric::make_message<schema::Stats>([&](schema::Stats::Builder stats) {
+    auto family = stats.initFamilies(1)[0];
+    family.setName(name);
+    family.setKind(schema::Stats::MetricFamily::Kind::GAUGE);
+    family.initMetrics(1)[0].setValue(value);
+  });
+}
 
 boost::json::object parsed(const std::string& text) { return boost::json::parse(text).as_object(); }
 
@@ -257,7 +275,7 @@ BOOST_AUTO_TEST_CASE(an_echoed_prompt_that_ends_within_a_character_ends_with_one
 }
 
 BOOST_AUTO_TEST_CASE(a_model_without_a_tokenizer_names_its_tokens) {
-  Cast cast([](GatewayOptions& options) { options.model_directory = "/nonexistent"; });
+  Cast cast([](GatewayOptions& options) { options.model_path = "/nonexistent"; });
   cast.assemble();
   Client client(cast.gateway.port);
   client.post("/v1/completions", R"({"model":"byte-model","prompt":[1],"logprobs":0,"return_token_ids":true})");
@@ -434,20 +452,33 @@ BOOST_AUTO_TEST_CASE(metrics_show_the_gateway_and_the_scheduler) {
   cast.text(id, "c", schema::FinishReason::LENGTH);
   BOOST_TEST(client.read().status == 200u);
   client.get("/metrics");
-  cast.self->receive([](const fabric::Message<schema::StatsRequest>&) {
-    return fabric::make_message<schema::Stats>([](schema::Stats::Builder stats) {
-      auto family = stats.initFamilies(1)[0];
-      family.setName("troupe_scheduler_waiting_requests");
-      family.setKind(schema::Stats::MetricFamily::Kind::GAUGE);
-      family.initMetrics(1)[0].setValue(3);
-    });
-  });
+  cast.self->receive(
+      [](const fabric::Message<schema::StatsRequest>&) { return gauge_stats("troupe_scheduler_waiting_requests", 3); });
   const std::string body = client.read().body;
   for (const char* line :
        {"troupe_scheduler_waiting_requests 3\n", "troupe_generated_tokens_total 3\n", "troupe_prompt_tokens_total 2\n",
         "troupe_http_requests_total{endpoint=\"completions\",status=\"200\"} 1\n",
         "troupe_time_to_first_token_seconds_count 1\n", "troupe_inter_token_latency_seconds_count 1\n",
         "troupe_request_duration_seconds_count 1\n"}) {
+    BOOST_TEST(body.find(line) != std::string::npos, "missing: " << line);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(metrics_show_every_actor_of_the_cluster_and_every_nodes_supervisor) {
+  Cast cast;
+  const auto reporter = [](const char* name) {
+    return [name](caf::event_based_actor*) -> caf::behavior {
+      return {[name](const fabric::Message<schema::StatsRequest>&) { return gauge_stats(name, 7); }};
+    };
+  };
+  cast.scheduler = cast.system.spawn(reporter("troupe_of_the_scheduler"));
+  cast.others["shard/0/0/0"] = cast.system.spawn(reporter("troupe_of_the_shard"));
+  cast.others["supervisor"] = cast.system.spawn(reporter("troupe_of_the_node"));
+  cast.assemble();
+  Client client(cast.gateway.port);
+  client.get("/metrics");
+  const std::string body = client.read().body;
+  for (const char* line : {"troupe_of_the_scheduler 7\n", "troupe_of_the_shard 7\n", "troupe_of_the_node 7\n"}) {
     BOOST_TEST(body.find(line) != std::string::npos, "missing: " << line);
   }
 }

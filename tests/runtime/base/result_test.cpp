@@ -46,6 +46,7 @@ BOOST_AUTO_TEST_CASE(a_limit_outside_its_range_is_refused_by_name) {
 BOOST_AUTO_TEST_CASE(text_from_outside_cannot_break_a_log_line) {
   BOOST_TEST(printable("a\nb\"c") == "a\\u000ab\\\"c");
   BOOST_TEST(printable("abcdef", 3) == "abc...");
+  BOOST_TEST(one_line("\"a\\\nb\" is a sentence") == "\"a\\\\u000ab\" is a sentence");
   BOOST_TEST(printable("\xff\xc3\xa9\xed\xa0\x80\xe2\x82") == "\\u00ff\xc3\xa9\\u00ed\\u00a0\\u0080\\u00e2\\u0082");
 }
 

@@ -4,6 +4,7 @@
 
 #include "runtime/fabric/handshake.h"
 #include "runtime/fabric/heartbeat.h"
+#include "runtime/fabric/joined_frame.h"
 #include "schema/generate.capnp.h"
 
 namespace troupe::fabric {
@@ -34,7 +35,7 @@ BOOST_AUTO_TEST_CASE(a_frame_with_attachments_parses_back) {
   BOOST_TEST(frame->header().body_bytes == 107);
   auto view = parse_frame(frame->head(), 107, limits);
   BOOST_REQUIRE(view.ok());
-  BOOST_TEST(view->attachment_sizes == (std::vector<std::uint64_t>{100, 0, 7}));
+  BOOST_TEST((view->attachment_sizes == AttachmentSizes{100, 0, 7}));
   BOOST_TEST(view->inline_metadata.size() == message.data()->segment().size());
 }
 
@@ -89,6 +90,67 @@ BOOST_AUTO_TEST_CASE(attachment_sizes_that_overflow_are_refused) {
   std::uint64_t huge = UINT64_MAX - 15;
   std::memcpy(head.data() + sizeof(FrameHeader), &huge, sizeof(huge));
   BOOST_TEST(!parse_frame(head, 32, limits).ok());
+}
+
+BOOST_AUTO_TEST_CASE(joined_frames_come_apart_as_they_went_together) {
+  Limits limits;
+  FrameJoiner joiner;
+  for (std::size_t size : {0, 1, 8, 100}) {
+    FrameHeader header;
+    header.sequence = size;
+    auto attachment = Attachment::allocate(size);
+    std::fill_n(attachment.mutable_data(), size, static_cast<std::byte>(size));
+    auto frame = FrameBytes::of_message(header, cancel_with({std::move(attachment)}).data(), limits);
+    BOOST_REQUIRE(frame.ok());
+    BOOST_REQUIRE(joiner.fits(*frame));
+    joiner.add(std::move(frame).value());
+  }
+  auto joined = joiner.take();
+  BOOST_TEST(joiner.empty());
+  BOOST_TEST((joined.header().kind == FrameKind::kJoined));
+  BOOST_REQUIRE(parse_frame(joined.head(), joined.header().body_bytes, limits).ok());
+  std::vector<std::uint64_t> sizes;
+  auto walked = for_each_record(joined.body()[0], [&](const FrameRecord& record) {
+    auto view = parse_frame(record.head, record.body.size(), limits);
+    BOOST_REQUIRE(view.ok());
+    BOOST_TEST(view->header.sequence == record.body.size());
+    for (auto byte : record.body) BOOST_TEST((byte == static_cast<std::byte>(record.body.size())));
+    sizes.push_back(record.body.size());
+    return true;
+  });
+  BOOST_TEST(walked.ok());
+  BOOST_TEST(sizes == (std::vector<std::uint64_t>{0, 1, 8, 100}));
+}
+
+BOOST_AUTO_TEST_CASE(a_frame_alone_is_not_wrapped_and_a_large_one_goes_alone) {
+  Limits limits;
+  FrameJoiner joiner;
+  auto frame = [&](std::size_t bytes) {
+    return FrameBytes::of_message({}, cancel_with({Attachment::allocate(bytes)}).data(), limits).value();
+  };
+  joiner.add(frame(10));
+  BOOST_TEST(!joiner.fits(frame(64 << 10)));
+  BOOST_TEST((joiner.take().header().kind == FrameKind::kMessage));
+  BOOST_TEST(joiner.fits(frame(64 << 10)));
+  joiner.add(frame(64 << 10));
+  BOOST_TEST(!joiner.fits(frame(10)));
+  BOOST_TEST((joiner.take().header().kind == FrameKind::kMessage));
+  while (joiner.fits(frame(1000))) joiner.add(frame(1000));
+  BOOST_TEST(joiner.take().header().body_bytes <= kJoinedFrameBytes);
+}
+
+BOOST_AUTO_TEST_CASE(records_that_do_not_lie_in_their_joined_frame_are_refused) {
+  FrameJoiner joiner;
+  for (int i = 0; i < 3; ++i) joiner.add(FrameBytes::of_metadata({}, std::vector<std::byte>(16)));
+  auto joined = joiner.take();
+  auto body = joined.body()[0];
+  auto record = body.size() / 3;
+  for (std::size_t length = 1; length < body.size(); ++length) {
+    std::size_t visited = 0;
+    auto walked = for_each_record(body.first(length), [&](const FrameRecord&) { return ++visited > 0; });
+    BOOST_TEST(walked.ok() == (length % record == 0));
+    BOOST_TEST(visited == length / record);
+  }
 }
 
 BOOST_AUTO_TEST_CASE(limits_are_named_before_anything_is_sent) {

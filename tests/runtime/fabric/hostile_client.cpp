@@ -5,6 +5,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "runtime/fabric/joined_frame.h"
 #include "runtime/fabric/ucx.h"
 #include "schema/generate.capnp.h"
 #include "tests/runtime/fabric/support.h"
@@ -18,6 +19,22 @@ FrameBytes message_frame(HostileClient& client, std::span<const std::uint64_t> w
   auto header = client.next(FrameKind::kMessage);
   header.type_id = capnp::typeId<schema::Generate>();
   return FrameBytes::of_metadata(header, std::as_bytes(words));
+}
+
+// A kJoined frame whose body is what `change` makes of two good records.
+void send_joined(HostileClient& client, void (*change)(std::vector<std::byte>& records)) {
+  FrameJoiner joiner;
+  for (int i = 0; i < 2; ++i) joiner.add(FrameBytes::of_metadata(client.next(FrameKind::kMonitor), {}));
+  auto joined = joiner.take();
+  std::vector<std::byte> records(joined.body()[0].begin(), joined.body()[0].end());
+  change(records);
+  auto header = client.next(FrameKind::kJoined);
+  header.body_bytes = records.size();
+  client.send(std::as_bytes(std::span(&header, 1)), records);
+}
+
+FrameHeader& first_head(std::vector<std::byte>& records) {
+  return *reinterpret_cast<FrameHeader*>(records.data() + 8);  // behind its lengths
 }
 
 }  // namespace
@@ -183,6 +200,32 @@ const std::vector<Attack> kMemberAttacks = {
      [](HostileClient& client) {
        client.next(FrameKind::kMonitor);
        client.send(FrameBytes::of_metadata(client.next(FrameKind::kMonitor), {}));
+     }},
+    {"an empty joined frame",
+     [](HostileClient& client) { send_joined(client, [](std::vector<std::byte>& records) { records.clear(); }); }},
+    {"a joined frame cut within its last record",
+     [](HostileClient& client) {
+       send_joined(client, [](std::vector<std::byte>& records) { records.resize(records.size() - 8); });
+     }},
+    {"a joined frame with a record longer than itself",
+     [](HostileClient& client) {
+       send_joined(client, [](std::vector<std::byte>& records) { std::fill_n(records.begin(), 8, std::byte{0xff}); });
+     }},
+    {"a joined frame of control frames",
+     [](HostileClient& client) {
+       send_joined(client, [](std::vector<std::byte>& records) { first_head(records).kind = FrameKind::kHeartbeat; });
+     }},
+    {"a joined frame in a joined frame",
+     [](HostileClient& client) {
+       send_joined(client, [](std::vector<std::byte>& records) { first_head(records).kind = FrameKind::kJoined; });
+     }},
+    {"a joined frame out of order",
+     [](HostileClient& client) {
+       send_joined(client, [](std::vector<std::byte>& records) { first_head(records).sequence = 7; });
+     }},
+    {"a joined frame larger than any",
+     [](HostileClient& client) {
+       send_joined(client, [](std::vector<std::byte>& records) { records.resize(kJoinedFrameBytes + 8); });
      }},
     {"a stream message id",
      [](HostileClient& client) {

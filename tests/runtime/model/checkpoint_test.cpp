@@ -66,6 +66,23 @@ BOOST_AUTO_TEST_CASE(rows_and_columns_of_every_type_are_cut_out_and_counted) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(the_places_of_parts_are_their_whole_rows_in_the_mapping) {
+  const TemporaryDirectory directory;
+  write_model(directory.path(), kTensors, kernels::DType::kBF16, 1);
+  Checkpoint checkpoint = opened(directory.path());
+  const std::vector<TensorSlice> slices = {matrix_slice({1, 3}, {0, 4}), matrix_slice({0, 3}, {1, 3}),
+                                           vector_slice({1, 4})};
+  const auto places = checkpoint.places_of(slices);
+  BOOST_REQUIRE_MESSAGE(places.ok(), why(places));
+  BOOST_REQUIRE(places->size() == 3u);
+  BOOST_TEST((*places)[0].size() == 2 * 4 * 2u);
+  BOOST_TEST((*places)[1].size() == 3 * 4 * 2u);
+  BOOST_TEST((*places)[2].size() == 5 * 2u);
+  BOOST_TEST((*places)[0].data() == checkpoint.matrix(slices[0])->view.data);
+  BOOST_TEST((*places)[1].data() + 2 == checkpoint.matrix(slices[1])->view.data);
+  BOOST_TEST(checkpoint.bytes_read() == (8 + 6) * 2u);
+}
+
 BOOST_AUTO_TEST_CASE(elements_that_lie_unaligned_are_copied) {
   const TemporaryDirectory directory;
   std::string data(1, 'x');

@@ -106,13 +106,13 @@ BOOST_AUTO_TEST_CASE(qwen3_computes_what_transformers_computes) { check_golden_m
 // The reference was computed on the F32 weights. Rounding them to BF16 moves logits by up to `tolerance`, so that
 // the greedy tokens have to agree up to the first choice that was closer than both logits may move.
 void check_stories(const std::string& checkpoint, double tolerance) {
-  const auto directory = fixtures() / "stories260K" / checkpoint;
-  const auto config = load_config(directory);
+  const auto model = fixtures() / "stories260K" / checkpoint;
+  const auto config = load_config(model);
   BOOST_REQUIRE_MESSAGE(config.ok(), why(config));
   std::ifstream file(fixtures() / "stories260K" / "reference_logits_f64.fixture.json");
   const json::value reference = json::parse(std::string(std::istreambuf_iterator<char>(file), {}));
   for (const Split& split : {Split{{}, 1}, Split{{}, 2}, Split{{4}, 1}, Split{{2}, 2}}) {
-    ThreadCluster cluster(directory, *config, options_for(split, ""));
+    ThreadCluster cluster(model, *config, options_for(split, ""));
     for (const json::value& item : reference.at("cases").as_array()) {
       const auto prompt = json::value_to<std::vector<std::uint32_t>>(item.at("prompt_ids"));
       const auto golden = json::value_to<std::vector<double>>(item.at("last_prompt_logits"));
@@ -131,6 +131,9 @@ void check_stories(const std::string& checkpoint, double tolerance) {
 }
 
 BOOST_AUTO_TEST_CASE(stories260k_answers_as_its_float64_reference) { check_stories("hf-f32", kTolerance); }
+BOOST_AUTO_TEST_CASE(stories260k_from_gguf_answers_as_its_float64_reference) {
+  check_stories("stories260K.gguf", kTolerance);
+}
 BOOST_AUTO_TEST_CASE(stories260k_in_bf16_stays_close_to_its_float64_reference) { check_stories("hf-bf16", 0.1); }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -1,0 +1,115 @@
+#include "actors/shard_compute.h"
+
+#include <algorithm>
+#include <span>
+#include <utility>
+
+#include "kernels/cpu/team.h"
+#include "kernels/select.h"
+
+namespace troupe {
+namespace {
+
+// Stands in for the group between loading and joining.
+class NoGroup final : public collective::Communicator {
+ public:
+  NoGroup(std::uint32_t rank, std::uint32_t world_size) : rank_(rank), world_size_(world_size) {}
+
+  std::uint32_t rank() const override { return rank_; }
+  std::uint32_t world_size() const override { return world_size_; }
+  Result<void> all_reduce(std::span<float>) override { return none(); }
+  Result<void> all_gather(std::span<const float>, std::span<float>) override { return none(); }
+  Result<void> reduce_scatter(std::span<const float>, std::span<float>) override { return none(); }
+  Result<void> all_to_all(std::span<const float>, std::span<float>) override { return none(); }
+  Result<void> gather(std::span<const float>, std::span<float>, std::uint32_t) override { return none(); }
+  void abort(std::string_view) override {}
+
+ private:
+  static Error none() { return unavailable("the shard's group is not assembled"); }
+
+  std::uint32_t rank_;
+  std::uint32_t world_size_;
+};
+
+model::StepBatch batch_of(const engine::FlatStep& flat) {
+  return {.tokens = flat.tokens,
+          .positions = flat.positions,
+          .slots = flat.slots,
+          .attention = {.row_starts = flat.row_starts,
+                        .context_lengths = flat.context_lengths,
+                        .block_tables = flat.block_tables,
+                        .block_table_starts = flat.block_table_starts},
+          .logits_rows = flat.logits_rows};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ShardCompute>> ShardCompute::load(const ShardComputeOptions& options,
+                                                         const model::ProgressCallback& progress,
+                                                         const Limits& limits) {
+  TROUPE_ASSIGN_OR_RETURN(const model::ModelConfig config, model::load_config(options.model, limits));
+  const model::Slice slice = {.first_layer = options.first_layer,
+                              .last_layer = options.last_layer,
+                              .num_layers = config.num_layers,
+                              .rank = options.rank,
+                              .world_size = options.ranks};
+  TROUPE_RETURN_IF_ERROR(model::check_slice(config, slice));
+  TROUPE_ASSIGN_OR_RETURN(auto kernels, kernels::make_cpu_kernels({.cores = options.cores}));
+
+  // Before the weights are read, so that their pages come from this core's memory.
+  TROUPE_RETURN_IF_ERROR(kernels::pin_this_thread(options.cores.front()));
+  auto group = std::make_unique<NoGroup>(slice.rank, slice.world_size);
+  const model::TransformerOptions transformer_options = {.num_blocks = options.num_blocks,
+                                                         .block_size = options.block_size,
+                                                         .max_batch_tokens = options.max_batch_tokens,
+                                                         .max_batch_sequences = options.max_batch_sequences};
+  TROUPE_ASSIGN_OR_RETURN(auto transformer, model::Transformer::load(options.model, config, slice, *kernels, *group,
+                                                                     transformer_options, progress, limits));
+  const engine::ShardSequencesOptions sequence_options = {.num_blocks = options.num_blocks,
+                                                          .block_size = options.block_size,
+                                                          .max_model_len = options.max_model_len,
+                                                          .max_batch_tokens = options.max_batch_tokens,
+                                                          .max_batch_sequences = options.max_batch_sequences,
+                                                          .max_sequences = options.max_batch_sequences * options.stages,
+                                                          .vocab_size = config.vocab_size};
+  return std::unique_ptr<ShardCompute>(new ShardCompute(std::move(kernels), std::move(group), std::move(transformer),
+                                                        engine::ShardSequences(sequence_options, limits)));
+}
+
+ShardCompute::ShardCompute(std::unique_ptr<kernels::Kernels> kernels, std::unique_ptr<collective::Communicator> group,
+                           std::unique_ptr<model::Transformer> transformer, engine::ShardSequences sequences)
+    : kernels_(std::move(kernels)),
+      group_(std::move(group)),
+      transformer_(std::move(transformer)),
+      sequences_(std::move(sequences)) {}
+
+void ShardCompute::join(std::unique_ptr<collective::Communicator> group) {
+  transformer_->set_communicator(*group);
+  group_ = std::move(group);
+  sequences_.clear();
+}
+
+Result<void> ShardCompute::begin_step(schema::Step::Reader step) { return sequences_.begin_step(step); }
+
+Result<kernels::ConstMatrixF32> ShardCompute::run(kernels::ConstMatrixF32 hidden_in) {
+  const model::StepBatch batch = batch_of(sequences_.flat());
+  TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden, transformer_->forward(batch, hidden_in));
+  if (transformer_->slice().is_last_stage()) TROUPE_RETURN_IF_ERROR(sample(batch, hidden));
+  return hidden;
+}
+
+// A prompt whose tokens are rated wants more rows of logits than there is memory for: they come in pieces, the
+// same ones on every rank.
+Result<void> ShardCompute::sample(model::StepBatch batch, kernels::ConstMatrixF32 hidden) {
+  const std::span<const std::uint32_t> rows = batch.logits_rows;
+  const std::size_t piece = transformer_->max_logits_rows();
+  for (std::size_t first = 0; first < rows.size(); first += piece) {
+    batch.logits_rows = rows.subspan(first, std::min(piece, rows.size() - first));
+    TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 logits, transformer_->logits(batch, hidden));
+    if (transformer_->slice().rank != 0) continue;
+    TROUPE_RETURN_IF_ERROR(sequences_.sample(first, {logits.data, logits.rows * logits.cols}));
+  }
+  return {};
+}
+
+}  // namespace troupe

@@ -1,0 +1,76 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <vector>
+
+#include "kernels/kernels.h"
+#include "runtime/base/limits.h"
+#include "runtime/base/result.h"
+#include "runtime/collective/communicator.h"
+#include "runtime/engine/shard_sequences.h"
+#include "runtime/model/transformer.h"
+#include "schema/step.capnp.h"
+
+namespace troupe {
+
+// Which part of which model a shard computes, on what, and how large its steps become.
+struct ShardComputeOptions {
+  std::filesystem::path model;
+  std::uint32_t first_layer = 0;
+  std::uint32_t last_layer = 0;  // end exclusive
+  std::uint32_t rank = 0;
+  std::uint32_t ranks = 1;   // of the stage
+  std::uint32_t stages = 1;  // of the pipeline
+  std::vector<int> cores;    // one thread each; not empty
+  std::uint32_t num_blocks = 0;
+  std::uint32_t block_size = 0;
+  std::uint32_t max_model_len = 0;
+  std::uint32_t max_batch_tokens = 0;
+  std::uint32_t max_batch_sequences = 0;
+};
+
+// What a shard is without the messages around it: the kernels, weights, KV pages and sequences of one tensor-parallel
+// rank of one pipeline stage, and its place in the group of ranks.
+//
+// Thread-safety: one thread, that of load(), which is pinned to the first core and is the first of the worker team.
+class ShardCompute {
+ public:
+  // Reads and packs the weights. Errors: of the model's files, of the cores, of memory.
+  static Result<std::unique_ptr<ShardCompute>> load(const ShardComputeOptions& options,
+                                                    const model::ProgressCallback& progress, const Limits& limits);
+
+  // Takes a place in a group, and forgets all sequences. Before the first step; with one rank as well.
+  void join(std::unique_ptr<collective::Communicator> group);
+
+  // The group is of no more use to this rank: the others learn of it.
+  void leave(std::string_view reason) { group_->abort(reason); }
+
+  // One step is begin_step, run and, on rank 0 of the last stage, write_result. Errors leave the step undone.
+  Result<void> begin_step(schema::Step::Reader step);
+  std::size_t rows() const { return sequences_.flat().tokens.size(); }  // tokens of the step
+
+  // Runs the layers and, on the last stage, samples. `hidden_in`: (rows(), hidden_size), empty on the first stage.
+  // Returns (rows(), hidden_size), valid until the next step.
+  Result<kernels::ConstMatrixF32> run(kernels::ConstMatrixF32 hidden_in);
+
+  Result<void> write_result(schema::StepResult::Builder result) const { return sequences_.write_result(result); }
+
+  const model::Transformer& transformer() const { return *transformer_; }
+  std::string_view kernels_name() const { return kernels_->name(); }
+
+ private:
+  ShardCompute(std::unique_ptr<kernels::Kernels> kernels, std::unique_ptr<collective::Communicator> group,
+               std::unique_ptr<model::Transformer> transformer, engine::ShardSequences sequences);
+
+  Result<void> sample(model::StepBatch batch, kernels::ConstMatrixF32 hidden);
+
+  std::unique_ptr<kernels::Kernels> kernels_;
+  std::unique_ptr<collective::Communicator> group_;
+  std::unique_ptr<model::Transformer> transformer_;
+  engine::ShardSequences sequences_;
+};
+
+}  // namespace troupe

@@ -1,0 +1,282 @@
+#include "cluster/command/local_bench.h"
+
+#include <fmt/format.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cassert>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <set>
+#include <sstream>
+
+#include "cluster/command/local_replica.h"
+#include "runtime/base/philox.h"
+
+namespace troupe::cluster {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::uint32_t kWarmUpPrompt = 8;
+constexpr std::uint32_t kWarmUpTokens = 4;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  return (values[(values.size() - 1) / 2] + values[values.size() / 2]) / 2;
+}
+
+// Since the kernel made this process: what a user waits for, the loading of libraries included.
+double seconds_since_process_start() {
+  std::ifstream file("/proc/self/stat");
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  // The second field is a name in brackets that may hold anything; the start is the 22nd, in ticks since boot.
+  std::istringstream fields(text.substr(text.rfind(')') + 1));
+  std::string field;
+  for (int i = 3; i <= 22; ++i) fields >> field;
+  timespec now{};
+  clock_gettime(CLOCK_BOOTTIME, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec) -
+         static_cast<double>(std::stoull(field)) / static_cast<double>(sysconf(_SC_CLK_TCK));
+}
+
+std::string_view name_of(kernels::DType dtype) {
+  switch (dtype) {
+    case kernels::DType::kF32: return "F32";
+    case kernels::DType::kF16: return "F16";
+    case kernels::DType::kBF16: return "BF16";
+    case kernels::DType::kI8: return "I8";
+    case kernels::DType::kI32: return "I32";
+    case kernels::DType::kU8: return "U8";
+  }
+  return "?";
+}
+
+bool is_float(kernels::DType dtype) {
+  return dtype == kernels::DType::kF32 || dtype == kernels::DType::kF16 || dtype == kernels::DType::kBF16;
+}
+
+// Float formats are multiplied as float32, all others as int8. Tiles count only where the kernels use them.
+double peak_of(const MultiplyAddPeaks& peaks, kernels::DType dtype, std::string_view kernels) {
+  const bool tiles = kernels.find("amx") != std::string_view::npos;
+  if (!is_float(dtype)) return tiles ? peaks.amx_int8 : peaks.int8;
+  return tiles && dtype == kernels::DType::kBF16 ? peaks.amx_bf16 : peaks.fp32;
+}
+
+// Of all ranks together.
+struct ModelSize {
+  model::PackedSize layers;
+  model::PackedSize lm_head;
+  std::uint64_t file_bytes = 0;
+};
+
+ModelSize size_of(const LocalReplica& replica) {
+  ModelSize size;
+  for (std::size_t rank = 0; rank < replica.ranks(); ++rank) {
+    const model::Transformer& transformer = replica.rank(rank).transformer();
+    const model::ShardWeights& weights = transformer.weights();
+    size.layers.bytes += weights.layers_size.bytes;
+    size.layers.elements += weights.layers_size.elements;
+    size.lm_head.bytes += weights.lm_head_size.bytes;
+    size.lm_head.elements += weights.lm_head_size.elements;
+    size.file_bytes += transformer.checkpoint_bytes_read();
+  }
+  return size;
+}
+
+// What `steps` steps of `rows` tokens and `logits_rows` sampled ones in all must at least take. Attention over the KV
+// pages is left out: at these lengths it is a few percent.
+struct LeastTime {
+  double reading_s;
+  double multiplying_s;
+
+  Bound bound() const { return reading_s >= multiplying_s ? Bound::kReadBandwidth : Bound::kMultiplyAdds; }
+  double seconds() const { return std::max(reading_s, multiplying_s); }
+};
+
+LeastTime least_time(const ModelSize& size, double steps, double rows, double logits_rows, double bandwidth,
+                     double peak) {
+  const double operations =
+      2 * (static_cast<double>(size.layers.elements) * rows + static_cast<double>(size.lm_head.elements) * logits_rows);
+  return {steps * static_cast<double>(size.layers.bytes + size.lm_head.bytes) / bandwidth, operations / peak};
+}
+
+// Runs the replica and keeps the books of one repetition after another.
+class LocalBench {
+ public:
+  LocalBench(const LocalBenchOptions& options, std::unique_ptr<LocalReplica> replica, std::uint32_t ramp,
+             std::uint32_t vocab_size)
+      : options_(options), replica_(std::move(replica)), ramp_(ramp), vocab_size_(vocab_size) {}
+
+  struct Times {
+    std::vector<double> first_token_s;  // (batch)
+    double prefill_s = 0;               // until the last of them
+    std::uint32_t prefill_steps = 0;
+    std::vector<double> step_s;  // (generate): decode steps of the whole batch
+  };
+
+  // `batch` fresh sequences: prompts, then `generate` steps in which each of them gets a token. While the last prompts
+  // are read, the sequences that are done with theirs go on decoding, as they do when serving.
+  Result<Times> run(std::uint32_t batch, std::uint32_t prompt, std::uint32_t generate) {
+    std::set<std::uint64_t> waiting;
+    for (std::uint32_t i = 0; i < batch; ++i) {
+      waiting.insert(++request_);
+      TROUPE_RETURN_IF_ERROR(replica_->admit(request_, random_prompt(request_, prompt), ramp_ + generate));
+    }
+    Times times;
+    const auto start = Clock::now();
+    while (!waiting.empty()) {
+      TROUPE_ASSIGN_OR_RETURN(const auto deltas, step());
+      ++times.prefill_steps;
+      for (const engine::Delta& delta : deltas) {
+        if (!delta.tokens.empty() && waiting.erase(delta.request) == 1) {
+          times.first_token_s.push_back(seconds_since(start));
+        }
+      }
+    }
+    times.prefill_s = seconds_since(start);
+    for (std::uint32_t i = 0; i < generate; ++i) {
+      const auto step_start = Clock::now();
+      TROUPE_ASSIGN_OR_RETURN(const auto deltas, step());
+      times.step_s.push_back(seconds_since(step_start));
+      if (deltas.size() != batch) return internal_error("a decode step left out a sequence");
+    }
+    replica_->cancel_all();
+    return times;
+  }
+
+  const LocalReplica& replica() const { return *replica_; }
+
+ private:
+  Result<std::vector<engine::Delta>> step() {
+    TROUPE_ASSIGN_OR_RETURN(auto deltas, replica_->step());
+    for (const engine::Delta& delta : deltas) {
+      if (delta.error) return *delta.error;
+    }
+    return deltas;
+  }
+
+  std::vector<std::uint32_t> random_prompt(std::uint64_t seed, std::uint32_t length) const {
+    std::vector<std::uint32_t> prompt(length);
+    for (std::uint32_t i = 0; i < length; ++i) {
+      prompt[i] = static_cast<std::uint32_t>(philox_uniform(seed, i) * vocab_size_);
+    }
+    return prompt;
+  }
+
+  const LocalBenchOptions& options_;
+  std::unique_ptr<LocalReplica> replica_;
+  const std::uint32_t ramp_;
+  const std::uint32_t vocab_size_;
+  std::uint64_t request_ = 0;
+};
+
+// Steps that it takes at most until every sequence has its first token: each step has room for the whole batch to
+// decode, and gives the rest to prompts.
+std::uint32_t most_prefill_steps(const LocalBenchOptions& options) {
+  const auto room = static_cast<std::uint32_t>(options.limits.max_batch_tokens) - options.batch;
+  return (options.batch * options.prompt + room - 1) / room + 1;
+}
+
+std::vector<std::vector<int>> share_out(const std::vector<int>& cores, std::uint32_t shards) {
+  std::vector<std::vector<int>> parts;
+  for (std::uint32_t shard = 0; shard < shards; ++shard) {
+    const model::Range part = model::even_part(cores.size(), shard, shards);
+    parts.emplace_back(cores.begin() + static_cast<std::ptrdiff_t>(part.first),
+                       cores.begin() + static_cast<std::ptrdiff_t>(part.last));
+  }
+  return parts;
+}
+
+}  // namespace
+
+Result<LocalBenchReport> run_local_bench(const LocalBenchOptions& options,
+                                         const std::function<void(const std::string&)>& progress) {
+  assert(options.prompt > 0 && options.batch > 0 && options.shards > 0 && options.cores.size() >= options.shards);
+  if (2 * std::uint64_t{options.batch} > options.limits.max_batch_tokens) {
+    return invalid_argument(fmt::format("a batch of {} leaves too little of a step's {} tokens for prompts; at most {}",
+                                        options.batch, options.limits.max_batch_tokens,
+                                        options.limits.max_batch_tokens / 2));
+  }
+  const std::uint32_t ramp = std::max(most_prefill_steps(options), kWarmUpTokens);
+  const auto load_start = Clock::now();
+  TROUPE_ASSIGN_OR_RETURN(auto replica, LocalReplica::load({.model = options.model,
+                                                            .cores = share_out(options.cores, options.shards),
+                                                            .batch = options.batch,
+                                                            .max_length = options.prompt + ramp + options.generate,
+                                                            .limits = options.limits}));
+  const double load_s = seconds_since(load_start);
+  const model::Transformer& first = replica->rank(0).transformer();
+  const kernels::DType dtype = first.weights().stored_dtype;
+  const ModelSize size = size_of(*replica);
+  LocalBench bench(options, std::move(replica), ramp, first.config().vocab_size);
+
+  LocalBenchReport report = {
+      .model = std::filesystem::weakly_canonical(options.model).filename().string(),
+      .format = std::string(name_of(dtype)),
+      .kernels = std::string(bench.replica().rank(0).kernels_name()),
+      .threads = static_cast<std::uint32_t>(options.cores.size()),
+      .file_bytes = size.file_bytes,
+      .load_s = load_s,
+      .weight_bytes_per_token = size.layers.bytes + size.lm_head.bytes,
+  };
+  TROUPE_RETURN_IF_ERROR(bench.run(1, std::min(options.prompt, kWarmUpPrompt), 0));
+  report.start_to_first_token_s = seconds_since_process_start();
+  TROUPE_RETURN_IF_ERROR(bench.run(1, std::min(options.prompt, kWarmUpPrompt), std::min(options.generate, 3u)));
+  progress(fmt::format("loaded in {:.2f} s", load_s));
+
+  TROUPE_ASSIGN_OR_RETURN(const auto roofline, Roofline::make(options.cores));
+  std::vector<double> first_token_s, prefill_rates, prefill_fractions, decode_rates, decode_fractions, step_s;
+  std::vector<double> bandwidths, peaks[4];
+  for (std::uint32_t repetition = 0; repetition < options.repetitions; ++repetition) {
+    const double bandwidth = roofline->read_bandwidth();
+    const MultiplyAddPeaks measured = roofline->peaks();
+    const double peak = peak_of(measured, dtype, report.kernels);
+    TROUPE_ASSIGN_OR_RETURN(const LocalBench::Times times, bench.run(options.batch, options.prompt, options.generate));
+
+    bandwidths.push_back(bandwidth);
+    peaks[0].push_back(measured.fp32);
+    peaks[1].push_back(measured.int8);
+    peaks[2].push_back(measured.amx_bf16);
+    peaks[3].push_back(measured.amx_int8);
+    const double tokens = double(options.batch) * options.prompt;
+    const LeastTime prefill = least_time(size, times.prefill_steps, tokens, options.batch, bandwidth, peak);
+    first_token_s.push_back(median(times.first_token_s));
+    prefill_rates.push_back(tokens / times.prefill_s);
+    prefill_fractions.push_back(prefill.seconds() / times.prefill_s);
+    report.prefill.bound = prefill.bound();
+    std::string line = fmt::format("repetition {}: prefill {:.1f} tokens/s", repetition + 1, prefill_rates.back());
+    if (options.generate > 0) {
+      double seconds = 0;
+      for (const double step : times.step_s) seconds += step;
+      const LeastTime decode = least_time(size, options.generate, double(options.generate) * options.batch,
+                                          double(options.generate) * options.batch, bandwidth, peak);
+      decode_rates.push_back(double(options.generate) * options.batch / seconds);
+      decode_fractions.push_back(decode.seconds() / seconds);
+      step_s.push_back(median(times.step_s));
+      report.decode.bound = decode.bound();
+      line += fmt::format(", decode {:.1f} tokens/s", decode_rates.back());
+    }
+    progress(line + fmt::format(", reads {:.1f} GB/s", bandwidth * 1e-9));
+  }
+  report.time_to_first_token_s = median(first_token_s);
+  report.prefill_tokens_per_s = median(prefill_rates);
+  report.decode_tokens_per_s = median(decode_rates);
+  report.time_per_output_token_s = median(step_s);
+  report.read_bandwidth_bytes_per_s = median(bandwidths);
+  report.peaks = {median(peaks[0]), median(peaks[1]), median(peaks[2]), median(peaks[3])};
+  report.multiply_add_peak = peak_of(report.peaks, dtype, report.kernels);
+  report.prefill.fraction = median(prefill_fractions);
+  report.decode.fraction = median(decode_fractions);
+  return report;
+}
+
+}  // namespace troupe::cluster

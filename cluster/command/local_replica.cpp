@@ -1,0 +1,138 @@
+#include "cluster/command/local_replica.h"
+
+#include <capnp/message.h>
+
+#include <algorithm>
+#include <cassert>
+#include <chrono>
+#include <utility>
+
+#include "runtime/collective/in_process.h"
+#include "runtime/model/config.h"
+
+namespace troupe::cluster {
+namespace {
+
+constexpr std::uint64_t kOwner = 1;
+constexpr std::uint64_t kEpoch = 1;
+
+std::uint64_t now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+engine::EngineOptions engine_options(const LocalReplicaOptions& options) {
+  const auto block_size = static_cast<std::uint32_t>(options.limits.block_size);
+  const std::uint32_t blocks_a_sequence = (options.max_length + block_size - 1) / block_size;
+  return {.num_blocks = options.batch * blocks_a_sequence,
+          .block_size = block_size,
+          .max_model_len = options.max_length,
+          .max_batch_tokens = std::max(static_cast<std::uint32_t>(options.limits.max_batch_tokens), options.batch),
+          .max_batch_sequences = options.batch,
+          .limits = options.limits};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<LocalReplica>> LocalReplica::load(const LocalReplicaOptions& options) {
+  TROUPE_ASSIGN_OR_RETURN(const model::ModelConfig config, model::load_config(options.model, options.limits));
+  if (options.max_length > config.max_position_embeddings) {
+    return invalid_argument("prompt and answer need " + std::to_string(options.max_length) +
+                            " positions; the model has " + std::to_string(config.max_position_embeddings) +
+                            " (max_position_embeddings); make them shorter");
+  }
+  const engine::EngineOptions engine_options = cluster::engine_options(options);
+  const std::size_t ranks = options.cores.size();
+  std::unique_ptr<LocalReplica> replica(new LocalReplica(engine_options, ranks));
+  auto group = collective::make_in_process_group(static_cast<std::uint32_t>(ranks));
+  TROUPE_RETURN_IF_ERROR(replica->on_all_ranks([&](std::size_t rank) -> Result<void> {
+    TROUPE_ASSIGN_OR_RETURN(replica->ranks_[rank].compute,
+                            ShardCompute::load({.model = options.model,
+                                                .last_layer = config.num_layers,
+                                                .rank = static_cast<std::uint32_t>(rank),
+                                                .ranks = static_cast<std::uint32_t>(ranks),
+                                                .cores = options.cores[rank],
+                                                .num_blocks = engine_options.num_blocks,
+                                                .block_size = engine_options.block_size,
+                                                .max_model_len = engine_options.max_model_len,
+                                                .max_batch_tokens = engine_options.max_batch_tokens,
+                                                .max_batch_sequences = engine_options.max_batch_sequences},
+                                               {}, options.limits));
+    replica->ranks_[rank].compute->join(std::move(group[rank]));
+    return {};
+  }));
+  return replica;
+}
+
+LocalReplica::LocalReplica(const engine::EngineOptions& options, std::size_t ranks) : engine_(options), ranks_(ranks) {
+  // Of a fresh engine: it fails nobody.
+  static_cast<void>(engine_.reset_for_epoch(0, kEpoch, {}));
+  for (std::size_t rank = 1; rank < ranks; ++rank) ranks_[rank].thread = std::jthread([this, rank] { serve(rank); });
+}
+
+LocalReplica::~LocalReplica() {
+  work_ = nullptr;
+  round_.fetch_add(1, std::memory_order_release);
+  round_.notify_all();
+  for (Rank& rank : ranks_) {
+    if (rank.thread.joinable()) rank.thread.join();
+  }
+}
+
+Result<void> LocalReplica::admit(std::uint64_t request, const std::vector<std::uint32_t>& prompt,
+                                 std::uint32_t max_tokens) {
+  capnp::MallocMessageBuilder message;
+  auto generate = message.initRoot<schema::Generate>();
+  generate.setRequest(request);
+  auto tokens = generate.initTokens(static_cast<unsigned>(prompt.size()));
+  for (unsigned i = 0; i < tokens.size(); ++i) tokens.set(i, prompt[i]);
+  generate.setMaxTokens(max_tokens);
+  generate.initSampling().setTemperature(0);
+  return engine_.admit(kOwner, generate.asReader(), now_ns());
+}
+
+Result<std::vector<engine::Delta>> LocalReplica::step() {
+  capnp::MallocMessageBuilder message;
+  auto step = message.initRoot<schema::Step>();
+  [[maybe_unused]] const bool formed = engine_.form_step(step, now_ns());
+  assert(formed);
+  TROUPE_RETURN_IF_ERROR(on_all_ranks([&](std::size_t rank) -> Result<void> {
+    ShardCompute& compute = *ranks_[rank].compute;
+    Result<void> done = compute.begin_step(step.asReader());
+    if (done.ok()) {
+      if (auto hidden = compute.run({}); !hidden.ok()) done = hidden.error();
+    }
+    // Whoever waits for this rank would wait for ever.
+    if (!done.ok()) compute.leave(done.error().message);
+    return done;
+  }));
+  capnp::MallocMessageBuilder answer;
+  auto result = answer.initRoot<schema::StepResult>();
+  result.setFence(step.getFence().asReader());
+  TROUPE_RETURN_IF_ERROR(ranks_[0].compute->write_result(result));
+  return engine_.apply(result.asReader());
+}
+
+void LocalReplica::cancel_all() { engine_.cancel_all(kOwner); }
+
+Result<void> LocalReplica::on_all_ranks(const Work& work) {
+  work_ = &work;
+  unfinished_.store(static_cast<std::uint32_t>(ranks_.size() - 1), std::memory_order_relaxed);
+  round_.fetch_add(1, std::memory_order_release);
+  round_.notify_all();
+  ranks_[0].outcome = work(0);
+  for (std::uint32_t left; (left = unfinished_.load(std::memory_order_acquire)) != 0;) unfinished_.wait(left);
+  for (const Rank& rank : ranks_) TROUPE_RETURN_IF_ERROR(Result<void>(rank.outcome));
+  return {};
+}
+
+void LocalReplica::serve(std::size_t rank) {
+  for (std::uint32_t seen = 0;; ++seen) {
+    round_.wait(seen, std::memory_order_acquire);
+    if (work_ == nullptr) return;
+    ranks_[rank].outcome = (*work_)(rank);
+    if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished_.notify_one();
+  }
+}
+
+}  // namespace troupe::cluster

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "actors/shard_compute.h"
+#include "runtime/base/limits.h"
+#include "runtime/base/result.h"
+#include "runtime/engine/engine.h"
+
+namespace troupe::cluster {
+
+struct LocalReplicaOptions {
+  std::filesystem::path model;
+  std::vector<std::vector<int>> cores;  // (ranks): those of each tensor-parallel rank; none empty
+  std::uint32_t batch = 0;              // sequences at a time
+  std::uint32_t max_length = 0;         // of a sequence, prompt and answer together
+  Limits limits;
+};
+
+// One replica in one process, without actors and without a gateway: the engine, and a thread for each tensor-parallel
+// rank of the one stage. Steps are formed, computed and applied as in a cluster, by the same classes, one at a time.
+//
+// Thread-safety: one thread, that of load(), which must not be the process's first. It is rank 0 and gets pinned.
+class LocalReplica {
+ public:
+  // Errors: of the model's files (kInvalidArgument where it cannot be cut so), of the cores, of memory.
+  static Result<std::unique_ptr<LocalReplica>> load(const LocalReplicaOptions& options);
+  ~LocalReplica();
+
+  // Queues a request that is answered greedily with exactly max_tokens tokens. Errors: of the engine.
+  Result<void> admit(std::uint64_t request, const std::vector<std::uint32_t>& prompt, std::uint32_t max_tokens);
+
+  // Forms a step, computes it on all ranks, and returns what it means for the requests. REQUIRES: not idle()
+  Result<std::vector<engine::Delta>> step();
+
+  // Forgets every request.
+  void cancel_all();
+
+  bool idle() const { return engine_.idle(); }
+  const ShardCompute& rank(std::size_t index) const { return *ranks_[index].compute; }
+  std::size_t ranks() const { return ranks_.size(); }
+
+ private:
+  struct Rank {
+    std::unique_ptr<ShardCompute> compute;
+    Result<void> outcome;  // of its latest work
+    std::jthread thread;   // none for rank 0
+  };
+  using Work = std::function<Result<void>(std::size_t rank)>;
+
+  explicit LocalReplica(const engine::EngineOptions& options, std::size_t ranks);
+
+  // Calls work(rank) on every rank's own thread; returns when all are done, with the first error.
+  Result<void> on_all_ranks(const Work& work);
+  void serve(std::size_t rank);
+
+  engine::Engine engine_;
+  std::vector<Rank> ranks_;
+
+  // The work at hand: written before round_ rises, read by the threads after they have seen it rise; written again only
+  // when unfinished_ has come down to zero, which each thread does after its last read.
+  const Work* work_ = nullptr;  // null: the threads end
+  std::atomic<std::uint32_t> round_ = 0;
+  std::atomic<std::uint32_t> unfinished_ = 0;
+};
+
+}  // namespace troupe::cluster

@@ -1,0 +1,111 @@
+#include "kernels/cpu/quantised_linear.h"
+
+#include <algorithm>
+#include <bit>
+#include <cassert>
+
+namespace troupe::kernels {
+namespace {
+
+// Rows whose quantised inputs stay in the second-level cache while panel after panel goes by.
+constexpr std::size_t kRowBlockBytes = std::size_t{1} << 20;
+
+// A piece of work: enough to outweigh handing it out (some microseconds), small enough that a slow member holds up
+// nobody for long.
+constexpr std::size_t kLeastPieceBytes = 32 << 10;
+constexpr std::size_t kMostPieceBytes = 512 << 10;
+constexpr std::size_t kLeastPieceMultiplyAdds = 1 << 20;
+constexpr std::size_t kPiecesAMember = 16;
+
+// Numbers to quantise that are worth a round of the team.
+constexpr std::size_t kQuantiseAlone = 16 << 10;
+
+std::size_t divide_up(std::size_t value, std::size_t divisor) { return (value + divisor - 1) / divisor; }
+
+template <class T>
+T* room(std::vector<T>& memory, std::size_t count) {
+  if (memory.size() < count) memory.resize(count);
+  return memory.data();
+}
+
+}  // namespace
+
+QuantisedLinear::QuantisedLinear(const QuantisedOps& ops, Team& team) : ops_(ops), team_(team) {}
+
+void QuantisedLinear::run(ConstMatrixF32 in, const QuantisedPanels& weight, const float* bias, MatrixF32 out) {
+  assert(in.rows == out.rows && in.cols == weight.cols() && out.cols == weight.rows());
+  if (in.rows == 0) return;
+  const QuantisedRows quantised = quantise(in, weight);
+  const std::size_t scratch_lines = weight.padded_cols() * kPanelOuts / kLine;
+  Line* scratch = room(scratch_, team_.size() * scratch_lines);
+
+  const std::size_t fitting = kRowBlockBytes / std::max<std::size_t>(1, weight.padded_cols());
+  const std::size_t row_block = std::max(ops_.tile_rows, fitting / ops_.tile_rows * ops_.tile_rows);
+  const std::size_t row_blocks = divide_up(in.rows, row_block);
+
+  // Panels of a piece: their bytes within the limits, and fewer where rows make up for it.
+  const std::size_t share = weight.panels() * weight.panel_bytes() / (team_.size() * kPiecesAMember);
+  const std::size_t panel_work = std::min(in.rows, row_block) * weight.padded_cols() * kPanelOuts;
+  const std::size_t least = std::min(divide_up(kLeastPieceBytes, std::max<std::size_t>(1, weight.panel_bytes())),
+                                     divide_up(kLeastPieceMultiplyAdds, std::max<std::size_t>(1, panel_work)));
+  const std::size_t panels_a_piece =
+      std::max(least, std::min(share, kMostPieceBytes) / std::max<std::size_t>(1, weight.panel_bytes()));
+  const std::size_t pieces = divide_up(weight.panels(), panels_a_piece);
+
+  team_.run(pieces * row_blocks, [&](std::size_t index, std::size_t member) {
+    const std::size_t first = index % row_blocks * row_block;
+    QuantisedCall call{
+        .in = quantised,
+        .first_row = first,
+        .rows = std::min(row_block, in.rows - first),
+        .out_stride = out.row_stride,
+        .scratch = scratch[member * scratch_lines].bytes,
+    };
+    const std::size_t first_panel = index / row_blocks * panels_a_piece;
+    const std::size_t end = std::min(weight.panels(), first_panel + panels_a_piece);
+    for (std::size_t panel = first_panel; panel < end; ++panel) {
+      const std::size_t first_out = panel * kPanelOuts;
+      call.panel = weight.panel(panel);
+      call.outs = std::min(kPanelOuts, weight.rows() - first_out);
+      call.out_scales = weight.scales() != nullptr ? weight.scales() + first_out : nullptr;
+      call.bias = bias != nullptr ? bias + first_out : nullptr;
+      call.out = out.row(first) + first_out;
+      ops_.multiply(call);
+    }
+  });
+}
+
+// The tile that `row` of a batch of `rows` belongs to: full ones, then the powers of two that make up the rest.
+InputTile QuantisedLinear::tile_of(std::size_t row, std::size_t rows) const {
+  const std::size_t full = rows / ops_.tile_rows * ops_.tile_rows;
+  if (row < full) return {row / ops_.tile_rows * ops_.tile_rows, ops_.tile_rows};
+  for (InputTile tile{full, 0};; tile.first += tile.count) {
+    tile.count = std::bit_floor(rows - tile.first);
+    if (row < tile.first + tile.count) return tile;
+  }
+}
+
+QuantisedRows QuantisedLinear::quantise(ConstMatrixF32 in, const QuantisedPanels& weight) {
+  const DType dtype = weight.dtype();
+  const std::size_t cols = weight.padded_cols();
+  const std::size_t starts = in.rows * starts_of(dtype, cols);
+  const QuantisedRows to{
+      .dtype = dtype,
+      .quants = reinterpret_cast<std::int8_t*>(room(quants_, divide_up(in.rows * cols, kLine))),
+      .scales = room(scales_, in.rows * scales_of(dtype, cols)),
+      .starts = room(starts_, starts),
+      .min_sums = room(min_sums_, starts),
+      .cols = cols,
+  };
+  const std::size_t rows_a_piece = std::max<std::size_t>(1, kQuantiseAlone / std::max<std::size_t>(1, cols));
+  team_.run(divide_up(in.rows, rows_a_piece), [&](std::size_t piece, std::size_t) {
+    const std::size_t end = std::min(in.rows, (piece + 1) * rows_a_piece);
+    for (std::size_t row = piece * rows_a_piece; row < end; ++row) {
+      const InputTile tile = tile_of(row, in.rows);
+      ops_.quantise_row(in.row(row), in.cols, to, tile, row - tile.first);
+    }
+  });
+  return to;
+}
+
+}  // namespace troupe::kernels

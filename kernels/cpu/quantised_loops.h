@@ -1,0 +1,261 @@
+// The loops of QuantisedOps over a vector type V, which the including file defines:
+//   Bytes, Ints, Floats   16 outputs: 4 bytes, an int32, a float each
+//   kTileRows             rows whose sums stay in registers; a power of two
+//   kSigned               dot of wide quants subtracts their offset of 128 by itself
+//   dot<kWide>(sum, w, a) sum + the products of 4 unsigned bytes each with the 4 signed bytes at a
+// Everything here has internal linkage: two instruction sets must not share an instance.
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cpu/quantised_formats.h"
+#include "kernels/cpu/quantised_ops.h"
+
+namespace troupe::kernels {
+namespace {
+
+// How far ahead of the sums weights are asked for: some 60 ns at the speed of one core's reads.
+constexpr std::size_t kPrefetchAhead = 2048;
+
+template <std::size_t kBytes>
+void prefetch(const std::byte* from) {
+#pragma GCC unroll 64
+  for (std::size_t line = 0; line < kBytes; line += 64) __builtin_prefetch(from + kPrefetchAhead + line);
+}
+
+struct TilePointers {
+  const std::int8_t* quants;
+  const float* scales;
+  const std::int32_t* starts;
+  const float* min_sums;
+};
+
+inline TilePointers tile_at(const QuantisedRows& rows, std::size_t first) {
+  const std::size_t starts = first * starts_of(rows.dtype, rows.cols);
+  return {rows.quants + first * rows.cols, rows.scales + first * scales_of(rows.dtype, rows.cols), rows.starts + starts,
+          rows.min_sums + starts};
+}
+
+// Inputs of `kBlockInputs` (32 or 16) times their weights, for kGroup rows of a tile of kRows at a time, so that as
+// many chains of sums run beside each other.
+template <class V, class Chunk, std::size_t kRows>
+void multiply_tile(const QuantisedCall& call, std::size_t first) {
+  constexpr std::size_t kGroup = kRows < 4 ? kRows : 4;
+  constexpr std::size_t kVectors = 8 / Chunk::kSubs;  // of quants that share a scale
+  TilePointers in = tile_at(call.in, first);
+  const std::byte* panel = call.panel;
+  typename V::Floats sums[kRows];
+#pragma GCC unroll 16
+  for (auto& sum : sums) sum = V::zero();
+
+  const std::size_t chunks = call.in.cols / (Chunk::kBlocks * kInputBlock);
+  for (std::size_t c = 0; c < chunks; ++c, panel += Chunk::kBytes) {
+    prefetch<Chunk::kBytes>(panel);
+    const Chunk chunk(panel);
+#pragma GCC unroll 2
+    for (std::size_t block = 0; block < Chunk::kBlocks; ++block) {
+      typename V::Bytes weights[8];
+      chunk.quants(block, weights);
+      const std::int8_t* quants = in.quants + block / 2 * kRows * kInputChunk + block % 2 * kInputBlock;
+#pragma GCC unroll 2
+      for (std::size_t sub = 0; sub < Chunk::kSubs; ++sub) {
+        const auto scale = chunk.scale(block, sub);
+#pragma GCC unroll 4
+        for (std::size_t group = 0; group < kRows; group += kGroup) {
+          typename V::Ints dots[kGroup];
+#pragma GCC unroll 4
+          for (std::size_t r = 0; r < kGroup; ++r) {
+            if constexpr (Chunk::kOffset == 0 || (Chunk::kWide && V::kSigned)) {
+              dots[r] = V::zero_ints();
+            } else {
+              dots[r] = V::set_ints(in.starts + sub * kRows + group + r);
+            }
+          }
+#pragma GCC unroll 8
+          for (std::size_t i = 0; i < kVectors; ++i) {
+#pragma GCC unroll 4
+            for (std::size_t r = 0; r < kGroup; ++r) {
+              const std::size_t vector = sub * kVectors + i;
+              dots[r] = V::template dot<Chunk::kWide>(dots[r], weights[vector],
+                                                      quants + (group + r) * kInputChunk + 4 * vector);
+            }
+          }
+#pragma GCC unroll 4
+          for (std::size_t r = 0; r < kGroup; ++r) {
+            const auto both = V::mul(scale, V::set(in.scales + group + r));
+            sums[group + r] = V::fma(V::to_floats(dots[r]), both, sums[group + r]);
+          }
+        }
+      }
+      if constexpr (Chunk::kMins) {
+        const auto min = chunk.min(block);
+#pragma GCC unroll 16
+        for (std::size_t r = 0; r < kRows; ++r) sums[r] = V::fma(min, V::set(in.min_sums + r), sums[r]);
+      }
+      in.scales += kRows;
+      in.starts += Chunk::kSubs * kRows;
+      in.min_sums += kRows;
+    }
+    in.quants += Chunk::kBlocks / 2 * kRows * kInputChunk;
+  }
+
+  const auto bias = call.bias != nullptr ? V::load_some(call.bias, call.outs) : V::zero();
+#pragma GCC unroll 16
+  for (std::size_t r = 0; r < kRows; ++r) {
+    float* out = call.out + (first - call.first_row + r) * call.out_stride;
+    V::store_some(out, V::add(sums[r], bias), call.outs);
+  }
+}
+
+// What is left once a row's products of kInt8 are summed.
+template <class V>
+void finish_int8(const QuantisedCall& call, std::size_t row, typename V::Ints sum, const float* in_scale) {
+  const auto scale = V::mul(V::load_some(call.out_scales, call.outs), V::set(in_scale));
+  const auto bias = call.bias != nullptr ? V::load_some(call.bias, call.outs) : V::zero();
+  V::store_some(call.out + (row - call.first_row) * call.out_stride, V::fma(V::to_floats(sum), scale, bias), call.outs);
+}
+
+template <class V, std::size_t kRows>
+void multiply_int8_tile(const QuantisedCall& call, std::size_t first) {
+  constexpr std::size_t kChains = kRows < 4 ? 4 / kRows : 1;  // a row's, added up at the end
+  const TilePointers in = tile_at(call.in, first);
+  typename V::Ints sums[kRows][kChains];
+#pragma GCC unroll 16
+  for (std::size_t r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (std::size_t chain = 0; chain < kChains; ++chain) {
+      sums[r][chain] = chain == 0 && !V::kSigned ? V::set_ints(in.starts + r) : V::zero_ints();
+    }
+  }
+  const std::byte* panel = call.panel;
+  const std::int8_t* quants = in.quants;
+  for (std::size_t c = 0; c < call.in.cols / kInputChunk; ++c) {
+    prefetch<1024>(panel);
+#pragma GCC unroll 16
+    for (std::size_t i = 0; i < 16; ++i) {
+      const auto weights = V::load_bytes(panel + 64 * i);
+#pragma GCC unroll 16
+      for (std::size_t r = 0; r < kRows; ++r) {
+        auto& sum = sums[r][i % kChains];
+        sum = V::template dot<true>(sum, weights, quants + r * kInputChunk + 4 * i);
+      }
+    }
+    panel += 1024;
+    quants += kRows * kInputChunk;
+  }
+#pragma GCC unroll 16
+  for (std::size_t r = 0; r < kRows; ++r) {
+    auto sum = sums[r][0];
+#pragma GCC unroll 4
+    for (std::size_t chain = 1; chain < kChains; ++chain) sum = V::add_ints(sum, sums[r][chain]);
+    finish_int8<V>(call, first + r, sum, in.scales + r);
+  }
+}
+
+template <class V, std::size_t kRows>
+void multiply_rows(const QuantisedCall& call, std::size_t first) {
+  switch (call.in.dtype) {
+    case DType::kQ8_0: return multiply_tile<V, ChunkQ8_0<V>, kRows>(call, first);
+    case DType::kQ4_0:
+    case DType::kInt4: return multiply_tile<V, ChunkQ4_0<V>, kRows>(call, first);
+    case DType::kQ4_K: return multiply_tile<V, ChunkQ4_K<V>, kRows>(call, first);
+    case DType::kQ5_K: return multiply_tile<V, ChunkQ5_K<V>, kRows>(call, first);
+    case DType::kQ6_K: return multiply_tile<V, ChunkQ6_K<V>, kRows>(call, first);
+    default: return multiply_int8_tile<V, kRows>(call, first);
+  }
+}
+
+// Rows [first, end) of the call in tiles of kRows, the rest in ever smaller ones.
+template <class V, std::size_t kRows>
+void multiply_from(const QuantisedCall& call, std::size_t first, std::size_t end) {
+  for (; end - first >= kRows; first += kRows) multiply_rows<V, kRows>(call, first);
+  if constexpr (kRows > 1) multiply_from<V, kRows / 2>(call, first, end);
+}
+
+template <class V>
+void multiply(const QuantisedCall& call) {
+  multiply_from<V, V::kTileRows>(call, call.first_row, call.first_row + call.rows);
+}
+
+// The largest |x|, a NaN being passed over.
+template <class V>
+float largest_of(const float* in, std::size_t count) {
+  auto largest = V::zero();
+  std::size_t i = 0;
+  for (; i + 16 <= count; i += 16) largest = V::max_abs(largest, V::load(in + i));
+  if (i < count) largest = V::max_abs(largest, V::load_some(in + i, count - i));
+  return V::highest(largest);
+}
+
+// 127 steps to the largest |x|. What is smaller than a float32's inverse can express counts as nothing.
+inline float steps_a_unit(float largest) { return largest > 1e-35f && largest < 1e38f ? 127.0f / largest : 0.0f; }
+
+// Quantises `count` (1 to 16) numbers; returns their sum.
+template <class V>
+std::int32_t quantise_16(const float* in, std::size_t count, float steps, std::int8_t* to) {
+  const auto numbers = count == 16 ? V::load(in) : V::load_some(in, count);
+  const auto quants = V::to_ints(V::mul(numbers, V::set(&steps)));
+  V::store_quants(to, quants);
+  return V::sum_ints(quants);
+}
+
+template <class V>
+void quantise_row(const float* in, std::size_t cols, const QuantisedRows& to, InputTile tile, std::size_t row) {
+  const bool one_scale = to.dtype == DType::kInt8;
+  const bool halves = to.dtype == DType::kQ6_K;
+  const bool mins = to.dtype == DType::kQ4_K || to.dtype == DType::kQ5_K;
+  const std::int32_t offset = quant_offset(to.dtype);
+  std::int8_t* quants = to.quants + tile.first * to.cols + row * kInputChunk;
+  const std::size_t first_start = tile.first * starts_of(to.dtype, to.cols) + row;
+  float* scales = to.scales + tile.first * scales_of(to.dtype, to.cols) + row;
+
+  float steps = 0;
+  std::int32_t total = 0;
+  if (one_scale) {
+    const float largest = largest_of<V>(in, cols);
+    steps = steps_a_unit(largest);
+    *scales = steps == 0 ? 0 : largest / 127;
+  }
+  for (std::size_t block = 0; block < to.cols / kInputBlock; ++block) {
+    const std::size_t start = block * kInputBlock;
+    const std::size_t count = start >= cols ? 0 : cols - start < kInputBlock ? cols - start : kInputBlock;
+    std::int8_t* block_quants = quants + block / 2 * tile.count * kInputChunk + block % 2 * kInputBlock;
+    float scale = 0;
+    if (!one_scale) {
+      const float largest = largest_of<V>(in + start, count);
+      steps = steps_a_unit(largest);
+      scale = steps == 0 ? 0 : largest / 127;
+      scales[block * tile.count] = scale;
+    }
+    std::int32_t sums[2] = {};
+    for (std::size_t half = 0; half < 2; ++half) {
+      const std::size_t from = half * 16;
+      const std::size_t left = count > from ? count - from : 0;
+      if (left == 0) {
+        __builtin_memset(block_quants + from, 0, 16);
+      } else {
+        sums[half] = quantise_16<V>(in + start + from, left < 16 ? left : 16, steps, block_quants + from);
+      }
+    }
+    const std::int32_t sum = sums[0] + sums[1];
+    if (one_scale) {
+      total += sum;
+    } else if (halves) {
+      to.starts[first_start + 2 * block * tile.count] = -offset * sums[0];
+      to.starts[first_start + (2 * block + 1) * tile.count] = -offset * sums[1];
+    } else if (mins) {
+      to.min_sums[first_start + block * tile.count] = -(scale * static_cast<float>(sum));
+    } else {
+      to.starts[first_start + block * tile.count] = -offset * sum;
+    }
+  }
+  if (one_scale) to.starts[first_start] = -offset * total;
+}
+
+template <class V>
+constexpr QuantisedOps quantised_ops() {
+  return {.tile_rows = V::kTileRows, .quantise_row = quantise_row<V>, .multiply = multiply<V>};
+}
+
+}  // namespace
+}  // namespace troupe::kernels

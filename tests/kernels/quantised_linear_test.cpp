@@ -1,0 +1,311 @@
+#include "kernels/cpu/quantised_linear.h"
+
+#include <boost/test/unit_test.hpp>
+#include <cmath>
+#include <cstring>
+
+#include "tests/kernels/implementations.h"
+
+using namespace troupe::kernels;
+
+BOOST_AUTO_TEST_SUITE(quantised_linear)
+
+constexpr DType kFormats[] = {DType::kQ8_0, DType::kQ4_0, DType::kQ4_K, DType::kQ5_K,
+                              DType::kQ6_K, DType::kInt8, DType::kInt4};
+
+struct NamedOps {
+  const char* name;
+  const QuantisedOps* ops;
+};
+
+// All that this machine can run, those that it would not choose by itself included.
+std::vector<NamedOps> every_ops() {
+  std::vector<NamedOps> all;
+#if defined(__x86_64__)
+  const CpuFeatures features = detect_cpu_features();
+  if (features.avx2) all.push_back({"avx2", &kAvx2QuantisedOps});
+  if (features.avx_vnni) all.push_back({"avx-vnni", &kAvxVnniQuantisedOps});
+  if (features.avx512_vnni) all.push_back({"avx512", &kAvx512QuantisedOps});
+  if (features.amx) all.push_back({"amx", &kAmxQuantisedOps});
+#endif
+  return all;
+}
+
+// Any bytes are a weight, but for scales that are not finite. `extreme`: every quant, scale and min at one end.
+class AnyWeight {
+ public:
+  AnyWeight(DType dtype, std::size_t rows, std::size_t cols, std::size_t gap, Random& random, bool extreme = false)
+      : bytes_(matrix_bytes(dtype, rows, cols + gap) + 64), scales_(rows) {
+    auto* data = bytes_.data() + (64 - reinterpret_cast<std::uintptr_t>(bytes_.data()) % 64) % 64;
+    const std::size_t size = matrix_bytes(dtype, rows, cols + gap);
+    const auto end = static_cast<std::byte>(random.pick(0, 1) * 255);
+    for (std::size_t i = 0; i < size; ++i) data[i] = extreme ? end : static_cast<std::byte>(random.pick(0, 255));
+    const std::size_t stride = block_bytes(dtype);
+    for (std::size_t at = 0; at < size; at += stride) {
+      for (const std::size_t place : scale_places(dtype)) {
+        const float scale = extreme ? 60000.0f : random.normal() * 0.01f;
+        store_from_f32(scale, data + at + place, DType::kF16, 0);
+      }
+    }
+    for (float& scale : scales_) scale = extreme ? 1e6f : random.normal() * 0.01f;
+    view_ = {data, dtype, rows, cols, cols + gap, dtype == DType::kInt8 ? scales_.data() : nullptr};
+  }
+  AnyWeight(const AnyWeight&) = delete;
+  AnyWeight& operator=(const AnyWeight&) = delete;
+
+  const WeightView& view() const { return view_; }
+
+ private:
+  // Of the f16 numbers in a block.
+  static std::vector<std::size_t> scale_places(DType dtype) {
+    std::vector<std::size_t> places;
+    switch (dtype) {
+      case DType::kQ8_0:
+      case DType::kQ4_0: return {0};
+      case DType::kQ4_K:
+      case DType::kQ5_K: return {0, 2};
+      case DType::kQ6_K: return {offsetof(BlockQ6_K, d)};
+      case DType::kInt4:
+        for (std::size_t i = 0; i < 32; ++i) places.push_back(512 + 2 * i);
+        return places;
+      default: return {};
+    }
+  }
+
+  std::vector<std::byte> bytes_;
+  std::vector<float> scales_;
+  WeightView view_;
+};
+
+std::size_t pick_cols(DType dtype, Random& random) {
+  if (is_panel_format(dtype)) return random.pick(1, 700);
+  return block_elements(dtype) * random.pick(1, 1024 / block_elements(dtype));
+}
+
+// What the formula in quantised_ops.h says, one output of one row at a time.
+float by_formula(const WeightView& weight, std::size_t out, const float* in, const float* bias) {
+  const DType dtype = weight.dtype;
+  const bool per_row = dtype == DType::kInt8;
+  const std::size_t input_block = per_row ? weight.cols : 32;
+  const std::size_t grain = dtype == DType::kQ6_K ? 16 : input_block;
+  // Quants are whole numbers: what a row stands for, its scales being one.
+  std::vector<float> values(weight.cols);
+  dequantize_row(weight, out, values.data());
+  SpreadBlock spread;
+  float acc = 0;
+  std::vector<int> quants(weight.cols);
+  for (std::size_t first = 0; first < weight.cols; first += input_block) {
+    const std::size_t end = std::min(weight.cols, first + input_block);
+    float largest = 0;
+    for (std::size_t i = first; i < end; ++i) largest = std::max(largest, std::abs(in[i]));
+    const float steps = largest > 1e-35f ? 127.0f / largest : 0;
+    const float in_scale = steps == 0 ? 0 : largest / 127;
+    for (std::size_t i = first; i < end; ++i) quants[i] = static_cast<int>(std::nearbyint(in[i] * steps));
+    for (std::size_t sub = first; sub < end; sub += grain) {
+      const std::size_t sub_end = std::min(end, sub + grain);
+      float weight_scale = 0, weight_min = 0;
+      std::int64_t dot = 0, sum = 0;
+      const auto* panel = static_cast<const std::byte*>(weight.data) +
+                          out / kPanelOuts * row_bytes(dtype, weight.row_stride) +
+                          sub / kChunkInputs * block_bytes(dtype);
+      if (is_block_format(dtype)) {
+        const auto* row = static_cast<const std::byte*>(weight.data) + out * row_bytes(dtype, weight.row_stride);
+        spread_block(dtype, row + sub / block_elements(dtype) * block_bytes(dtype), spread);
+        const std::size_t scale = sub % block_elements(dtype) / scale_elements(dtype);
+        weight_scale = f32_of_f16(spread.d) * spread.scales[scale];
+        if (dtype == DType::kQ4_K || dtype == DType::kQ5_K) weight_min = f32_of_f16(spread.dmin) * spread.mins[scale];
+      } else if (dtype == DType::kInt8) {
+        weight_scale = weight.scales[out];
+      } else {
+        weight_scale = load_as_f32(panel + 512, DType::kF16, sub % kChunkInputs / 32 * 16 + out % 16);
+      }
+      for (std::size_t i = sub; i < sub_end; ++i) {
+        int quant;
+        if (is_block_format(dtype)) {
+          quant = spread.quants[i % block_elements(dtype)] - quant_offset(dtype);
+        } else {
+          quant = weight_scale == 0 ? 0 : static_cast<int>(std::nearbyint(values[i] / weight_scale));
+        }
+        dot += quant * quants[i];
+        sum += quants[i];
+      }
+      const float both = weight_scale * in_scale;
+      if (per_row) return std::fma(static_cast<float>(dot), both, bias != nullptr ? bias[out] : 0.0f);
+      acc = std::fma(static_cast<float>(dot), both, acc);
+      if (dtype == DType::kQ4_K || dtype == DType::kQ5_K) {
+        acc = std::fma(weight_min, -(in_scale * static_cast<float>(sum)), acc);
+      }
+    }
+  }
+  return acc + (bias != nullptr ? bias[out] : 0.0f);
+}
+
+std::unique_ptr<Team> team_of(int threads) {
+  return std::move(Team::make(std::vector<int>(static_cast<std::size_t>(threads), 0))).value();
+}
+
+BOOST_AUTO_TEST_CASE(every_implementation_gives_the_bits_that_the_formula_gives) {
+  Random random(1);
+  const auto team = team_of(1);
+  for (int round = 0; round < 140; ++round) {
+    const DType dtype = kFormats[round % 7];
+    const bool extreme = round % 5 == 4;
+    const std::size_t rows = random.pick(1, 40);
+    const std::size_t cols = pick_cols(dtype, random);
+    const std::size_t outs = random.pick(1, 70);
+    const std::size_t gap = block_elements(dtype) * random.pick(0, 2);
+    const AnyWeight weight(dtype, outs, cols, is_panel_format(dtype) ? gap / 64 * 64 : gap, random, extreme);
+    const Strided in(rows, cols, random.pick(0, 5), random, round % 3 == 0 ? 1e-20f : round % 3 == 1 ? 1.0f : 1e15f);
+    const auto bias = random.normals(outs);
+    const float* maybe_bias = round % 2 == 0 ? bias.data() : nullptr;
+    const QuantisedPanels panels(weight.view());
+    BOOST_REQUIRE(panels.rows() == outs && panels.cols() == cols);
+    std::vector<float> expected(rows * outs);
+    Strided inputs(in);
+    for (std::size_t row = 0; row < rows; ++row) {
+      for (std::size_t out = 0; out < outs; ++out) {
+        expected[row * outs + out] = by_formula(weight.view(), out, inputs.view().row(row), maybe_bias);
+      }
+    }
+    for (const auto& [name, ops] : every_ops()) {
+      QuantisedLinear linear(*ops, *team);
+      Strided out(rows, outs, random.pick(0, 5));
+      linear.run(inputs.view(), panels, maybe_bias, out.view());
+      BOOST_TEST_CONTEXT(name << " format " << int(dtype) << " rows " << rows << " cols " << cols << " outs " << outs) {
+        BOOST_REQUIRE(out.gaps_untouched());
+        for (std::size_t row = 0; row < rows; ++row) {
+          for (std::size_t feature = 0; feature < outs; ++feature) {
+            BOOST_REQUIRE_EQUAL(out.at(row, feature), expected[row * outs + feature]);
+          }
+        }
+      }
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(the_result_is_off_by_no_more_than_the_rounding_of_the_inputs_allows) {
+  Random random(2);
+  const auto reference = make("reference");
+  for (int round = 0; round < 70; ++round) {
+    const DType dtype = kFormats[round % 7];
+    const std::size_t rows = random.pick(1, 20);
+    const std::size_t cols = pick_cols(dtype, random);
+    const std::size_t outs = random.pick(1, 40);
+    const AnyWeight weight(dtype, outs, cols, 0, random);
+    Strided in(rows, cols, 0, random);
+    const auto bias = random.normals(outs);
+    Strided expected(rows, outs, 0);
+    reference->linear(in.view(), {reference->pack(weight.view()).get(), bias.data()}, expected.view());
+    for (const auto& name : vector_implementations()) {
+      const auto kernels = make(name);
+      Strided out(rows, outs, 0);
+      kernels->linear(in.view(), {kernels->pack(weight.view()).get(), bias.data()}, out.view());
+      std::vector<float> values(cols);
+      for (std::size_t feature = 0; feature < outs; ++feature) {
+        dequantize_row(weight.view(), feature, values.data());
+        for (std::size_t row = 0; row < rows; ++row) {
+          const float* inputs = in.view().row(row);
+          const std::size_t block = dtype == DType::kInt8 ? cols : 32;
+          double allowed = 0, magnitude = std::abs(bias[feature]);
+          for (std::size_t first = 0; first < cols; first += block) {
+            double largest = 0, weights = 0;
+            for (std::size_t i = first; i < std::min(cols, first + block); ++i) {
+              largest = std::max(largest, std::abs(double{inputs[i]}));
+              weights += std::abs(values[i]);
+              magnitude += std::abs(double{inputs[i]} * values[i]);
+            }
+            allowed += weights * largest / 254;
+          }
+          // Mins cancel most of what is summed, hence the wide margin for the rounding of float sums.
+          BOOST_REQUIRE_LE(std::abs(double{out.at(row, feature)} - expected.at(row, feature)),
+                           allowed * 1.0001 + 1e-4 * magnitude);
+        }
+      }
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_row_has_the_same_bits_alone_in_a_batch_and_with_any_number_of_threads) {
+  Random random(3);
+  const auto one = team_of(1);
+  const auto three = team_of(3);
+  for (const auto& [name, ops] : every_ops()) {
+    QuantisedLinear alone(*ops, *one);
+    QuantisedLinear together(*ops, *three);
+    for (const DType dtype : kFormats) {
+      for (const std::size_t rows : {2, 15, 33}) {
+        const std::size_t outs = random.pick(200, 400);
+        const AnyWeight weight(dtype, outs, 512, 0, random);
+        const QuantisedPanels panels(weight.view());
+        Strided in(rows, 512, 1, random);
+        Strided out(rows, outs, 1);
+        together.run(in.view(), panels, nullptr, out.view());
+        for (std::size_t row = 0; row < rows; ++row) {
+          std::vector<float> single(outs);
+          alone.run(in.view().rows_from(row, 1), panels, nullptr, {single.data(), 1, outs});
+          BOOST_REQUIRE(single == out.row(row));
+        }
+      }
+    }
+  }
+}
+
+// More rows than one block of them, and wide enough for several pieces.
+BOOST_AUTO_TEST_CASE(blocks_of_rows_agree_with_single_rows) {
+  Random random(4);
+  const auto team = team_of(2);
+  const std::size_t rows = 150, cols = 8192, outs = 40;
+  const AnyWeight weight(DType::kQ4_0, outs, cols, 0, random);
+  const QuantisedPanels panels(weight.view());
+  Strided in(rows, cols, 0, random);
+  for (const auto& [name, ops] : every_ops()) {
+    QuantisedLinear linear(*ops, *team);
+    Strided out(rows, outs, 0);
+    linear.run(in.view(), panels, nullptr, out.view());
+    for (const std::size_t row : {0, 126, 127, 128, 149}) {
+      std::vector<float> single(outs);
+      linear.run(in.view().rows_from(row, 1), panels, nullptr, {single.data(), 1, outs});
+      BOOST_REQUIRE(single == out.row(row));
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(slices_of_stored_panels_are_used_where_they_are) {
+  Random random(5);
+  const auto kernels = make(vector_implementations().empty() ? "reference" : vector_implementations().back());
+  const auto reference = make("reference");
+  for (const DType dtype : {DType::kInt8, DType::kInt4}) {
+    const AnyWeight weight(dtype, 100, 300, 0, random);
+    const WeightView part = slice(weight.view(), 48, 52, 64, 192);
+    Strided in(3, 192, 0, random);
+    Strided out(3, 52, 0), expected(3, 52, 0);
+    kernels->linear(in.view(), {kernels->pack(part).get()}, out.view());
+    reference->linear(in.view(), {reference->pack(part).get()}, expected.view());
+    // A tenth of what a row or column out of place would do.
+    BOOST_REQUIRE_LE(largest_difference(out, expected, 3, 52), 1.0f);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(embeddings_of_every_format_are_what_their_rows_stand_for) {
+  Random random(6);
+  std::vector<std::string> names = vector_implementations();
+  names.push_back("reference");
+  for (const auto& name : names) {
+    const auto kernels = make(name);
+    for (const DType dtype : kFormats) {
+      const AnyWeight table(dtype, 20, 256, 0, random);
+      const std::uint32_t tokens[] = {104, 99, 119, 120};
+      std::vector<float> out(4 * 256, 1.0f), expected(256);
+      kernels->embed(tokens, table.view(), 100, {out.data(), 4, 256});
+      dequantize_row(table.view(), 4, expected.data());
+      BOOST_TEST(std::equal(expected.begin(), expected.end(), out.begin()));
+      dequantize_row(table.view(), 19, expected.data());
+      BOOST_TEST(std::equal(expected.begin(), expected.end(), out.begin() + 512));
+      for (const std::size_t row : {1, 3}) {
+        BOOST_TEST(std::all_of(&out[row * 256], &out[row * 256] + 256, [](float x) { return x == 0; }));
+      }
+    }
+  }
+}
+
+BOOST_AUTO_TEST_SUITE_END()

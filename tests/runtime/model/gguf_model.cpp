@@ -1,0 +1,56 @@
+#include "tests/runtime/model/gguf_model.h"
+
+#include "runtime/model/gguf_config.h"
+#include "runtime/model/slice.h"
+
+namespace troupe::model::testing {
+namespace {
+
+// Row i of the second half of a head comes after row i of the first: (heads, 2, half, cols) to (heads, half, 2, cols).
+std::vector<float> interleaved(const std::vector<float>& values, std::size_t head_dim, std::size_t cols) {
+  std::vector<float> out(values.size());
+  const std::size_t half = head_dim / 2;
+  for (std::size_t row = 0; row < values.size() / cols; ++row) {
+    const std::size_t within = row % head_dim;
+    const std::size_t to = row - within + (within % half) * 2 + within / half;
+    std::copy_n(values.begin() + static_cast<std::ptrdiff_t>(row * cols), cols,
+                out.begin() + static_cast<std::ptrdiff_t>(to * cols));
+  }
+  return out;
+}
+
+bool is_rotated(TensorRole role) {
+  return role == TensorRole::kQuery || role == TensorRole::kKey || role == TensorRole::kQueryBias ||
+         role == TensorRole::kKeyBias;
+}
+
+}  // namespace
+
+GgufWriter gguf_metadata(const ModelConfig& config, const std::string& architecture) {
+  const auto key = [&](const char* name) { return architecture + "." + name; };
+  GgufWriter writer;
+  writer.string("general.architecture", architecture).string("general.name", "tiny");
+  writer.u32(key("block_count"), config.num_layers).u32(key("context_length"), config.max_position_embeddings);
+  writer.u32(key("embedding_length"), config.hidden_size).u32(key("feed_forward_length"), config.intermediate_size);
+  writer.u32(key("attention.head_count"), config.num_heads).u32(key("attention.head_count_kv"), config.num_kv_heads);
+  writer.u32(key("attention.key_length"), config.head_dim).u32(key("attention.value_length"), config.head_dim);
+  writer.f32(key("rope.freq_base"), static_cast<float>(config.rope.theta));
+  writer.f32(key("attention.layer_norm_rms_epsilon"), config.rms_norm_eps);
+  return writer;
+}
+
+GgufWriter gguf_model(const ModelConfig& config, const std::string& architecture, const TinyTensors& tensors) {
+  GgufWriter writer = gguf_metadata(config, architecture);
+  const bool permute = architecture == "llama" || architecture == "mistral3";
+  for (const TensorSlice& slice : tensor_slices(config, {0, config.num_layers, config.num_layers, 0, 1})) {
+    if (slice.role == TensorRole::kLmHead && config.tie_word_embeddings) continue;
+    const TinyTensor& tensor = tensors.at(slice.name);
+    const bool rotated = permute && is_rotated(slice.role);
+    writer.f32_tensor(
+        gguf_name(slice.role, slice.layer, false), tensor.shape,
+        rotated ? interleaved(tensor.values, config.head_dim, slice.is_vector ? 1 : slice.cols) : tensor.values);
+  }
+  return writer;
+}
+
+}  // namespace troupe::model::testing

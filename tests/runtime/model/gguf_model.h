@@ -1,0 +1,18 @@
+#pragma once
+
+#include <string>
+
+#include "runtime/model/config.h"
+#include "tests/runtime/model/gguf_writer.h"
+#include "tests/runtime/model/tiny_model.h"
+
+namespace troupe::model::testing {
+
+// The metadata that llama.cpp's converter writes for a config, without a tokenizer.
+GgufWriter gguf_metadata(const ModelConfig& config, const std::string& architecture);
+
+// The same with the tensors in F32 under their GGUF names; rows of q and k are permuted as the converter does for the
+// architectures whose rotary layout is interleaved.
+GgufWriter gguf_model(const ModelConfig& config, const std::string& architecture, const TinyTensors& tensors);
+
+}  // namespace troupe::model::testing
