@@ -29,6 +29,10 @@ constexpr Setting kSettings[] = {
     {"UCX_RNDV_THRESH", "256K"},             // 12 KiB on TCP makes 64 KiB messages four times slower
     {"UCX_TCP_TX_SEG_SIZE", "64K"},          // fewer fragments of a large message
     {"UCX_TCP_RX_SEG_SIZE", "64K"},          // must not be smaller than what peers send
+    // A peer that goes in the middle of a transfer without copies ends this process as well: UCX 1.13 completes such
+    // a send twice when it fails, and asserts on an acknowledgement that comes after a failed send.
+    {"UCX_ZCOPY_THRESH", "inf"},
+    {"UCX_TCP_PUT_ENABLE", "n"},
     {"UCX_MAX_EAGER_LANES", "1"},            // no striping over unlike devices, such as loopback and eth0
     {"UCX_TCP_CM_REUSEADDR", "y"},           // a node that comes back listens on its port at once
     {"UCX_SYSV_ERROR_HANDLING", "y", true},  // or error handling turns shared memory off
