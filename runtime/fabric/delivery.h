@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "runtime/fabric/connection.h"
+#include "runtime/fabric/pieces.h"
 #include "runtime/fabric/progress.h"
 
 namespace troupe::fabric {

@@ -344,17 +344,19 @@ void Endpoint::admit(std::unique_ptr<SendTask> task) {
 }
 
 bool Endpoint::pump() {
-  bool sent = false;
   if (!alive()) return false;
+  bool sent = sink_->advance();
   auto flush = [&] {
     if (joiner_.empty()) return true;
     sent = true;
     return sink_->transmit(joiner_.take());
   };
-  for (auto& queue : lanes_) {
+  for (std::size_t i = 0; i < kLanes; ++i) {
+    auto& queue = lanes_[i];
     while (!queue.queue.empty()) {
       auto& next = *queue.queue.front();
       if (!joiner_.fits(next.frame) && !flush()) return false;
+      if (sink_->is_occupied(static_cast<Lane>(i))) break;
       if (queue.unreturned > 0 && queue.unreturned + next.cost > remote_credit_) {
         if (!queue.asked) control(FrameKind::kCreditWanted, next.frame.header().lane, 0);
         queue.asked = true;
@@ -400,7 +402,10 @@ void Endpoint::return_credit(Lane which) {
 void Endpoint::heartbeat() { control(FrameKind::kHeartbeat, Lane::kActors, 0); }
 void Endpoint::say_bye() { control(FrameKind::kBye, Lane::kActors, 0); }
 
-bool Endpoint::idle() const { return lanes_[0].queue.empty() && lanes_[1].queue.empty() && sink_->in_flight() == 0; }
+bool Endpoint::idle() const {
+  return lanes_[0].queue.empty() && lanes_[1].queue.empty() && sink_->in_flight() == 0 &&
+         !sink_->is_occupied(Lane::kActors) && !sink_->is_occupied(Lane::kChannels);
+}
 
 void Endpoint::control(FrameKind kind, Lane which, std::uint64_t value) {
   FrameHeader header;

@@ -46,6 +46,10 @@ class FrameSink {
   virtual ~FrameSink() = default;
   // False when the connection is broken; the frame is gone then.
   virtual bool transmit(FrameBytes frame) = 0;
+  // Sends more of the bodies that go in pieces; false when nothing could be sent.
+  virtual bool advance() = 0;
+  // Whether a body of this lane still goes in pieces: no other ordered frame may be transmitted in it.
+  virtual bool is_occupied(Lane lane) const = 0;
   virtual std::size_t in_flight() const = 0;
 };
 

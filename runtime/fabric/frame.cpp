@@ -22,7 +22,12 @@ Result<FrameView> parse_frame(std::span<const std::byte> am_header, std::uint64_
   if (is_ordered(header.kind) && (header.lane == Lane::kChannels) != (header.kind == FrameKind::kChannel)) {
     return corrupt_data("frame in the wrong lane");
   }
-  if (header.reserved != 0) return corrupt_data("frame has reserved bits");
+  if (header.flags & ~kInPieces) return corrupt_data("frame has unknown flags");
+  if (frame.in_pieces()) {
+    if (!is_ordered(header.kind) || header.body_bytes == 0) return corrupt_data("frame of this kind is not in pieces");
+    if (body_bytes != 0) return corrupt_data("frame in pieces has a body as well");
+    body_bytes = header.body_bytes;
+  }
   if (header.body_bytes != body_bytes) return corrupt_data("frame body is not as long as announced");
   if (body_bytes > limits.frame_bytes) return resource_exhausted("frame body exceeds limit frame_bytes", "frame_bytes");
   if (header.metadata_bytes > limits.frame_metadata_bytes) {

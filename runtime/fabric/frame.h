@@ -17,7 +17,7 @@
 namespace troupe::fabric {
 
 inline constexpr std::uint32_t kFrameMagic = 0x50555254;  // "TRUP"
-inline constexpr std::uint16_t kFrameVersion = 2;
+inline constexpr std::uint16_t kFrameVersion = 3;
 // Metadata up to this size travels in the active message's header, so that its body is the bare attachments.
 inline constexpr std::size_t kInlineMetadataBytes = 2048;
 // Body of the largest kJoined frame.
@@ -41,6 +41,7 @@ enum class FrameKind : std::uint8_t {
   kCreditWanted,  // the sender waits: return what is released, now and with the next release
   kHeartbeat,
   kBye,
+  kSealed,  // a body that came in pieces is complete: pieces.h
   kJoined,  // the body is a list of ordered frames of lane `lane`: joined_frame.h
   kHello,   // metadata of these: handshake.h
   kChallenge,
@@ -53,7 +54,10 @@ enum class FrameKind : std::uint8_t {
 enum class Lane : std::uint8_t { kActors = 0, kChannels = 1 };
 inline constexpr std::size_t kLanes = 2;
 
-// What every active message begins with, little-endian. Behind it, still in the active message's header, stand the
+// The body does not follow in the active message, but in active messages of its own: pieces.h
+inline constexpr std::uint16_t kInPieces = 1;
+
+// What every active message begins with, but for pieces, little-endian. Behind it, still in the active message's header, stand the
 // sizes of the attachments (8 bytes each) and the metadata if it is small; the active message's body is the
 // metadata if it is large, and the attachments back to back.
 struct FrameHeader {
@@ -69,8 +73,8 @@ struct FrameHeader {
   std::uint64_t type_id = 0;      // Cap'n Proto's
   std::uint32_t metadata_bytes = 0;
   std::uint16_t attachments = 0;
-  std::uint16_t reserved = 0;
-  std::uint64_t body_bytes = 0;  // of the active message's body
+  std::uint16_t flags = 0;       // kInPieces
+  std::uint64_t body_bytes = 0;  // of the active message's body, or of its pieces
 };
 static_assert(std::endian::native == std::endian::little, "the wire is little-endian");
 static_assert(sizeof(FrameHeader) == 72 && std::is_trivially_copyable_v<FrameHeader>);
@@ -89,6 +93,7 @@ struct FrameView {
   AttachmentSizes attachment_sizes;
   std::span<const std::byte> inline_metadata;
 
+  bool in_pieces() const { return header.flags & kInPieces; }
   bool metadata_in_body() const { return inline_metadata.size() != header.metadata_bytes; }
   std::uint64_t payload_bytes() const { return inline_metadata.size() + header.body_bytes; }
 };

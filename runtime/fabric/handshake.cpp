@@ -35,6 +35,7 @@ Result<IntroductionWire> encode(const Introduction& introduction) {
   wire.fingerprint = introduction.fingerprint;
   wire.connection = introduction.connection;
   wire.credit_bytes = introduction.credit_bytes;
+  wire.pieces = introduction.pieces;
   wire.nonce = introduction.nonce;
   if (!valid_node_name(introduction.node.name)) {
     return invalid_argument("node name must be 1 to 64 bytes of [A-Za-z0-9._-]", "node_name");
@@ -47,11 +48,12 @@ Result<IntroductionWire> encode(const Introduction& introduction) {
 Result<Introduction> decode(const IntroductionWire& wire) {
   auto name = take(wire.name);
   auto endpoint = take(wire.endpoint);
-  if (!name || !endpoint || !valid_node_name(*name) || wire.incarnation == 0 || wire.connection == 0) {
+  if (!name || !endpoint || !valid_node_name(*name) || wire.incarnation == 0 || wire.connection == 0 ||
+      wire.pieces < kFirstPieces || wire.pieces > kLastPieces) {
     return corrupt_data("malformed introduction");
   }
-  return Introduction{{*name, wire.incarnation}, *endpoint,         wire.fingerprint,
-                      wire.connection,           wire.credit_bytes, wire.nonce};
+  return Introduction{{*name, wire.incarnation}, *endpoint,   wire.fingerprint, wire.connection,
+                      wire.credit_bytes,         wire.pieces, wire.nonce};
 }
 
 Proof prove(std::string_view secret, Role role, const IntroductionWire& caller, const IntroductionWire& listener) {

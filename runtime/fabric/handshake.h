@@ -35,6 +35,7 @@ struct Introduction {
   std::uint64_t fingerprint = 0;   // of its MessageTypes
   std::uint64_t connection = 0;    // number that frames to it must carry
   std::uint64_t credit_bytes = 0;  // that it grants in each lane
+  std::uint64_t pieces = 0;        // active message number of pieces to it in lane 0; lane 1 has the next
   Nonce nonce{};
 };
 
@@ -43,17 +44,18 @@ struct IntroductionWire {
   std::uint64_t fingerprint = 0;
   std::uint64_t connection = 0;
   std::uint64_t credit_bytes = 0;
+  std::uint64_t pieces = 0;
   Nonce nonce{};
   char name[64] = {};       // padded with zeros
   char endpoint[128] = {};  // padded with zeros
 };
-static_assert(sizeof(IntroductionWire) == 256);
+static_assert(sizeof(IntroductionWire) == 264);
 
 struct ChallengeWire {
   IntroductionWire introduction;
   Proof proof{};
 };
-static_assert(sizeof(ChallengeWire) == 288);
+static_assert(sizeof(ChallengeWire) == 296);
 
 Result<IntroductionWire> encode(const Introduction& introduction);
 // Errors: kCorruptData (lengths, characters, zero incarnation).
@@ -66,5 +68,9 @@ bool equal(const Proof& a, const Proof& b);
 // From the system's cryptographic generator.
 Result<Nonce> random_nonce();
 Result<std::uint64_t> random_number();  // never 0
+
+// The active message numbers that connections may have; 0 is for frames.
+inline constexpr std::uint64_t kFirstPieces = 2;
+inline constexpr std::uint64_t kLastPieces = 65'532;
 
 }  // namespace troupe::fabric

@@ -16,7 +16,7 @@ namespace troupe::fabric {
 // for each, which costs more than all that the fabric does with a small message.
 //
 // A kJoined frame's body holds records of {u32 head bytes, u32 body bytes, head, body}, each padded to 8 bytes. Every
-// record is an ordered frame with a sequence and a cost of its own, as if it had come alone.
+// record is an ordered frame with a sequence and a cost of its own, as if it had come alone, and none is in pieces.
 class FrameJoiner {
  public:
   bool empty() const { return frames_.empty(); }

@@ -106,19 +106,17 @@ void Switchboard::connect(const std::string& endpoint, std::shared_ptr<std::prom
   if (auto peer = peers_->find_address(endpoint)) return done->set_value(peer->node());
   auto address = SocketAddress::parse(endpoint, false);
   if (!address) return done->set_value(address.error());
-  auto number = random_number();
-  if (!number) return done->set_value(number.error());
   auto nonce = random_nonce();
   if (!nonce) return done->set_value(nonce.error());
-  auto deadline = Clock::now() + std::chrono::milliseconds(context_->limits.connect_timeout_ms);
-  auto& connection =
-      add(std::make_unique<Connection>(*this, Role::kCaller, Connection::State::kHelloSent, *number, deadline));
+  auto added = add(Role::kCaller, Connection::State::kHelloSent, context_->limits.connect_timeout_ms);
+  if (!added) return done->set_value(added.error());
+  auto& connection = **added;
   connection.dialled = endpoint;
   connection.done = std::move(done);
   auto wire = encode(introduce(connection, *nonce));
   if (!wire) return break_connection(connection, wire.error().message);
   connection.caller_wire = *wire;
-  if (auto dialled = connection.dial(worker_->handle(), *address); !dialled) {
+  if (auto dialled = connection.dial(*worker_, *address); !dialled) {
     return break_connection(connection, dialled.error().message);
   }
   by_endpoint_[connection.ep] = &connection;
@@ -129,23 +127,31 @@ void Switchboard::accept(ucp_conn_request_h request) {
   auto strangers = std::count_if(connections_.begin(), connections_.end(), [](const auto& entry) {
     return entry.second->state != Connection::State::kEstablished;
   });
-  auto number = random_number();
-  if (farewell_ != Farewell::kNone || !number || static_cast<std::uint64_t>(strangers) >= context_->limits.peers) {
+  if (farewell_ != Farewell::kNone || static_cast<std::uint64_t>(strangers) >= context_->limits.peers) {
     return worker_->reject(request);
   }
-  auto deadline = Clock::now() + std::chrono::milliseconds(context_->limits.handshake_timeout_ms);
-  auto& connection =
-      add(std::make_unique<Connection>(*this, Role::kListener, Connection::State::kAwaitingHello, *number, deadline));
-  if (auto answered = connection.answer(worker_->handle(), request); !answered) {
+  auto added = add(Role::kListener, Connection::State::kAwaitingHello, context_->limits.handshake_timeout_ms);
+  if (!added) return worker_->reject(request);
+  auto& connection = **added;
+  if (auto answered = connection.answer(*worker_, request); !answered) {
     return break_connection(connection, answered.error().message);
   }
   by_endpoint_[connection.ep] = &connection;
 }
 
-Connection& Switchboard::add(std::unique_ptr<Connection> connection) {
-  auto& added = *connection;
-  connections_[added.number] = std::move(connection);
-  return added;
+Result<Connection*> Switchboard::add(Role role, Connection::State state, std::uint64_t timeout_ms) {
+  TROUPE_ASSIGN_OR_RETURN(auto number, random_number());
+  // By chance, so that what is still on its way to an earlier connection comes to nobody.
+  std::uint64_t pieces = 0;
+  do {
+    TROUPE_ASSIGN_OR_RETURN(auto random, random_number());
+    pieces = kFirstPieces + random % (kLastPieces - kFirstPieces) / 2 * 2;
+  } while (std::any_of(connections_.begin(), connections_.end(),
+                       [&](const auto& entry) { return entry.second->pieces == pieces; }));
+  auto deadline = Clock::now() + std::chrono::milliseconds(timeout_ms);
+  auto& added = connections_[number];
+  added = std::make_unique<Connection>(*this, role, state, number, pieces, deadline);
+  return added.get();
 }
 
 Connection* Switchboard::find(std::uint64_t number, ucp_ep_h reply) {
@@ -195,7 +201,7 @@ void Switchboard::close_broken() {
       }
       by_endpoint_.erase(connection.ep);
       if (last_ == &connection) last_ = nullptr;
-      for (auto& lane : connection.arrivals) lane.clear();
+      connection.incoming = {};
       connection.close();
       any_closing_ = true;
     }
@@ -296,7 +302,7 @@ void Switchboard::stranger(const std::string& what) {
 ucs_status_t Switchboard::frame_arrived(std::span<const std::byte> am_header, void* data, std::size_t bytes,
                                         const ucp_am_recv_param_t& param) {
   bool is_rendezvous = param.recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV;
-  auto dropped = is_rendezvous ? UCS_ERR_REJECTED : UCS_OK;  // tells UCX to drop the body
+  auto taken = is_rendezvous ? UCS_ERR_REJECTED : UCS_OK;  // tells UCX to drop a body that has not come yet
   auto reply = param.recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP ? param.reply_ep : nullptr;
   std::uint64_t number = 0;
   if (am_header.size() >= sizeof(FrameHeader)) {
@@ -306,35 +312,36 @@ ucs_status_t Switchboard::frame_arrived(std::span<const std::byte> am_header, vo
   auto frame = parse_frame(am_header, bytes, context_->limits);
   if (!connection) {
     stranger(frame ? "unknown connection number" : frame.error().message);
-    return dropped;
+    return taken;
   }
-  if (!connection->broken.empty() || connection->state >= Connection::State::kClosing) return dropped;
-  auto close = [&](const std::string& reason) {
-    Counters::add(context_->counters->rejected_frames);
-    break_connection(*connection, reason);
-    return dropped;
-  };
-  if (!frame) return close(frame.error().message);
+  if (!connection->broken.empty() || connection->state >= Connection::State::kClosing) return taken;
+  if (is_rendezvous || !frame) {
+    refuse(*connection, frame ? "a body by rendezvous" : frame.error().message);
+    return taken;
+  }
   Counters::add(context_->counters->bytes_received, am_header.size() + bytes);
   auto kind = frame->header.kind;
+  std::span body(static_cast<const std::byte*>(data), bytes);
   if (kind >= FrameKind::kHello) {
-    if (is_rendezvous) return close("handshake by rendezvous");
     handshake_frame(*connection, *frame);
-    return UCS_OK;
+  } else if (connection->state != Connection::State::kEstablished) {
+    refuse(*connection, "spoke before it proved the secret");
+  } else {
+    heartbeat_.heard(connection->remote.node.incarnation);
+    if (is_ordered(kind)) {
+      ordered_frame(*connection, *frame, body);
+    } else if (kind == FrameKind::kJoined) {
+      joined_frame(*connection, frame->header, body);
+    } else {
+      control_frame(*connection, frame->header);
+    }
   }
-  if (connection->state != Connection::State::kEstablished) return close("spoke before it proved the secret");
-  heartbeat_.heard(connection->remote.node.incarnation);
-  if (is_ordered(kind)) {
-    return is_rendezvous ? ordered_frame(*connection, *frame, nullptr, data)
-                         : ordered_frame(*connection, *frame, data, nullptr);
-  }
-  if (is_rendezvous) return close("control or joined frame by rendezvous");
-  if (kind == FrameKind::kJoined) {
-    joined_frame(*connection, frame->header, {static_cast<const std::byte*>(data), bytes});
-    return UCS_OK;
-  }
-  control_frame(*connection, frame->header);
   return UCS_OK;
+}
+
+void Switchboard::refuse(Connection& connection, const std::string& reason) {
+  Counters::add(context_->counters->rejected_frames);
+  break_connection(connection, reason);
 }
 
 void Switchboard::control_frame(Connection& connection, const FrameHeader& header) {
@@ -344,90 +351,79 @@ void Switchboard::control_frame(Connection& connection, const FrameHeader& heade
     case FrameKind::kCreditWanted:
       if (endpoint.credit(header.lane).want()) endpoint.return_credit(header.lane);
       break;
+    case FrameKind::kSealed: seal(connection, header.lane); break;
     case FrameKind::kBye: break_connection(connection, kGoodbye); break;
     default: break;  // kHeartbeat has said what it says by arriving
   }
 }
 
 void Switchboard::joined_frame(Connection& connection, const FrameHeader& joined, std::span<const std::byte> body) {
-  auto close = [&](const std::string& reason) {
-    Counters::add(context_->counters->rejected_frames);
-    break_connection(connection, reason);
-    return false;
-  };
   auto walked = for_each_record(body, [&](const FrameRecord& record) {
     auto frame = parse_frame(record.head, record.body.size(), context_->limits);
-    if (!frame) return close(frame.error().message);
-    if (!is_ordered(frame->header.kind) || frame->header.lane != joined.lane) {
-      return close("a record of a joined frame is not an ordered frame of its lane");
+    if (!frame) {
+      refuse(connection, frame.error().message);
+    } else if (!is_ordered(frame->header.kind) || frame->header.lane != joined.lane || frame->in_pieces()) {
+      refuse(connection, "a record of a joined frame is not a whole ordered frame of its lane");
+    } else {
+      ordered_frame(connection, *frame, record.body);
     }
-    ordered_frame(connection, *frame, record.body.data(), nullptr);
     return connection.broken.empty();
   });
-  if (!walked) close(walked.error().message);
+  if (!walked) refuse(connection, walked.error().message);
 }
 
-ucs_status_t Switchboard::ordered_frame(Connection& connection, FrameView& frame, const void* body, void* rendezvous) {
+void Switchboard::ordered_frame(Connection& connection, FrameView& frame, std::span<const std::byte> body) {
   const auto& header = frame.header;
   auto& endpoint = *connection.endpoint;
-  if (!endpoint.accepts(header)) {
-    Counters::add(context_->counters->rejected_frames);
-    break_connection(connection, "frame out of order or beyond its credit");
-    return rendezvous ? UCS_ERR_REJECTED : UCS_OK;
-  }
-  const auto bytes = header.body_bytes;
+  auto& incoming = connection.incoming[static_cast<std::size_t>(header.lane)];
+  if (incoming || !endpoint.accepts(header)) return refuse(connection, "frame out of order or beyond its credit");
   Arrival arrival;
   arrival.header = header;
   arrival.attachment_sizes = std::move(frame.attachment_sizes);
   constexpr std::size_t kAlignment = 64;  // attachments are as aligned as Attachment::allocate() makes them
   arrival.body_offset = (frame.inline_metadata.size() + kAlignment - 1) / kAlignment * kAlignment;
-  if (auto total = arrival.body_offset + bytes; total > 0) {
+  if (auto total = arrival.body_offset + header.body_bytes; total > 0) {
     arrival.buffer = Buffer::allocate(total);
     arrival.buffer.on_release(endpoint.credit_listener(header.lane), frame_cost(header));
     if (!frame.inline_metadata.empty()) {
       std::memcpy(arrival.buffer.data(), frame.inline_metadata.data(), frame.inline_metadata.size());
     }
   }
-  auto& waiting = connection.arrivals[static_cast<std::size_t>(header.lane)];
-  if (rendezvous) {
-    arrival.ready = false;
-    waiting.push_back(std::make_shared<Arrival>(std::move(arrival)));
-    auto status = connection.receive_body(worker_->handle(), rendezvous, bytes, waiting.back());
-    deliver_ready(connection, header.lane);
-    return status;
-  }
-  if (bytes > 0) std::memcpy(arrival.buffer.data() + arrival.body_offset, body, bytes);
-  if (waiting.empty()) {
-    deliver(connection, arrival);
+  if (frame.in_pieces()) {
+    incoming = std::move(arrival);
   } else {
-    waiting.push_back(std::make_shared<Arrival>(std::move(arrival)));  // behind a rendezvous that is still coming in
+    arrival.append(body);
+    deliver(connection, arrival);
   }
-  return UCS_OK;
 }
 
-void Switchboard::deliver_ready(Connection& connection, Lane lane) {
-  auto& waiting = connection.arrivals[static_cast<std::size_t>(lane)];
-  while (!waiting.empty() && waiting.front()->ready && connection.broken.empty()) {
-    auto arrival = std::move(waiting.front());
-    waiting.pop_front();
-    deliver(connection, *arrival);
-  }
+void Switchboard::piece_arrived(Connection& connection, Lane lane, std::span<const std::byte> piece) {
+  if (!connection.broken.empty() || connection.state != Connection::State::kEstablished) return;
+  auto& incoming = connection.incoming[static_cast<std::size_t>(lane)];
+  if (!incoming) return stranger("a piece of no body");
+  Counters::add(context_->counters->bytes_received, piece.size());
+  heartbeat_.heard(connection.remote.node.incarnation);
+  if (!incoming->append(piece)) refuse(connection, "a body longer than its frame announced");
+}
+
+void Switchboard::seal(Connection& connection, Lane lane) {
+  auto incoming = std::exchange(connection.incoming[static_cast<std::size_t>(lane)], std::nullopt);
+  if (!incoming || !incoming->is_complete()) return refuse(connection, "a body shorter than its frame announced");
+  deliver(connection, *incoming);
 }
 
 void Switchboard::deliver(Connection& connection, Arrival& arrival) {
   bool has_buffer = static_cast<bool>(arrival.buffer);
   auto delivered = delivery_.deliver(*connection.endpoint, arrival);
   if (!has_buffer) connection.endpoint->credit(arrival.header.lane).buffer_released(frame_cost(arrival.header));
-  if (delivered) return;
-  Counters::add(context_->counters->rejected_frames);
-  break_connection(connection, delivered.error().message);
+  if (!delivered) refuse(connection, delivered.error().message);
 }
 
 // ---- Handshake ----
 
 Introduction Switchboard::introduce(const Connection& connection, const Nonce& nonce) const {
   return {node_, worker_->endpoint(), context_->types.fingerprint(), connection.number, context_->limits.credit_bytes,
-          nonce};
+          connection.pieces, nonce};
 }
 
 void Switchboard::reject(Connection& connection, const std::string& reason) {
@@ -457,8 +453,7 @@ void Switchboard::handshake_frame(Connection& connection, const FrameView& frame
     std::string text(reinterpret_cast<const char*>(frame.inline_metadata.data()), frame.inline_metadata.size());
     return break_connection(connection, "it refuses: " + one_line(text, kRejectTextBytes));
   }
-  Counters::add(context_->counters->rejected_frames);
-  break_connection(connection, "handshake frame out of turn");
+  refuse(connection, "handshake frame out of turn");
 }
 
 void Switchboard::answer_hello(Connection& connection, const FrameView& frame) {
@@ -468,6 +463,7 @@ void Switchboard::answer_hello(Connection& connection, const FrameView& frame) {
   if (!remote) return break_connection(connection, remote.error().message);
   connection.remote = *remote;
   connection.remote_number = remote->connection;
+  connection.remote_pieces = remote->pieces;
   connection.caller_wire = *wire;
   if (remote->node == node_) return reject(connection, "this is the node itself");
   auto nonce = random_nonce();
@@ -487,6 +483,7 @@ void Switchboard::answer_challenge(Connection& connection, const FrameView& fram
   if (!remote) return break_connection(connection, remote.error().message);
   connection.remote = *remote;
   connection.remote_number = remote->connection;
+  connection.remote_pieces = remote->pieces;
   connection.listener_wire = wire->introduction;
   auto expected = prove(secret_, Role::kListener, connection.caller_wire, connection.listener_wire);
   if (!equal(expected, wire->proof)) {

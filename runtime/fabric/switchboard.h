@@ -66,7 +66,8 @@ class Switchboard final : public ProgressClient {
   void accept(ucp_conn_request_h request);
   Connection* find(std::uint64_t number, ucp_ep_h reply);
   void stranger(const std::string& what);
-  Connection& add(std::unique_ptr<Connection> connection);
+  // Errors: kInternal (no random numbers).
+  Result<Connection*> add(Role role, Connection::State state, std::uint64_t timeout_ms);
 
   void handshake_frame(Connection& connection, const FrameView& frame);
   void answer_hello(Connection& connection, const FrameView& frame);
@@ -78,9 +79,11 @@ class Switchboard final : public ProgressClient {
 
   void joined_frame(Connection& connection, const FrameHeader& header, std::span<const std::byte> body);
   void control_frame(Connection& connection, const FrameHeader& header);
-  // The body lies at `body`, or follows by the rendezvous of this descriptor.
-  ucs_status_t ordered_frame(Connection& connection, FrameView& frame, const void* body, void* rendezvous);
-  void deliver_ready(Connection& connection, Lane lane);
+  // `body` is empty when it follows in pieces.
+  void ordered_frame(Connection& connection, FrameView& frame, std::span<const std::byte> body);
+  void piece_arrived(Connection& connection, Lane lane, std::span<const std::byte> piece);
+  void seal(Connection& connection, Lane lane);
+  void refuse(Connection& connection, const std::string& reason);  // a frame that breaks the rules
   void deliver(Connection& connection, Arrival& arrival);
 
   void break_connection(Connection& connection, const std::string& reason);  // closed by the next pump

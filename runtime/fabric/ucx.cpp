@@ -26,13 +26,14 @@ struct Setting {
 // What the defaults of UCX 1.13 get wrong for us. They go through the environment, because ucp_config_modify()
 // does not reach all options of transports; a user's own setting stays.
 constexpr Setting kSettings[] = {
-    {"UCX_RNDV_THRESH", "256K"},             // 12 KiB on TCP makes 64 KiB messages four times slower
-    {"UCX_TCP_TX_SEG_SIZE", "64K"},          // fewer fragments of a large message
-    {"UCX_TCP_RX_SEG_SIZE", "64K"},          // must not be smaller than what peers send
     // A peer that goes in the middle of a transfer without copies ends this process as well: UCX 1.13 completes such
-    // a send twice when it fails, and asserts on an acknowledgement that comes after a failed send.
+    // a send twice when it fails, and asserts on an acknowledgement that comes after a failed send. So there are no
+    // such transfers, and no rendezvous, which is made of them; large bodies go in pieces (pieces.h).
     {"UCX_ZCOPY_THRESH", "inf"},
+    {"UCX_RNDV_THRESH", "inf"},
     {"UCX_TCP_PUT_ENABLE", "n"},
+    {"UCX_TCP_TX_SEG_SIZE", "128K"},         // larger pieces make fewer system calls
+    {"UCX_TCP_RX_SEG_SIZE", "128K"},         // must not be smaller than what peers send
     {"UCX_MAX_EAGER_LANES", "1"},            // no striping over unlike devices, such as loopback and eth0
     {"UCX_TCP_CM_REUSEADDR", "y"},           // a node that comes back listens on its port at once
     {"UCX_SYSV_ERROR_HANDLING", "y", true},  // or error handling turns shared memory off
@@ -166,16 +167,9 @@ Result<void> UcxWorker::open(const std::string& listen, const std::string& trans
   ucp_worker_attr_t worker_attributes{};
   worker_attributes.field_mask = UCP_WORKER_ATTR_FIELD_MAX_AM_HEADER;
   ucp_worker_query(worker_, &worker_attributes);
-  max_header_bytes_ = worker_attributes.max_am_header;
+  fragment_bytes_ = worker_attributes.max_am_header;  // what fits in one fragment of every transport
 
-  ucp_am_handler_param_t handler{};
-  handler.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_CB | UCP_AM_HANDLER_PARAM_FIELD_ARG;
-  handler.id = 0;
-  handler.cb = callbacks.on_frame;
-  handler.arg = callbacks.argument;
-  if (auto status = ucp_worker_set_am_recv_handler(worker_, &handler); status != UCS_OK) {
-    return internal_error(std::string("UCX takes no active message handler: ") + ucs_status_string(status));
-  }
+  TROUPE_RETURN_IF_ERROR(receive(kFrames, callbacks.on_frame, callbacks.argument));
 
   ucp_listener_params_t listener{};
   listener.field_mask = UCP_LISTENER_PARAM_FIELD_SOCK_ADDR | UCP_LISTENER_PARAM_FIELD_CONN_HANDLER;
@@ -194,6 +188,23 @@ Result<void> UcxWorker::open(const std::string& listen, const std::string& trans
   address.storage = attributes.sockaddr;
   endpoint_ = address.text();
   return {};
+}
+
+Result<void> UcxWorker::receive(std::uint64_t number, ucp_am_recv_callback_t callback, void* argument) {
+  ucp_am_handler_param_t handler{};
+  handler.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_CB | UCP_AM_HANDLER_PARAM_FIELD_ARG;
+  handler.id = static_cast<unsigned>(number);
+  handler.cb = callback;
+  handler.arg = argument;
+  if (auto status = ucp_worker_set_am_recv_handler(worker_, &handler); status != UCS_OK) {
+    return internal_error(std::string("UCX takes no active message handler: ") + ucs_status_string(status));
+  }
+  return {};
+}
+
+void UcxWorker::ignore(std::uint64_t number) {
+  // Fails only for want of memory, which a number that had a callback does not need.
+  static_cast<void>(receive(number, nullptr, nullptr));
 }
 
 UcxWorker::~UcxWorker() {

@@ -19,6 +19,9 @@ struct SocketAddress {
   std::string text() const;
 };
 
+// The active message number of frames; pieces have others.
+inline constexpr std::uint64_t kFrames = 0;
+
 // One UCX context, worker and listener. All calls on the one thread that drives it, except construction.
 class UcxWorker {
  public:
@@ -38,7 +41,11 @@ class UcxWorker {
   ucp_worker_h handle() const { return worker_; }
   const std::string& endpoint() const { return endpoint_; }  // really listened on
   int event_fd() const { return event_fd_; }
-  std::size_t max_header_bytes() const { return max_header_bytes_; }
+  // What one active message may hold, header and body, to go as one fragment of its transport.
+  std::size_t fragment_bytes() const { return fragment_bytes_; }
+  // Active messages with this number come to `callback`, until they are ignored.
+  Result<void> receive(std::uint64_t number, ucp_am_recv_callback_t callback, void* argument);
+  void ignore(std::uint64_t number);
   void reject(ucp_conn_request_h request) { ucp_listener_reject(listener_, request); }
 
  private:
@@ -49,7 +56,7 @@ class UcxWorker {
   ucp_worker_h worker_ = nullptr;
   ucp_listener_h listener_ = nullptr;
   int event_fd_ = -1;
-  std::size_t max_header_bytes_ = 0;
+  std::size_t fragment_bytes_ = 0;
   std::string endpoint_;
 };
 

@@ -105,7 +105,7 @@ BOOST_AUTO_TEST_CASE(messages_arrive_in_order_whatever_their_size) {
   });
   pair.right.fabric().publish("sink", caf::actor_cast<caf::strong_actor_ptr>(sink));
   auto remote = pair.left.resolve(pair.right_id, "sink");
-  // Inline, eager and rendezvous by turns.
+  // Inline, whole and in pieces by turns.
   const std::size_t sizes[] = {0, 600'000, 64, 3'000'000, 10'000, 0, 262'144, 1};
   for (std::uint64_t i = 1; i <= kMessages; ++i) caf::anon_send(remote, ping(i, sizes[i % 8]));
   BOOST_REQUIRE(done.get_future().wait_for(kPatience) == std::future_status::ready);

@@ -5,6 +5,8 @@
 #include "runtime/fabric/handshake.h"
 #include "runtime/fabric/heartbeat.h"
 #include "runtime/fabric/joined_frame.h"
+#include "runtime/fabric/pieces.h"
+#include "runtime/fabric/ucx.h"
 #include "schema/generate.capnp.h"
 
 namespace troupe::fabric {
@@ -69,7 +71,8 @@ BOOST_AUTO_TEST_CASE(every_broken_header_is_refused) {
   BOOST_TEST(refused([](FrameHeader& h) { h.kind = FrameKind::kHeartbeat; }));
   BOOST_TEST(refused([](FrameHeader& h) { h.lane = static_cast<Lane>(2); }));
   BOOST_TEST(refused([](FrameHeader& h) { h.lane = Lane::kChannels; }));
-  BOOST_TEST(refused([](FrameHeader& h) { h.reserved = 1; }));
+  BOOST_TEST(refused([](FrameHeader& h) { h.flags = 2; }));
+  BOOST_TEST(refused([](FrameHeader& h) { h.flags = kInPieces; }));
   BOOST_TEST(refused([](FrameHeader& h) { h.body_bytes = 17; }));
   BOOST_TEST(refused([](FrameHeader& h) { h.metadata_bytes -= 8; }));
   BOOST_TEST(refused([](FrameHeader& h) { h.metadata_bytes = 0; }));
@@ -79,6 +82,51 @@ BOOST_AUTO_TEST_CASE(every_broken_header_is_refused) {
   BOOST_TEST(!parse_frame(good, 15, limits).ok());
   for (std::size_t length = 0; length < good.size(); ++length) {
     BOOST_TEST(!parse_frame(std::span(good).first(length), 16, limits).ok());
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_head_alone_announces_a_body_in_pieces) {
+  Limits limits;
+  auto frame = FrameBytes::of_message({}, cancel_with({Attachment::allocate(16), Attachment::allocate(3)}).data(), limits);
+  auto head = head_of(*frame);
+  header_in(head).flags = kInPieces;
+  auto view = parse_frame(head, 0, limits);
+  BOOST_REQUIRE(view.ok());
+  BOOST_TEST(view->in_pieces());
+  BOOST_TEST(view->header.body_bytes == 19);
+  limits.frame_bytes = 18;
+  BOOST_TEST(!parse_frame(head, 0, limits).ok());
+  auto control = head_of(FrameBytes::of_metadata({.kind = FrameKind::kHeartbeat}, {}));
+  header_in(control).flags = kInPieces;
+  BOOST_TEST(!parse_frame(control, 0, Limits{}).ok());
+  auto empty = head_of(FrameBytes::of_message({}, cancel_with({}).data(), Limits{}).value());
+  header_in(empty).flags = kInPieces;
+  BOOST_TEST(!parse_frame(empty, 0, Limits{}).ok());
+}
+
+BOOST_AUTO_TEST_CASE(a_body_leaves_in_pieces_and_comes_together) {
+  std::vector<Attachment> attachments;
+  std::vector<std::byte> expected;
+  for (std::size_t size : {1000, 0, 1, 4096}) {
+    attachments.push_back(Attachment::allocate(size));
+    for (std::size_t i = 0; i < size; ++i) attachments.back().mutable_data()[i] = static_cast<std::byte>(i * 7 + size);
+    expected.insert(expected.end(), attachments.back().data(), attachments.back().data() + size);
+  }
+  for (std::size_t largest : {1, 7, 1024, 4096, 1 << 20}) {
+    auto frame = std::make_shared<FrameBytes>(FrameBytes::of_message({}, cancel_with(attachments).data(), {}).value());
+    OutgoingBody body(frame);
+    Arrival arrival;
+    arrival.header = frame->header();
+    arrival.body_offset = 64;
+    arrival.buffer = Buffer::allocate(64 + expected.size());
+    for (auto piece = body.next(largest); !piece.empty(); piece = body.next(largest)) {
+      BOOST_TEST(piece.size() <= largest);
+      BOOST_TEST(!arrival.is_complete());
+      BOOST_REQUIRE(arrival.append(piece));
+    }
+    BOOST_TEST(arrival.is_complete());
+    BOOST_TEST(!arrival.append(std::span(expected).first(1)));
+    BOOST_TEST(std::equal(expected.begin(), expected.end(), arrival.buffer.data() + 64));
   }
 }
 
@@ -162,7 +210,7 @@ BOOST_AUTO_TEST_CASE(limits_are_named_before_anything_is_sent) {
 }
 
 BOOST_AUTO_TEST_CASE(a_proof_holds_for_its_secret_role_and_introductions_only) {
-  Introduction introduction{{"left", 5}, "127.0.0.1:9", 1, 2, 3, {}};
+  Introduction introduction{{"left", 5}, "127.0.0.1:9", 1, 2, 3, kFirstPieces, {}};
   auto caller = *encode(introduction);
   introduction.nonce[0] = 1;
   auto listener = *encode(introduction);
@@ -174,7 +222,7 @@ BOOST_AUTO_TEST_CASE(a_proof_holds_for_its_secret_role_and_introductions_only) {
 }
 
 BOOST_AUTO_TEST_CASE(malformed_introductions_are_refused) {
-  auto good = *encode({{"left", 5}, "127.0.0.1:9", 1, 2, 3, {}});
+  auto good = *encode({{"left", 5}, "127.0.0.1:9", 1, 2, 3, kFirstPieces, {}});
   BOOST_REQUIRE(decode(good).ok());
   auto refused = [&](auto change) {
     auto wire = good;
@@ -183,6 +231,8 @@ BOOST_AUTO_TEST_CASE(malformed_introductions_are_refused) {
   };
   BOOST_TEST(refused([](IntroductionWire& w) { w.incarnation = 0; }));
   BOOST_TEST(refused([](IntroductionWire& w) { w.connection = 0; }));
+  BOOST_TEST(refused([](IntroductionWire& w) { w.pieces = kFrames; }));
+  BOOST_TEST(refused([](IntroductionWire& w) { w.pieces = 1 << 16; }));
   BOOST_TEST(refused([](IntroductionWire& w) { w.name[0] = 0; }));
   BOOST_TEST(refused([](IntroductionWire& w) { w.name[1] = '\n'; }));
   BOOST_TEST(refused([](IntroductionWire& w) { w.name[63] = 'x'; }));

@@ -21,6 +21,19 @@ FrameBytes message_frame(HostileClient& client, std::span<const std::uint64_t> w
   return FrameBytes::of_metadata(header, std::as_bytes(words));
 }
 
+// The head of a frame whose body of `bytes` bytes is to come in pieces.
+void send_head(HostileClient& client, std::size_t bytes) {
+  auto header = client.next(FrameKind::kMessage);
+  header.type_id = capnp::typeId<schema::Generate>();
+  auto frame = FrameBytes::of_message(header, ping(1, bytes).data(), Limits{}).value();
+  frame.header().flags = kInPieces;
+  client.send(frame);
+}
+
+void send_seal(HostileClient& client) {
+  client.send(FrameBytes::of_metadata(client.next(FrameKind::kSealed), {}));
+}
+
 // A kJoined frame whose body is what `change` makes of two good records.
 void send_joined(HostileClient& client, void (*change)(std::vector<std::byte>& records)) {
   FrameJoiner joiner;
@@ -80,11 +93,12 @@ HostileClient::~HostileClient() {
   ucp_cleanup(context_);
 }
 
-void HostileClient::send(std::span<const std::byte> header, std::span<const std::byte> body) {
+void HostileClient::send(std::span<const std::byte> header, std::span<const std::byte> body, std::uint64_t number,
+                         unsigned flags) {
   ucp_request_param_t param{};
   param.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
-  param.flags = UCP_AM_SEND_FLAG_REPLY;
-  auto request = ucp_am_send_nbx(ep_, 0, header.data(), header.size(), body.data(), body.size(), &param);
+  param.flags = flags | (header.empty() ? 0U : unsigned{UCP_AM_SEND_FLAG_REPLY});
+  auto request = ucp_am_send_nbx(ep_, static_cast<unsigned>(number), header.data(), header.size(), body.data(), body.size(), &param);
   if (!UCS_PTR_IS_PTR(request)) return;
   while (!is_closed_ && ucp_request_check_status(request) == UCS_INPROGRESS) ucp_worker_progress(worker_);
   ucp_request_free(request);
@@ -92,7 +106,7 @@ void HostileClient::send(std::span<const std::byte> header, std::span<const std:
 
 void HostileClient::join(const std::string& secret, std::uint64_t fingerprint) {
   static std::uint64_t incarnation = 1000;
-  auto mine = *encode({{"hostile", ++incarnation}, "127.0.0.1:1", fingerprint, 77, 1 << 20, *random_nonce()});
+  auto mine = *encode({{"hostile", ++incarnation}, "127.0.0.1:1", fingerprint, 77, 1 << 20, kFirstPieces, *random_nonce()});
   FrameHeader hello;
   hello.kind = FrameKind::kHello;
   send(FrameBytes::of_metadata(hello, std::as_bytes(std::span(&mine, 1))));
@@ -101,11 +115,16 @@ void HostileClient::join(const std::string& secret, std::uint64_t fingerprint) {
   if (metadata.size() != sizeof(challenge)) throw std::runtime_error("no challenge");
   std::memcpy(&challenge, metadata.data(), sizeof(challenge));
   remote_number_ = challenge.introduction.connection;
+  remote_pieces_ = challenge.introduction.pieces;
   auto proof = prove(secret, Role::kCaller, mine, challenge.introduction);
   hello.kind = FrameKind::kProof;
   hello.connection = remote_number_;
   send(FrameBytes::of_metadata(hello, std::as_bytes(std::span(proof))));
   receive(FrameKind::kWelcome);
+}
+
+void HostileClient::send_piece(std::size_t bytes, unsigned flags) {
+  send({}, std::vector<std::byte>(bytes), remote_pieces_, flags);
 }
 
 FrameHeader HostileClient::next(FrameKind kind) {
@@ -164,7 +183,7 @@ const std::vector<Attack> kStrangerAttacks = {
     {"a huge rendezvous without a handshake",
      [](HostileClient& client) {
        auto header = bytes_of(FrameBytes::of_metadata(client.next(FrameKind::kHeartbeat), {}));
-       client.send(header, std::vector<std::byte>(8 << 20));
+       client.send(header, std::vector<std::byte>(8 << 20), kFrames, UCP_AM_SEND_FLAG_RNDV);
      }},
     {"a malformed introduction",
      [](HostileClient& client) {
@@ -226,6 +245,48 @@ const std::vector<Attack> kMemberAttacks = {
     {"a joined frame larger than any",
      [](HostileClient& client) {
        send_joined(client, [](std::vector<std::byte>& records) { records.resize(kJoinedFrameBytes + 8); });
+     }},
+    {"a joined frame with a record in pieces",
+     [](HostileClient& client) {
+       send_joined(client, [](std::vector<std::byte>& records) { first_head(records).flags = kInPieces; });
+     }},
+    {"a body longer than its frame announced",
+     [](HostileClient& client) {
+       send_head(client, 200'000);
+       client.send_piece(200'001);
+     }},
+    {"a body that another piece got into",
+     [](HostileClient& client) {
+       send_head(client, 3'000);
+       client.send_piece(1'000);
+       client.send_piece(1);
+       client.send_piece(2'000);
+     }},
+    {"a body shorter than its frame announced",
+     [](HostileClient& client) {
+       send_head(client, 3'000);
+       client.send_piece(2'999);
+       send_seal(client);
+     }},
+    {"a body by rendezvous",
+     [](HostileClient& client) {
+       auto header = client.next(FrameKind::kChannel);
+       header.lane = Lane::kChannels;
+       auto frame = FrameBytes::of_attachment(header, Attachment::allocate(1 << 20));
+       client.send(frame.head(), frame.body()[0], kFrames, UCP_AM_SEND_FLAG_RNDV);
+     }},
+    {"the end of no body", [](HostileClient& client) { send_seal(client); }},
+    {"a frame before the body of the last is complete",
+     [](HostileClient& client) {
+       send_head(client, 3'000);
+       client.send_piece(3'000);
+       client.send(FrameBytes::of_metadata(client.next(FrameKind::kMonitor), {}));
+     }},
+    {"a piece by rendezvous, and the end of its body",
+     [](HostileClient& client) {
+       send_head(client, 8 << 20);
+       client.send_piece(8 << 20, UCP_AM_SEND_FLAG_RNDV);
+       send_seal(client);
      }},
     {"a stream message id",
      [](HostileClient& client) {

@@ -11,6 +11,7 @@
 
 #include "runtime/fabric/frame.h"
 #include "runtime/fabric/handshake.h"
+#include "runtime/fabric/ucx.h"
 
 namespace troupe::fabric::test {
 
@@ -22,13 +23,16 @@ class HostileClient {
   HostileClient(const HostileClient&) = delete;
   HostileClient& operator=(const HostileClient&) = delete;
 
-  // Sends these bytes as one active message.
-  void send(std::span<const std::byte> header, std::span<const std::byte> body = {});
+  // Sends these bytes as one active message; pieces of a lane have numbers of their own.
+  void send(std::span<const std::byte> header, std::span<const std::byte> body = {}, std::uint64_t number = kFrames,
+            unsigned flags = UCP_AM_SEND_FLAG_EAGER);
   void send(const FrameBytes& frame) { send(frame.head()); }
   // Plays the caller's part of the handshake to the end.
   void join(const std::string& secret, std::uint64_t fingerprint);
   // Of a member: header of the next ordered frame.
   FrameHeader next(FrameKind kind);
+  // Of a member: sends a piece of a body in the lane of actors.
+  void send_piece(std::size_t bytes, unsigned flags = UCP_AM_SEND_FLAG_EAGER);
   // Waits for it.
   bool is_closed_by_peer();
 
@@ -44,6 +48,7 @@ class HostileClient {
   bool is_closed_ = false;
   std::vector<std::vector<std::byte>> frames_;
   std::uint64_t remote_number_ = 0;
+  std::uint64_t remote_pieces_ = 0;
   std::uint64_t sequence_ = 0;
 };
 
