@@ -6,9 +6,9 @@ namespace troupe::fabric {
 namespace {
 
 // Pieces that wait in UCX for one peer: enough to keep a transport busy.
-constexpr std::size_t kPiecesInFlight = 4;
+constexpr std::size_t kPiecesInFlight = 8;
 // Pieces that one call of advance() sends, however fast the transport takes them: what comes in must have its turn.
-constexpr std::size_t kPiecesAtOnce = 8;
+constexpr std::size_t kPiecesAtOnce = 16;
 // UCX's own header, and what a transport puts before it.
 constexpr std::size_t kTransportBytes = 64;
 constexpr std::size_t kSpareOperations = 32;
@@ -81,7 +81,8 @@ bool Connection::post(std::uint64_t active_message, std::span<const std::byte> h
     data = operation->parts.data();
     count = operation->parts.size();
   }
-  auto request = ucp_am_send_nbx(ep, static_cast<unsigned>(active_message), head.data(), head.size(), data, count, &param);
+  auto request =
+      ucp_am_send_nbx(ep, static_cast<unsigned>(active_message), head.data(), head.size(), data, count, &param);
   if (request == nullptr) {
     recycle(std::move(operation));
     return true;

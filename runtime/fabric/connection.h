@@ -81,9 +81,9 @@ class Connection final : public FrameSink {
   IntroductionWire caller_wire;
   IntroductionWire listener_wire;
   std::string dialled;
-  std::shared_ptr<std::promise<Result<NodeId>>> done;    // of a caller, until it is known how it went
-  std::shared_ptr<Endpoint> endpoint;                    // once established
-  std::array<std::optional<Arrival>, kLanes> incoming;   // whose bodies come in pieces
+  std::shared_ptr<std::promise<Result<NodeId>>> done;   // of a caller, until it is known how it went
+  std::shared_ptr<Endpoint> endpoint;                   // once established
+  std::array<std::optional<Arrival>, kLanes> incoming;  // whose bodies come in pieces
 };
 
 }  // namespace troupe::fabric

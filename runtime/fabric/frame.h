@@ -57,9 +57,9 @@ inline constexpr std::size_t kLanes = 2;
 // The body does not follow in the active message, but in active messages of its own: pieces.h
 inline constexpr std::uint16_t kInPieces = 1;
 
-// What every active message begins with, but for pieces, little-endian. Behind it, still in the active message's header, stand the
-// sizes of the attachments (8 bytes each) and the metadata if it is small; the active message's body is the
-// metadata if it is large, and the attachments back to back.
+// What every active message begins with, but for pieces, little-endian. Behind it, still in the active message's
+// header, stand the sizes of the attachments (8 bytes each) and the metadata if it is small; the active message's body
+// is the metadata if it is large, and the attachments back to back.
 struct FrameHeader {
   std::uint32_t magic = kFrameMagic;
   std::uint16_t version = kFrameVersion;

@@ -422,8 +422,13 @@ void Switchboard::deliver(Connection& connection, Arrival& arrival) {
 // ---- Handshake ----
 
 Introduction Switchboard::introduce(const Connection& connection, const Nonce& nonce) const {
-  return {node_, worker_->endpoint(), context_->types.fingerprint(), connection.number, context_->limits.credit_bytes,
-          connection.pieces, nonce};
+  return {node_,
+          worker_->endpoint(),
+          context_->types.fingerprint(),
+          connection.number,
+          context_->limits.credit_bytes,
+          connection.pieces,
+          nonce};
 }
 
 void Switchboard::reject(Connection& connection, const std::string& reason) {

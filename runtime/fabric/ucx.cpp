@@ -32,8 +32,8 @@ constexpr Setting kSettings[] = {
     {"UCX_ZCOPY_THRESH", "inf"},
     {"UCX_RNDV_THRESH", "inf"},
     {"UCX_TCP_PUT_ENABLE", "n"},
-    {"UCX_TCP_TX_SEG_SIZE", "128K"},         // larger pieces make fewer system calls
-    {"UCX_TCP_RX_SEG_SIZE", "128K"},         // must not be smaller than what peers send
+    {"UCX_TCP_TX_SEG_SIZE", "64K"},          // larger pieces make fewer system calls, and more that is cut in two
+    {"UCX_TCP_RX_SEG_SIZE", "64K"},          // must not be smaller than what peers send
     {"UCX_MAX_EAGER_LANES", "1"},            // no striping over unlike devices, such as loopback and eth0
     {"UCX_TCP_CM_REUSEADDR", "y"},           // a node that comes back listens on its port at once
     {"UCX_SYSV_ERROR_HANDLING", "y", true},  // or error handling turns shared memory off

@@ -87,7 +87,8 @@ BOOST_AUTO_TEST_CASE(every_broken_header_is_refused) {
 
 BOOST_AUTO_TEST_CASE(a_head_alone_announces_a_body_in_pieces) {
   Limits limits;
-  auto frame = FrameBytes::of_message({}, cancel_with({Attachment::allocate(16), Attachment::allocate(3)}).data(), limits);
+  auto frame =
+      FrameBytes::of_message({}, cancel_with({Attachment::allocate(16), Attachment::allocate(3)}).data(), limits);
   auto head = head_of(*frame);
   header_in(head).flags = kInPieces;
   auto view = parse_frame(head, 0, limits);

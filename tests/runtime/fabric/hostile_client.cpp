@@ -30,9 +30,7 @@ void send_head(HostileClient& client, std::size_t bytes) {
   client.send(frame);
 }
 
-void send_seal(HostileClient& client) {
-  client.send(FrameBytes::of_metadata(client.next(FrameKind::kSealed), {}));
-}
+void send_seal(HostileClient& client) { client.send(FrameBytes::of_metadata(client.next(FrameKind::kSealed), {})); }
 
 // A kJoined frame whose body is what `change` makes of two good records.
 void send_joined(HostileClient& client, void (*change)(std::vector<std::byte>& records)) {
@@ -98,7 +96,8 @@ void HostileClient::send(std::span<const std::byte> header, std::span<const std:
   ucp_request_param_t param{};
   param.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
   param.flags = flags | (header.empty() ? 0U : unsigned{UCP_AM_SEND_FLAG_REPLY});
-  auto request = ucp_am_send_nbx(ep_, static_cast<unsigned>(number), header.data(), header.size(), body.data(), body.size(), &param);
+  auto request = ucp_am_send_nbx(ep_, static_cast<unsigned>(number), header.data(), header.size(), body.data(),
+                                 body.size(), &param);
   if (!UCS_PTR_IS_PTR(request)) return;
   while (!is_closed_ && ucp_request_check_status(request) == UCS_INPROGRESS) ucp_worker_progress(worker_);
   ucp_request_free(request);
@@ -106,7 +105,8 @@ void HostileClient::send(std::span<const std::byte> header, std::span<const std:
 
 void HostileClient::join(const std::string& secret, std::uint64_t fingerprint) {
   static std::uint64_t incarnation = 1000;
-  auto mine = *encode({{"hostile", ++incarnation}, "127.0.0.1:1", fingerprint, 77, 1 << 20, kFirstPieces, *random_nonce()});
+  auto mine =
+      *encode({{"hostile", ++incarnation}, "127.0.0.1:1", fingerprint, 77, 1 << 20, kFirstPieces, *random_nonce()});
   FrameHeader hello;
   hello.kind = FrameKind::kHello;
   send(FrameBytes::of_metadata(hello, std::as_bytes(std::span(&mine, 1))));
