@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 namespace troupe::fabric {
 namespace {
@@ -15,6 +16,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr std::size_t kInlineMessages = 64;  // of one actor before others have their turn
 constexpr auto kFarewell = std::chrono::seconds(2);
+// Reading the clock takes about as long as a turn that finds nothing.
+constexpr unsigned kTurnsPerReading = 32;
 
 class WakeTask final : public Task {
  public:
@@ -108,6 +111,7 @@ bool Progress::turn() {
   busy |= client_->pump();
   // Once, not until nothing is left: a look at idle sockets is a system call that what has just come would wait for.
   if (ucp_worker_progress(worker_->handle()) != 0) busy = true;
+  TaskQueue::TakersTurn turn(*tasks_);
   busy |= unit_->run();
   return busy;
 }
@@ -115,11 +119,14 @@ bool Progress::turn() {
 void Progress::loop() {
   auto next_tick = Clock::now();
   auto busy_at = next_tick;
-  while (!stopping_.load(std::memory_order_acquire)) {
+  bool was_busy = false;  // since the clock was read
+  for (unsigned turns = 1; !stopping_.load(std::memory_order_acquire); ++turns) {
     bool busy = turn();
+    was_busy |= busy;
+    if (turns % kTurnsPerReading != 0 && (busy || spin_.count() > 0)) continue;
     auto now = Clock::now();
     if (now >= next_tick) next_tick = client_->tick(now);
-    if (busy) {
+    if (std::exchange(was_busy, false)) {
       busy_at = now;
     } else if (now - busy_at >= spin_) {
       sleep(next_tick);

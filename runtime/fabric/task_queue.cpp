@@ -8,6 +8,8 @@
 
 namespace troupe::fabric {
 
+thread_local const TaskQueue* TaskQueue::taken_ = nullptr;
+
 TaskQueue::TaskQueue() : event_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (event_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
 }
@@ -17,6 +19,10 @@ TaskQueue::~TaskQueue() { ::close(event_fd_); }
 std::unique_ptr<Task> TaskQueue::push(std::unique_ptr<Task> task) {
   auto* raw = task.get();
   auto* head = head_.load(std::memory_order_relaxed);
+  if (taken_ == this && head == nullptr) {
+    raw->run(std::move(task));
+    return nullptr;
+  }
   do {
     if (head == &closed_) return task;
     raw->next_ = head;

@@ -27,8 +27,18 @@ class TaskQueue {
   TaskQueue(const TaskQueue&) = delete;
   TaskQueue& operator=(const TaskQueue&) = delete;
 
-  // Returns the task itself after close(), else null. Any thread.
+  // Returns the task itself after close(), else null. Any thread. On the taker's own thread, in the life of a
+  // TakersTurn, the task runs at once if none waits.
   std::unique_ptr<Task> push(std::unique_ptr<Task> task);
+
+  // The taker runs something that pushes, and no task.
+  class TakersTurn {
+   public:
+    explicit TakersTurn(const TaskQueue& queue) { taken_ = &queue; }
+    ~TakersTurn() { taken_ = nullptr; }
+    TakersTurn(const TakersTurn&) = delete;
+    TakersTurn& operator=(const TakersTurn&) = delete;
+  };
 
   // The taker's side:
   bool empty() const { return head_.load(std::memory_order_seq_cst) == nullptr; }
@@ -64,6 +74,8 @@ class TaskQueue {
     void run(std::unique_ptr<Task>) override {}
   };
   static Task* reversed(Task* newest);
+
+  static thread_local const TaskQueue* taken_;  // of this thread's TakersTurn
 
   std::atomic<Task*> head_{nullptr};
   std::atomic<bool> sleeping_{false};
