@@ -93,7 +93,7 @@ void put_block(DType dtype, const SpreadBlock& block, std::byte* chunk, std::siz
 
 void QuantisedPanels::Free::operator()(std::byte* memory) const { ::operator delete[](memory, kAlignment); }
 
-QuantisedPanels::QuantisedPanels(const WeightView& weight)
+QuantisedPanels::QuantisedPanels(const WeightView& weight, Team& team)
     : dtype_(weight.dtype),
       rows_(weight.rows),
       cols_(weight.cols),
@@ -108,7 +108,7 @@ QuantisedPanels::QuantisedPanels(const WeightView& weight)
     first_panel_ = static_cast<const std::byte*>(weight.data);
   } else {
     panel_stride_ = panel_bytes();
-    repack(weight);
+    repack(weight, team);
     first_panel_ = repacked_.get();
   }
 }
@@ -117,25 +117,27 @@ std::size_t QuantisedPanels::bytes() const {
   return panels() * panel_bytes() + (scales_ != nullptr ? rows_ * sizeof(float) : 0);
 }
 
-void QuantisedPanels::repack(const WeightView& weight) {
+void QuantisedPanels::repack(const WeightView& weight, Team& team) {
   const std::size_t grain = block_elements(dtype_);
   assert(cols_ % grain == 0 && weight.row_stride % grain == 0);
   const std::size_t size = panels() * panel_bytes();
   const std::size_t allocated = round_up(size, kHugePage);
   repacked_.reset(static_cast<std::byte*>(::operator new[](allocated, kAlignment)));
   ::madvise(repacked_.get(), allocated, MADV_HUGEPAGE);  // where there are none, small pages do as well
-  std::memset(repacked_.get(), 0, size);
   const auto* rows = static_cast<const std::byte*>(weight.data);
   const std::size_t stored_row_bytes = row_bytes(dtype_, weight.row_stride);
-  SpreadBlock spread;
-  for (std::size_t row = 0; row < rows_; ++row) {
-    const std::byte* from = rows + row * stored_row_bytes;
-    std::byte* panel = repacked_.get() + row / kPanelOuts * panel_stride_;
-    for (std::size_t col = 0; col < cols_; col += grain, from += block_bytes(dtype_)) {
-      spread_block(dtype_, from, spread);
-      put_block(dtype_, spread, panel + col / chunk_inputs_ * chunk_bytes_, row % kPanelOuts, col % chunk_inputs_);
+  team.run(panels(), [&](std::size_t index, std::size_t) {
+    std::byte* panel = repacked_.get() + index * panel_stride_;
+    std::memset(panel, 0, panel_stride_);
+    SpreadBlock spread;
+    for (std::size_t row = index * kPanelOuts; row < std::min(rows_, (index + 1) * kPanelOuts); ++row) {
+      const std::byte* from = rows + row * stored_row_bytes;
+      for (std::size_t col = 0; col < cols_; col += grain, from += block_bytes(dtype_)) {
+        spread_block(dtype_, from, spread);
+        put_block(dtype_, spread, panel + col / chunk_inputs_ * chunk_bytes_, row % kPanelOuts, col % chunk_inputs_);
+      }
     }
-  }
+  });
 }
 
 }  // namespace troupe::kernels

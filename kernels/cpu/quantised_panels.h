@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <memory>
 
+#include "kernels/cpu/team.h"
 #include "kernels/kernels.h"
 #include "kernels/quant.h"
 
@@ -13,11 +14,12 @@ namespace troupe::kernels {
 // quants in vectors of 16 outputs times 4 inputs, a byte each, then its scales (and mins) for 16 outputs side by side;
 // chunks are multiples of 64 bytes. What lies where in a chunk: quantised_formats.h; kInt8 and kInt4: quant.h.
 //
-// GGUF's formats are repacked, at no more than 3 % above their size; inputs that a last chunk lacks have scale zero.
+// GGUF's formats are repacked by the team, at no more than 3 % above their size, each panel by the member that is first
+// to be asked for it later; inputs that a last chunk lacks have scale zero.
 // Our own formats are referred to where they are: the caller keeps them mapped.
 class QuantisedPanels : public PackedWeight {
  public:
-  explicit QuantisedPanels(const WeightView& weight);
+  QuantisedPanels(const WeightView& weight, Team& team);
 
   std::size_t rows() const override { return rows_; }
   std::size_t cols() const override { return cols_; }
@@ -35,7 +37,7 @@ class QuantisedPanels : public PackedWeight {
     void operator()(std::byte* memory) const;
   };
 
-  void repack(const WeightView& weight);
+  void repack(const WeightView& weight, Team& team);
 
   DType dtype_;
   std::size_t rows_;

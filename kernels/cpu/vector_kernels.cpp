@@ -37,7 +37,7 @@ class VectorKernels : public Kernels {
   std::string_view name() const override { return name_; }
 
   std::unique_ptr<PackedWeight> pack(const WeightView& weight, std::size_t group) override {
-    if (is_quantised(weight.dtype)) return std::make_unique<QuantisedPanels>(weight);
+    if (is_quantised(weight.dtype)) return std::make_unique<QuantisedPanels>(weight, *team_);
     if (tiles_ != nullptr && weight.dtype == DType::kBF16) {
       return std::make_unique<PackedTiles>(weight, group, *tiles_, *team_);
     }

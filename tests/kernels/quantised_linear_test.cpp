@@ -159,7 +159,7 @@ BOOST_AUTO_TEST_CASE(every_implementation_gives_the_bits_that_the_formula_gives)
     const Strided in(rows, cols, random.pick(0, 5), random, round % 3 == 0 ? 1e-20f : round % 3 == 1 ? 1.0f : 1e15f);
     const auto bias = random.normals(outs);
     const float* maybe_bias = round % 2 == 0 ? bias.data() : nullptr;
-    const QuantisedPanels panels(weight.view());
+    const QuantisedPanels panels(weight.view(), *team);
     BOOST_REQUIRE(panels.rows() == outs && panels.cols() == cols);
     std::vector<float> expected(rows * outs);
     Strided inputs(in);
@@ -237,7 +237,7 @@ BOOST_AUTO_TEST_CASE(a_row_has_the_same_bits_alone_in_a_batch_and_with_any_numbe
       for (const std::size_t rows : {2, 15, 33}) {
         const std::size_t outs = random.pick(200, 400);
         const AnyWeight weight(dtype, outs, 512, 0, random);
-        const QuantisedPanels panels(weight.view());
+        const QuantisedPanels panels(weight.view(), *three);
         Strided in(rows, 512, 1, random);
         Strided out(rows, outs, 1);
         together.run(in.view(), panels, nullptr, out.view());
@@ -257,7 +257,7 @@ BOOST_AUTO_TEST_CASE(blocks_of_rows_agree_with_single_rows) {
   const auto team = team_of(2);
   const std::size_t rows = 150, cols = 8192, outs = 40;
   const AnyWeight weight(DType::kQ4_0, outs, cols, 0, random);
-  const QuantisedPanels panels(weight.view());
+  const QuantisedPanels panels(weight.view(), *team);
   Strided in(rows, cols, 0, random);
   for (const auto& [name, ops] : every_ops()) {
     QuantisedLinear linear(*ops, *team);
