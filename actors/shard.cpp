@@ -107,6 +107,7 @@ struct ShardState {
                    out.setElapsedNs(ns_since(start));
                  }));
     };
+    TROUPE_ASSIGN_OR_RETURN(const kernels::DType kv_dtype, model::parse_kv_dtype(model_spec.getKvDtype().cStr()));
     ShardComputeOptions plan = {.model = model_spec.getPath().cStr(),
                                 .first_layer = spec.getFirstLayer(),
                                 .last_layer = spec.getLastLayer(),
@@ -117,7 +118,8 @@ struct ShardState {
                                 .block_size = model_spec.getBlockSize(),
                                 .max_model_len = model_spec.getMaxModelLen(),
                                 .max_batch_tokens = model_spec.getMaxBatchTokens(),
-                                .max_batch_sequences = model_spec.getMaxBatchSequences()};
+                                .max_batch_sequences = model_spec.getMaxBatchSequences(),
+                                .kv_dtype = kv_dtype};
     for (std::uint32_t core = device.first; core <= device.last; ++core) plan.cores.push_back(core);
     TROUPE_ASSIGN_OR_RETURN(compute, ShardCompute::load(plan, progress, options.limits));
     spawn = message;

@@ -54,6 +54,7 @@ class Planner {
     plan_.cluster = *topology_.cluster;
     plan_.model_path = *topology_.model;
     plan_.served_model_name = *topology_.served_model_name;
+    plan_.kv_dtype = *topology_.kv_dtype;
     plan_.num_layers = model_.num_layers;
     stages_ = topology_.place.stages.empty() ? stages_by_planner() : stages_of_file();
     check_devices();
@@ -255,7 +256,7 @@ class Planner {
     const PlannedActor* tightest = nullptr;
     for (const PlannedActor& actor : plan_.actors) {
       if (actor.kind != PlannedActor::Kind::kShard) continue;
-      const std::uint64_t fit = limits.kv_memory / model::bytes_per_block(model_, slice_of(plan_, actor), block_size);
+      const std::uint64_t fit = limits.kv_memory / block_bytes(actor);
       if (fit < blocks) {
         blocks = fit;
         tightest = &actor;
@@ -298,8 +299,13 @@ class Planner {
     plan_.num_blocks = static_cast<std::uint32_t>(blocks);
     for (PlannedActor& actor : plan_.actors) {
       if (actor.kind != PlannedActor::Kind::kShard) continue;
-      actor.kv_bytes = blocks * model::bytes_per_block(model_, slice_of(plan_, actor), block_size);
+      actor.kv_bytes = blocks * block_bytes(actor);
     }
+  }
+
+  std::uint64_t block_bytes(const PlannedActor& shard) const {
+    const auto block_size = static_cast<std::uint32_t>(topology_.limits.block_size);
+    return model::bytes_per_block(model_, slice_of(plan_, shard), block_size, plan_.kv_dtype);
   }
 
   Place place_of_limit(std::string_view name) const {

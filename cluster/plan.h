@@ -67,6 +67,7 @@ struct Plan {
   std::uint32_t num_layers = 0;  // of the model
   std::uint32_t max_model_len = 0;
   std::uint32_t block_size = 0;  // tokens of a KV block
+  kernels::DType kv_dtype = kernels::DType::kF32;
   std::uint32_t num_blocks = 0;  // of every shard: what the tightest one can hold within kv_memory
 
   std::vector<PlannedActor> actors;  // gateway, scheduler, then stage by stage the stage and its shards

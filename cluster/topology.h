@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cluster/diagnostic.h"
+#include "kernels/tensor.h"
 #include "runtime/base/device.h"
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
@@ -78,8 +79,9 @@ struct Topology {
   Placed<std::string> cluster;
   Placed<std::string> model;  // absolute, if it exists; a path in the file is looked for beside the file, then in
                               // the current directory
-  Placed<std::string> served_model_name;  // default: default_model_name(model)
-  std::vector<NodeSpec> nodes;            // at least one
+  Placed<std::string> served_model_name;                  // default: default_model_name(model)
+  Placed<kernels::DType> kv_dtype{kernels::DType::kF32};  // what KV pages are stored as
+  std::vector<NodeSpec> nodes;                            // at least one
   ParallelSpec parallel;
   PlaceSpec place;
   Limits limits;                               // defaults with `overrides` applied

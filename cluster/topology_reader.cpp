@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "runtime/base/log.h"
+#include "runtime/model/kv_pages.h"
 
 namespace troupe::cluster {
 namespace {
@@ -47,6 +48,7 @@ class Reader {
              {"cluster", [&](const DocumentNode& v) { name(v, "a cluster's name", topology_.cluster); }},
              {"model", [&](const DocumentNode& v) { text(v, topology_.model); }},
              {"served_model_name", [&](const DocumentNode& v) { text(v, topology_.served_model_name); }},
+             {"kv_dtype", [&](const DocumentNode& v) { kv_dtype(v); }},
              {"nodes", [&](const DocumentNode& v) { nodes(v); }},
              {"parallel", [&](const DocumentNode& v) { parallel(v); }},
              {"place", [&](const DocumentNode& v) { place(v); }},
@@ -115,6 +117,17 @@ class Reader {
     }
     out = {node.scalar, node.place};
     return true;
+  }
+
+  void kv_dtype(const DocumentNode& node) {
+    Placed<std::string> read;
+    if (!text(node, read)) return;
+    const auto dtype = model::parse_kv_dtype(*read);
+    if (!dtype.ok()) {
+      diagnostics_.error(node.place, "kv_dtype: " + dtype.error().message);
+    } else {
+      topology_.kv_dtype = {*dtype, node.place};
+    }
   }
 
   bool name(const DocumentNode& node, const std::string& what, Placed<std::string>& out) {

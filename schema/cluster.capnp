@@ -36,6 +36,7 @@ struct ModelSpec {
   numBlocks @4 :UInt32;     # KV blocks of every shard of a replica
   maxBatchTokens @5 :UInt32;
   maxBatchSequences @6 :UInt32;
+  kvDtype @7 :Text;         # of the KV pages: f32, f16, bf16 or int8
 }
 
 struct LimitSpec {

@@ -13,6 +13,7 @@
 
 #include "cluster/command/local_bench.h"
 #include "cluster/command/verbs.h"
+#include "runtime/model/kv_pages.h"
 
 namespace troupe::cluster {
 namespace {
@@ -20,6 +21,7 @@ namespace {
 struct BenchOptions {
   LocalBenchOptions local;
   std::uint32_t threads = 0;
+  std::string kv_dtype = "f32";
   bool as_json = false;
 };
 
@@ -114,6 +116,9 @@ int run_bench(BenchOptions options) {
                               cores.size()));
   }
   options.local.cores = std::move(cores);
+  const auto kv_dtype = model::parse_kv_dtype(options.kv_dtype);
+  if (!kv_dtype.ok()) return refuse("--kv-dtype: " + kv_dtype.error().message);
+  options.local.kv_dtype = *kv_dtype;
   std::optional<Result<LocalBenchReport>> ran;
   // In a thread of its own: it becomes pinned, and which cores are open to the process is asked of its first thread.
   std::jthread([&] {
@@ -150,6 +155,8 @@ VerbRun prepare_bench(CLI::App& app) {
   count("--threads", options->threads, 1, "Cores to compute on; default: all that this process may use");
   count("--shards", local.shards, 1, "Tensor-parallel ranks, which share the threads")->capture_default_str();
   count("--repetitions", local.repetitions, 1, "Of which medians are printed")->capture_default_str();
+  app.add_option("--kv-dtype", options->kv_dtype, "What KV pages are stored as: f32, f16, bf16 or int8")
+      ->capture_default_str();
   app.add_flag("--json", options->as_json, "Print one JSON object; bytes, seconds, operations a second");
   app.footer(
       R"(How fast this machine runs a model, and how fast it could: prefill is reading the prompts, decode is generating after

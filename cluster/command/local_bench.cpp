@@ -217,6 +217,7 @@ Result<LocalBenchReport> run_local_bench(const LocalBenchOptions& options,
                                                             .cores = share_out(options.cores, options.shards),
                                                             .batch = options.batch,
                                                             .max_length = options.prompt + ramp + options.generate,
+                                                            .kv_dtype = options.kv_dtype,
                                                             .limits = options.limits}));
   const double load_s = seconds_since(load_start);
   const model::Transformer& first = replica->rank(0).transformer();

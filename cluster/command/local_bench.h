@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cluster/roofline.h"
+#include "kernels/tensor.h"
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
 
@@ -18,6 +19,7 @@ struct LocalBenchOptions {
   std::uint32_t batch = 1;       // sequences at a time, >= 1
   std::uint32_t shards = 1;      // tensor-parallel ranks, >= 1
   std::uint32_t repetitions = 3;
+  kernels::DType kv_dtype = kernels::DType::kF32;
   std::vector<int> cores;  // shared out among the shards; at least one each
   Limits limits;
 };

@@ -56,7 +56,8 @@ Result<std::unique_ptr<LocalReplica>> LocalReplica::load(const LocalReplicaOptio
                                                 .block_size = engine_options.block_size,
                                                 .max_model_len = engine_options.max_model_len,
                                                 .max_batch_tokens = engine_options.max_batch_tokens,
-                                                .max_batch_sequences = engine_options.max_batch_sequences},
+                                                .max_batch_sequences = engine_options.max_batch_sequences,
+                                                .kv_dtype = options.kv_dtype},
                                                {}, options.limits));
     replica->ranks_[rank].compute->join(std::move(group[rank]));
     return {};

@@ -20,6 +20,7 @@ struct LocalReplicaOptions {
   std::vector<std::vector<int>> cores;  // (ranks): those of each tensor-parallel rank; none empty
   std::uint32_t batch = 0;              // sequences at a time
   std::uint32_t max_length = 0;         // of a sequence, prompt and answer together
+  kernels::DType kv_dtype = kernels::DType::kF32;
   Limits limits;
 };
 

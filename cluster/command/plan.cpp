@@ -13,6 +13,7 @@
 
 #include "cluster/command/load_plan.h"
 #include "cluster/command/verbs.h"
+#include "runtime/model/kv_pages.h"
 
 namespace troupe::cluster {
 namespace {
@@ -105,8 +106,8 @@ void print_text(const Plan& plan) {
   std::cout << "\n";
   print_table(links);
 
-  std::cout << "\nKV cache: " << plan.num_blocks << " blocks of " << plan.block_size
-            << " tokens in every shard; max_model_len " << plan.max_model_len
+  std::cout << "\nKV cache: " << plan.num_blocks << " blocks of " << plan.block_size << " tokens in every shard, as "
+            << model::kv_dtype_name(plan.kv_dtype) << "; max_model_len " << plan.max_model_len
             << "\nPredicted: " << std::llround(plan.tokens_per_second) << " tokens/s (" << plan.prediction_basis
             << ")\n";
 }
@@ -147,6 +148,7 @@ void print_json(const Plan& plan) {
                             {"max_model_len", plan.max_model_len},
                             {"block_size", plan.block_size},
                             {"num_blocks", plan.num_blocks},
+                            {"kv_dtype", std::string(model::kv_dtype_name(plan.kv_dtype))},
                             {"tokens_per_second", plan.tokens_per_second},
                             {"prediction_basis", plan.prediction_basis},
                             {"actors", std::move(actors)},

@@ -11,6 +11,7 @@
 #include "cluster/command/verbs.h"
 #include "cluster/run_cluster.h"
 #include "runtime/base/log.h"
+#include "runtime/model/kv_pages.h"
 
 namespace troupe::cluster {
 namespace {
@@ -22,6 +23,7 @@ struct ServeOptions {
   std::string served_model_name;
   std::uint64_t max_model_len = 0;
   std::string kv_memory;
+  std::string kv_dtype = "f32";
   std::string api_key_file;
   std::uint32_t threads = 0;
   std::string log_level = "warn";
@@ -69,6 +71,8 @@ Result<Topology> topology_of(const ServeOptions& options) {
     TROUPE_ASSIGN_OR_RETURN(const std::uint64_t bytes, parse_bytes(options.kv_memory));
     TROUPE_RETURN_IF_ERROR(limit("kv_memory", bytes));
   }
+  TROUPE_ASSIGN_OR_RETURN(const kernels::DType kv_dtype, model::parse_kv_dtype(options.kv_dtype));
+  topology.kv_dtype = kv_dtype;
   return topology;
 }
 
@@ -103,6 +107,8 @@ VerbRun prepare_serve(CLI::App& app) {
                  "what clients call it; default: the model's own name");
   app.add_option("--max-model-len", options->max_model_len, "prompt and answer together; default: the model's");
   app.add_option("--kv-memory", options->kv_memory, "for KV pages, such as 2GiB; default 256MiB");
+  app.add_option("--kv-dtype", options->kv_dtype, "what KV pages are stored as: f32, f16, bf16 or int8")
+      ->capture_default_str();
   app.add_option("--api-key-file", options->api_key_file, "accept only these keys, one a line");
   app.add_option("--threads", options->threads, "cores to compute on; default: all");
   app.add_option("--log-level", options->log_level, "trace, debug, info, warn, error")->capture_default_str();

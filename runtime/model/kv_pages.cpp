@@ -1,14 +1,42 @@
 #include "runtime/model/kv_pages.h"
 
+#include <algorithm>
+#include <array>
+#include <iterator>
 #include <limits>
 #include <string>
+#include <utility>
+
+#include "runtime/base/log.h"
 
 namespace troupe::model {
+namespace {
+
+constexpr std::array<std::pair<std::string_view, kernels::DType>, 4> kNames = {{
+    {"f32", kernels::DType::kF32},
+    {"f16", kernels::DType::kF16},
+    {"bf16", kernels::DType::kBF16},
+    {"int8", kernels::DType::kI8},
+}};
+
+}  // namespace
+
+Result<kernels::DType> parse_kv_dtype(std::string_view name) {
+  const auto known = std::find_if(kNames.begin(), kNames.end(), [&](const auto& entry) { return entry.first == name; });
+  if (known != kNames.end()) return known->second;
+  return invalid_argument(std::string("KV pages are f32, f16, bf16 or int8, not '").append(printable(name)) + "'",
+                          "kv_dtype");
+}
+
+std::string_view kv_dtype_name(kernels::DType dtype) {
+  const auto known =
+      std::find_if(kNames.begin(), kNames.end(), [&](const auto& entry) { return entry.second == dtype; });
+  return known->first;
+}
 
 Result<KvPages> KvPages::create(const ModelConfig& config, const Slice& slice, std::uint32_t num_blocks,
                                 std::uint32_t block_size, kernels::DType kv_dtype) {
-  if (kv_dtype != kernels::DType::kF32 && kv_dtype != kernels::DType::kF16 && kv_dtype != kernels::DType::kBF16 &&
-      kv_dtype != kernels::DType::kI8) {
+  if (std::none_of(kNames.begin(), kNames.end(), [&](const auto& entry) { return entry.second == kv_dtype; })) {
     return invalid_argument("KV pages are stored as F32, F16, BF16 or I8", "kv_dtype");
   }
   if (num_blocks == 0)

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include "kernels/kernels.h"
@@ -9,6 +10,11 @@
 #include "runtime/model/slice.h"
 
 namespace troupe::model {
+
+// What KV pages may be stored as, by the names that topologies and commands use: f32, f16, bf16, int8.
+// Errors: kInvalidArgument, "kv_dtype".
+Result<kernels::DType> parse_kv_dtype(std::string_view name);
+std::string_view kv_dtype_name(kernels::DType dtype);  // REQUIRES: one of them
 
 // Paged K and V of one shard: for each of its layers, num_blocks blocks of block_size tokens of its KV heads.
 // Which sequence owns which block is the engine's business. Owns the memory; one thread.

@@ -52,6 +52,13 @@ class Quantised(unittest.TestCase):
             print(f"tutor in {format}: {kept} right, {whole} before")
             self.assertGreaterEqual(kept, share * whole, format)
 
+    def test_narrow_kv_pages_keep_the_right_answers(self):
+        whole = right_answers(ONE_PROCESS, TUTOR, "whole")
+        for kv_dtype in ("f16", "bf16", "int8"):
+            kept = right_answers(ONE_PROCESS + f"kv_dtype: {kv_dtype}\n", TUTOR, kv_dtype)
+            print(f"tutor with KV pages in {kv_dtype}: {kept} right, {whole} before")
+            self.assertGreaterEqual(kept, 0.98 * whole, kv_dtype)
+
     def test_ranks_and_stages_share_a_quantised_model(self):
         out = self.folder / "q8" / "tutor"
         self.assertEqual(quantize(TUTOR, "q8", out).returncode, 0)
