@@ -1,6 +1,7 @@
 #include "kernels/cpu/quantised_linear.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cassert>
 
@@ -32,28 +33,54 @@ T* room(std::vector<T>& memory, std::size_t count) {
 
 QuantisedLinear::QuantisedLinear(const QuantisedOps& ops, Team& team) : ops_(ops), team_(team) {}
 
-void QuantisedLinear::run(ConstMatrixF32 in, const QuantisedPanels& weight, const float* bias, MatrixF32 out) {
-  assert(in.rows == out.rows && in.cols == weight.cols() && out.cols == weight.rows());
+void QuantisedLinear::run(ConstMatrixF32 in, std::span<const Product> products) {
   if (in.rows == 0) return;
-  const QuantisedRows quantised = quantise(in, weight);
-  const std::size_t scratch_lines = weight.padded_cols() * kPanelOuts / kLine;
+  while (!products.empty()) {
+    const DType dtype = products.front().weight->dtype();
+    std::size_t alike = 1;
+    while (alike < products.size() && products[alike].weight->dtype() == dtype) ++alike;
+    run_alike(in, products.first(alike));
+    products = products.subspan(alike);
+  }
+}
+
+// Panels of a piece: their bytes within the limits, and fewer where rows make up for it.
+QuantisedLinear::Pieces QuantisedLinear::cut(const QuantisedPanels& weight, std::size_t rows) const {
+  const std::size_t panel_bytes = std::max<std::size_t>(1, weight.panel_bytes());
+  const std::size_t share = weight.panels() * weight.panel_bytes() / (team_.size() * kPiecesAMember);
+  const std::size_t panel_work = std::max<std::size_t>(1, rows * weight.padded_cols() * kPanelOuts);
+  const std::size_t least =
+      std::min(divide_up(kLeastPieceBytes, panel_bytes), divide_up(kLeastPieceMultiplyAdds, panel_work));
+  const std::size_t panels = std::max(least, std::min(share, kMostPieceBytes) / panel_bytes);
+  return {panels, divide_up(weight.panels(), panels)};
+}
+
+void QuantisedLinear::run_alike(ConstMatrixF32 in, std::span<const Product> products) {
+  assert(!products.empty() && products.size() <= kMostProducts);
+  const std::size_t padded_cols = products.front().weight->padded_cols();
+  const QuantisedRows quantised = quantise(in, *products.front().weight);
+  const std::size_t scratch_lines = padded_cols * kPanelOuts / kLine;
   Line* scratch = room(scratch_, team_.size() * scratch_lines);
 
-  const std::size_t fitting = kRowBlockBytes / std::max<std::size_t>(1, weight.padded_cols());
+  const std::size_t fitting = kRowBlockBytes / std::max<std::size_t>(1, padded_cols);
   const std::size_t row_block = std::max(ops_.tile_rows, fitting / ops_.tile_rows * ops_.tile_rows);
   const std::size_t row_blocks = divide_up(in.rows, row_block);
 
-  // Panels of a piece: their bytes within the limits, and fewer where rows make up for it.
-  const std::size_t share = weight.panels() * weight.panel_bytes() / (team_.size() * kPiecesAMember);
-  const std::size_t panel_work = std::min(in.rows, row_block) * weight.padded_cols() * kPanelOuts;
-  const std::size_t least = std::min(divide_up(kLeastPieceBytes, std::max<std::size_t>(1, weight.panel_bytes())),
-                                     divide_up(kLeastPieceMultiplyAdds, std::max<std::size_t>(1, panel_work)));
-  const std::size_t panels_a_piece =
-      std::max(least, std::min(share, kMostPieceBytes) / std::max<std::size_t>(1, weight.panel_bytes()));
-  const std::size_t pieces = divide_up(weight.panels(), panels_a_piece);
+  std::array<Pieces, kMostProducts> pieces;
+  std::size_t pieces_in_all = 0;
+  for (std::size_t i = 0; i < products.size(); ++i) {
+    assert(in.cols == products[i].weight->cols() && products[i].out.rows == in.rows &&
+           products[i].out.cols == products[i].weight->rows());
+    pieces[i] = cut(*products[i].weight, std::min(in.rows, row_block));
+    pieces_in_all += pieces[i].count;
+  }
 
-  team_.run(pieces * row_blocks, [&](std::size_t index, std::size_t member) {
+  team_.run(pieces_in_all * row_blocks, [&](std::size_t index, std::size_t member) {
     const std::size_t first = index % row_blocks * row_block;
+    std::size_t piece = index / row_blocks;
+    std::size_t which = 0;
+    while (piece >= pieces[which].count) piece -= pieces[which++].count;
+    const auto& [weight, bias, out] = products[which];
     QuantisedCall call{
         .in = quantised,
         .first_row = first,
@@ -61,13 +88,12 @@ void QuantisedLinear::run(ConstMatrixF32 in, const QuantisedPanels& weight, cons
         .out_stride = out.row_stride,
         .scratch = scratch[member * scratch_lines].bytes,
     };
-    const std::size_t first_panel = index / row_blocks * panels_a_piece;
-    const std::size_t end = std::min(weight.panels(), first_panel + panels_a_piece);
-    for (std::size_t panel = first_panel; panel < end; ++panel) {
+    const std::size_t end = std::min(weight->panels(), (piece + 1) * pieces[which].panels);
+    for (std::size_t panel = piece * pieces[which].panels; panel < end; ++panel) {
       const std::size_t first_out = panel * kPanelOuts;
-      call.panel = weight.panel(panel);
-      call.outs = std::min(kPanelOuts, weight.rows() - first_out);
-      call.out_scales = weight.scales() != nullptr ? weight.scales() + first_out : nullptr;
+      call.panel = weight->panel(panel);
+      call.outs = std::min(kPanelOuts, weight->rows() - first_out);
+      call.out_scales = weight->scales() != nullptr ? weight->scales() + first_out : nullptr;
       call.bias = bias != nullptr ? bias + first_out : nullptr;
       call.out = out.row(first) + first_out;
       ops_.multiply(call);

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "kernels/cpu/quantised_ops.h"
@@ -20,10 +21,27 @@ class QuantisedLinear {
   // Both outlive this object.
   QuantisedLinear(const QuantisedOps& ops, Team& team);
 
-  // As Kernels::linear.
-  void run(ConstMatrixF32 in, const QuantisedPanels& weight, const float* bias, MatrixF32 out);
+  // out = in * weight^T + bias.
+  struct Product {
+    const QuantisedPanels* weight = nullptr;
+    const float* bias = nullptr;  // (outs) or null
+    MatrixF32 out;
+  };
+  static constexpr std::size_t kMostProducts = 3;
+
+  // Products with the same inputs, at most kMostProducts: those whose weights have one format follow each other and
+  // share the quantised inputs and a round of the team.
+  void run(ConstMatrixF32 in, std::span<const Product> products);
 
  private:
+  // How the panels of a product are handed out.
+  struct Pieces {
+    std::size_t panels = 0;  // of a piece
+    std::size_t count = 0;   // of one block of rows
+  };
+
+  Pieces cut(const QuantisedPanels& weight, std::size_t rows) const;
+  void run_alike(ConstMatrixF32 in, std::span<const Product> products);
   static constexpr std::size_t kLine = 64;
   struct alignas(kLine) Line {
     std::byte bytes[kLine];

@@ -45,7 +45,7 @@ class VectorKernels : public Kernels {
   }
 
   void linear(ConstMatrixF32 in, const LinearWeight& linear, MatrixF32 out) override {
-    if (const auto* quantised = quantised_in(linear)) return quantised_.run(in, *quantised, linear.bias, out);
+    if (quantised_in(linear) != nullptr) return unfused(in, {&linear, 1}, {&out, 1});
     const PanelWeight& weight = panels_of(linear);
     assert(in.rows == out.rows && in.cols == weight.cols() && out.cols == weight.rows());
     product_.run(in, {{{&weight}}}, 1, [&](const PanelSums& sums) {
@@ -67,9 +67,10 @@ class VectorKernels : public Kernels {
 
   void swiglu(ConstMatrixF32 in, const LinearWeight& gate, const LinearWeight& up, MatrixF32 out) override {
     if (quantised_in(gate) != nullptr || quantised_in(up) != nullptr) {
-      const MatrixF32 gates = unfused(out.rows, out.cols);
-      linear(in, gate, gates);
-      linear(in, up, out);
+      const MatrixF32 gates = room(unfused_, out.rows, out.cols);
+      const LinearWeight weights[] = {gate, up};
+      const MatrixF32 outs[] = {gates, out};
+      unfused(in, weights, outs);
       for_each(out.rows, out.cols, [&](std::size_t row, std::size_t) {
         ops_.silu_multiply(gates.row(row), out.row(row), out.cols, out.row(row));
       });
@@ -101,15 +102,21 @@ class VectorKernels : public Kernels {
     prepare_angles(rotary);
     const LinearWeight linears[] = {weights.query, weights.key, weights.value};
     if (std::ranges::any_of(linears, [](const LinearWeight& part) { return quantised_in(part) != nullptr; })) {
-      for (std::size_t part = 0; part < std::size(linears); ++part) {
-        const MatrixF32 projected = unfused(in.rows, linears[part].weight->rows());
-        linear(in, linears[part], projected);
-        for_each(in.rows, projected.cols, [&](std::size_t row, std::size_t) {
-          for (std::size_t head = 0; head * kv.head_dim < projected.cols; ++head) {
-            finish_head(weights, rotary, part, head, row, projected.row(row) + head * kv.head_dim, queries, slots, kv);
+      const std::size_t of_kv = weights.key.weight->rows();
+      const std::size_t of_queries = weights.query.weight->rows();
+      const MatrixF32 all = room(unfused_, in.rows, of_queries + 2 * of_kv);
+      const std::size_t firsts[] = {0, of_queries, of_queries + of_kv};
+      const MatrixF32 projected[] = {columns(all, 0, of_queries), columns(all, firsts[1], of_kv),
+                                     columns(all, firsts[2], of_kv)};
+      unfused(in, linears, projected);
+      for_each(in.rows, all.cols, [&](std::size_t row, std::size_t) {
+        for (std::size_t part = 0; part < std::size(projected); ++part) {
+          for (std::size_t head = 0; head * kv.head_dim < projected[part].cols; ++head) {
+            float* values = projected[part].row(row) + head * kv.head_dim;
+            finish_head(weights, rotary, part, head, row, values, queries, slots, kv);
           }
-        });
-      }
+        }
+      });
       return;
     }
     const std::size_t panels_per_head = panels_of(weights.query).layout().panels_per_group();
@@ -187,10 +194,28 @@ class VectorKernels : public Kernels {
     return dynamic_cast<const QuantisedPanels*>(linear.weight);
   }
 
+  // Products with the same inputs, at least one weight being quantised.
+  void unfused(ConstMatrixF32 in, std::span<const LinearWeight> weights, std::span<const MatrixF32> outs) {
+    std::array<QuantisedLinear::Product, QuantisedLinear::kMostProducts> products;
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      if (const auto* quantised = quantised_in(weights[i])) {
+        products[count++] = {quantised, weights[i].bias, outs[i]};
+      } else {
+        linear(in, weights[i], outs[i]);
+      }
+    }
+    quantised_.run(in, std::span(products).first(count));
+  }
+
   // (rows, cols), until the next call.
-  MatrixF32 unfused(std::size_t rows, std::size_t cols) {
-    if (unfused_.size() < rows * cols) unfused_.resize(rows * cols);
-    return {unfused_.data(), rows, cols};
+  static MatrixF32 room(std::vector<float>& memory, std::size_t rows, std::size_t cols) {
+    if (memory.size() < rows * cols) memory.resize(rows * cols);
+    return {memory.data(), rows, cols};
+  }
+
+  static MatrixF32 columns(const MatrixF32& from, std::size_t first, std::size_t count) {
+    return {from.data + first, from.rows, count, from.row_stride};
   }
 
   static const PanelWeight& panels_of(const LinearWeight& linear) {

@@ -141,6 +141,11 @@ float by_formula(const WeightView& weight, std::size_t out, const float* in, con
   return acc + (bias != nullptr ? bias[out] : 0.0f);
 }
 
+void run(QuantisedLinear& linear, ConstMatrixF32 in, const QuantisedPanels& weight, const float* bias, MatrixF32 out) {
+  const QuantisedLinear::Product product{&weight, bias, out};
+  linear.run(in, {&product, 1});
+}
+
 std::unique_ptr<Team> team_of(int threads) {
   return std::move(Team::make(std::vector<int>(static_cast<std::size_t>(threads), 0))).value();
 }
@@ -171,7 +176,7 @@ BOOST_AUTO_TEST_CASE(every_implementation_gives_the_bits_that_the_formula_gives)
     for (const auto& [name, ops] : every_ops()) {
       QuantisedLinear linear(*ops, *team);
       Strided out(rows, outs, random.pick(0, 5));
-      linear.run(inputs.view(), panels, maybe_bias, out.view());
+      run(linear, inputs.view(), panels, maybe_bias, out.view());
       BOOST_TEST_CONTEXT(name << " format " << int(dtype) << " rows " << rows << " cols " << cols << " outs " << outs) {
         BOOST_REQUIRE(out.gaps_untouched());
         for (std::size_t row = 0; row < rows; ++row) {
@@ -240,11 +245,47 @@ BOOST_AUTO_TEST_CASE(a_row_has_the_same_bits_alone_in_a_batch_and_with_any_numbe
         const QuantisedPanels panels(weight.view(), *three);
         Strided in(rows, 512, 1, random);
         Strided out(rows, outs, 1);
-        together.run(in.view(), panels, nullptr, out.view());
+        run(together, in.view(), panels, nullptr, out.view());
         for (std::size_t row = 0; row < rows; ++row) {
           std::vector<float> single(outs);
-          alone.run(in.view().rows_from(row, 1), panels, nullptr, {single.data(), 1, outs});
+          run(alone, in.view().rows_from(row, 1), panels, nullptr, {single.data(), 1, outs});
           BOOST_REQUIRE(single == out.row(row));
+        }
+      }
+    }
+  }
+}
+
+// Alike or not, side by side in one matrix or apart.
+BOOST_AUTO_TEST_CASE(products_with_the_same_inputs_agree_with_each_alone) {
+  Random random(5);
+  const auto team = team_of(2);
+  for (const auto& [name, ops] : every_ops()) {
+    QuantisedLinear linear(*ops, *team);
+    for (int round = 0; round < 24; ++round) {
+      const std::size_t rows = random.pick(1, 40), cols = 512;
+      const std::size_t outs[] = {random.pick(1, 300), random.pick(1, 40), random.pick(1, 40)};
+      const std::size_t total = outs[0] + outs[1] + outs[2];
+      Strided in(rows, cols, 0, random);
+      const auto bias = random.normals(300);
+      std::vector<float> together(rows * total, -1.0f);
+      std::vector<std::unique_ptr<AnyWeight>> weights;
+      std::vector<std::unique_ptr<QuantisedPanels>> panels;
+      std::vector<QuantisedLinear::Product> products;
+      for (std::size_t i = 0, first = 0; i < 3; first += outs[i++]) {
+        const DType dtype = round % 2 == 0 ? kFormats[round / 2 % 8] : kFormats[random.pick(0, 7)];
+        weights.push_back(std::make_unique<AnyWeight>(dtype, outs[i], cols, 0, random));
+        panels.push_back(std::make_unique<QuantisedPanels>(weights.back()->view(), *team));
+        products.push_back(
+            {panels.back().get(), i == 1 ? nullptr : bias.data(), {together.data() + first, rows, outs[i], total}});
+      }
+      linear.run(in.view(), products);
+      for (const auto& product : products) {
+        std::vector<float> single(rows * product.out.cols);
+        run(linear, in.view(), *product.weight, product.bias, {single.data(), rows, product.out.cols});
+        for (std::size_t row = 0; row < rows; ++row) {
+          BOOST_REQUIRE(std::equal(product.out.row(row), product.out.row(row) + product.out.cols,
+                                   single.begin() + static_cast<std::ptrdiff_t>(row * product.out.cols)));
         }
       }
     }
@@ -262,10 +303,10 @@ BOOST_AUTO_TEST_CASE(blocks_of_rows_agree_with_single_rows) {
   for (const auto& [name, ops] : every_ops()) {
     QuantisedLinear linear(*ops, *team);
     Strided out(rows, outs, 0);
-    linear.run(in.view(), panels, nullptr, out.view());
+    run(linear, in.view(), panels, nullptr, out.view());
     for (const std::size_t row : {0, 126, 127, 128, 149}) {
       std::vector<float> single(outs);
-      linear.run(in.view().rows_from(row, 1), panels, nullptr, {single.data(), 1, outs});
+      run(linear, in.view().rows_from(row, 1), panels, nullptr, {single.data(), 1, outs});
       BOOST_REQUIRE(single == out.row(row));
     }
   }
