@@ -271,8 +271,8 @@ std::optional<kernels::DType> dtype_of(const GgmlType& type) {
   using kernels::DType;
   constexpr std::pair<std::string_view, DType> kKnown[] = {
       {"F32", DType::kF32},   {"F16", DType::kF16},   {"BF16", DType::kBF16},
-      {"Q8_0", DType::kQ8_0}, {"Q4_0", DType::kQ4_0}, {"Q4_K", DType::kQ4_K},
-      {"Q5_K", DType::kQ5_K}, {"Q6_K", DType::kQ6_K}, {"Q5_0", DType::kQ8_0}};  // widened at load (gguf_blocks.h)
+      {"Q8_0", DType::kQ8_0}, {"Q4_0", DType::kQ4_0}, {"Q5_0", DType::kQ5_0},
+      {"Q4_K", DType::kQ4_K}, {"Q5_K", DType::kQ5_K}, {"Q6_K", DType::kQ6_K}};
   for (const auto& [name, dtype] : kKnown) {
     if (name == type.name) return dtype;
   }

@@ -28,8 +28,7 @@ Result<ModelConfig> load_gguf_config(const std::filesystem::path& path, const Li
 // lm_head has a name of its own: see `tied`.
 std::string gguf_name(TensorRole role, std::uint32_t layer, bool tied);
 
-// What the kernels get for a type of ggml, or nothing for those that they do not compute with. Rows of Q5_0, which
-// llama.cpp's recipes fall back to where a row is no multiple of 256, come as Q8_0: the same values in wider blocks.
+// What the kernels get for a type of ggml, or nothing for those that they do not compute with.
 std::optional<kernels::DType> dtype_of(const GgmlType& type);
 inline constexpr std::string_view kReadableGgmlTypes = "F32, F16, BF16, Q8_0, Q4_0, Q5_0, Q4_K, Q5_K, Q6_K";
 
