@@ -6,7 +6,7 @@
 
 #include "kernels/cpu/half.h"
 #include "runtime/base/log.h"
-#include "runtime/model/gguf_config.h"
+#include "runtime/model/gguf_tensors.h"
 #include "runtime/model/json_walk.h"
 #include "runtime/model/text_file.h"
 
@@ -181,20 +181,10 @@ Result<const SafetensorsFile*> Checkpoint::file(const std::string& name) {
 }
 
 Result<Checkpoint::Located> Checkpoint::locate_in_gguf(const TensorSlice& slice) {
-  const bool tied = gguf_->find(gguf_name(TensorRole::kLmHead, 0, false)) == nullptr;
-  const std::string name = gguf_name(slice.role, slice.layer, tied);
-  const GgufTensor* tensor = gguf_->find(name);
-  if (tensor == nullptr) {
-    return corrupt_data(gguf_->place() + ": tensor '" + name + "' is missing; the architecture calls for it");
-  }
-  const std::string place = gguf_->place() + ": tensor '" + name + "' at offset " + std::to_string(tensor->begin);
-  TROUPE_RETURN_IF_ERROR(check_shape(tensor->shape(), slice, place));
-  const auto dtype = dtype_of(*tensor->type);
-  if (!dtype) {
-    return unsupported(place + ": is stored as " + std::string(tensor->type->name) +
-                       "; supported: " + std::string(kReadableGgmlTypes));
-  }
-  return Located{gguf_->bytes(*tensor).data(), *dtype, nullptr, place};
+  TROUPE_ASSIGN_OR_RETURN(const GgufPart part, find_gguf_part(*gguf_, slice));
+  TROUPE_RETURN_IF_ERROR(check_shape(part.shape, slice, part.place));
+  TROUPE_ASSIGN_OR_RETURN(const kernels::DType dtype, usable_type(part));
+  return Located{part.bytes.data(), dtype, nullptr, part.place};
 }
 
 Result<Checkpoint::Located> Checkpoint::locate(const TensorSlice& slice) {
