@@ -74,6 +74,10 @@ Result<GgufPart> find_gguf_part(const GgufFile& file, const TensorSlice& slice) 
   }
   if (tensor == nullptr) return is_missing(file, name);
   GgufPart part{tensor, tensor->shape(), file.bytes(*tensor), place_of(file, *tensor)};
+  // Converters write this vector as a matrix of one row; llama-quantize makes a vector of it.
+  if (slice.role == TensorRole::kSharedRouter && tensor->rank == 2 && tensor->sizes[0] == 1) {
+    part.shape = part.shape.subspan(1);
+  }
   if (!is_of_an_expert(slice.role)) return part;
   if (tensor->rank != kStackedRank || slice.expert >= tensor->sizes[0]) {
     return corrupt_data(part.place + ": has the shape " + to_string(part.shape) + ", without an expert " +

@@ -67,6 +67,10 @@ GgufWriter gguf_model(const ModelConfig& config, const std::string& architecture
                         std::exchange(stack, {}));
       continue;
     }
+    if (slice.role == TensorRole::kSharedRouter) {
+      writer.f32_tensor(gguf_name(slice.role, slice.layer, false), {1, slice.cols}, tensor.values);
+      continue;
+    }
     const bool rotated = permute && is_rotated(slice.role);
     writer.f32_tensor(
         gguf_name(slice.role, slice.layer, false), tensor.shape,

@@ -115,6 +115,24 @@ BOOST_AUTO_TEST_CASE(every_architecture_with_experts_computes_the_weights_that_w
   }
 }
 
+BOOST_AUTO_TEST_CASE(the_router_of_the_shared_expert_may_be_a_vector_or_one_row) {
+  const TensorSlice slice{TensorRole::kSharedRouter, 0, "gate", true, 1, 3, {0, 1}, {0, 3}};
+  const auto read = [&](const std::vector<std::uint64_t>& shape) {
+    const TemporaryDirectory directory;
+    write_file(directory / "m.gguf",
+               GgufWriter().f32_tensor("blk.0.ffn_gate_inp_shexp.weight", shape, {1, 2, 3}).file());
+    auto checkpoint = Checkpoint::open(directory / "m.gguf");
+    BOOST_REQUIRE_MESSAGE(checkpoint.ok(), why(checkpoint));
+    return checkpoint->vector(slice);
+  };
+  for (const auto& shape : {std::vector<std::uint64_t>{3}, std::vector<std::uint64_t>{1, 3}}) {
+    const auto values = read(shape);
+    BOOST_REQUIRE_MESSAGE(values.ok(), why(values));
+    BOOST_TEST(*values == (std::vector<float>{1, 2, 3}), boost::test_tools::per_element());
+  }
+  BOOST_TEST(read({3, 1}).error().message.find("has the shape [3, 1]") != std::string::npos);
+}
+
 BOOST_AUTO_TEST_CASE(experts_that_are_tensors_of_their_own_are_the_same_model) {
   const ModelConfig config = tiny_config("llama");
   const TinyTensors tensors = tensors_of(config);
