@@ -245,7 +245,7 @@ Result<LocalBenchReport> run_local_bench(const LocalBenchOptions& options,
       .threads = static_cast<std::uint32_t>(options.cores.size()),
       .file_bytes = size.file_bytes,
       .load_s = load_s,
-      .weight_bytes_per_token = static_cast<std::uint64_t>(step_bytes(size, 1)),
+      .weight_bytes_per_token = static_cast<std::uint64_t>(step_bytes(size, options.batch)),
   };
   TROUPE_RETURN_IF_ERROR(bench.run(1, std::min(options.prompt, kWarmUpPrompt), 0));
   report.start_to_first_token_s = seconds_since_process_start();
