@@ -23,13 +23,15 @@ std::vector<const PlannedActor*> shards_of_stage(const Plan& plan, std::uint32_t
   return shards;
 }
 
-// Bytes of weights that one token makes a shard read: all but the embedding table, of which it needs one row. A table
-// that also makes the logits is listed once more, as lm_head.
+// Bytes of weights that one token makes a shard read: all but the embedding table, of which it needs one row, and the
+// experts that it is not routed to. A table that also makes the logits is listed once more, as lm_head.
 std::uint64_t streamed_bytes(const model::ModelConfig& model, const model::Slice& slice) {
-  std::uint64_t bytes = 0;
+  std::uint64_t bytes = 0, expert_bytes = 0;
   for (const model::TensorSlice& tensor : model::tensor_slices(model, slice)) {
-    if (tensor.role != model::TensorRole::kEmbedding) bytes += model::stored_bytes(model, tensor);
+    if (tensor.role == model::TensorRole::kEmbedding) continue;
+    (model::is_of_an_expert(tensor.role) ? expert_bytes : bytes) += model::stored_bytes(model, tensor);
   }
+  if (model.num_experts != 0) bytes += expert_bytes / model.num_experts * model.num_experts_per_token;
   return bytes;
 }
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cassert>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -78,8 +79,10 @@ double peak_of(const MultiplyAddPeaks& peaks, kernels::DType dtype, std::string_
 
 // Of all ranks together.
 struct ModelSize {
-  model::PackedSize layers;
+  model::PackedSize layers;  // without experts
+  model::PackedSize experts;
   model::PackedSize lm_head;
+  double experts_share = 0;  // of the experts, that one token is routed to
   std::uint64_t file_bytes = 0;
 };
 
@@ -90,11 +93,22 @@ ModelSize size_of(const LocalReplica& replica) {
     const model::ShardWeights& weights = transformer.weights();
     size.layers.bytes += weights.layers_size.bytes;
     size.layers.elements += weights.layers_size.elements;
+    size.experts.bytes += weights.experts_size.bytes;
+    size.experts.elements += weights.experts_size.elements;
     size.lm_head.bytes += weights.lm_head_size.bytes;
     size.lm_head.elements += weights.lm_head_size.elements;
     size.file_bytes += transformer.checkpoint_bytes_read();
   }
+  const model::ModelConfig& config = replica.rank(0).transformer().config();
+  if (config.num_experts != 0) size.experts_share = double(config.num_experts_per_token) / config.num_experts;
   return size;
+}
+
+// Bytes of packed weights that a step of so many rows reads. Of the experts, those that some row is routed to: as many
+// as there are on average when every row chooses by chance.
+double step_bytes(const ModelSize& size, double rows) {
+  const double experts = double(size.experts.bytes) * (1 - std::pow(1 - size.experts_share, rows));
+  return double(size.layers.bytes + size.lm_head.bytes) + experts;
 }
 
 // What `steps` steps of `rows` tokens and `logits_rows` sampled ones in all must at least take. Attention over the KV
@@ -109,9 +123,9 @@ struct LeastTime {
 
 LeastTime least_time(const ModelSize& size, double steps, double rows, double logits_rows, double bandwidth,
                      double peak) {
-  const double operations =
-      2 * (static_cast<double>(size.layers.elements) * rows + static_cast<double>(size.lm_head.elements) * logits_rows);
-  return {steps * static_cast<double>(size.layers.bytes + size.lm_head.bytes) / bandwidth, operations / peak};
+  const double elements = double(size.layers.elements) + double(size.experts.elements) * size.experts_share;
+  const double operations = 2 * (elements * rows + static_cast<double>(size.lm_head.elements) * logits_rows);
+  return {steps * step_bytes(size, rows / steps) / bandwidth, operations / peak};
 }
 
 // Runs the replica and keeps the books of one repetition after another.
@@ -232,7 +246,7 @@ Result<LocalBenchReport> run_local_bench(const LocalBenchOptions& options,
       .threads = static_cast<std::uint32_t>(options.cores.size()),
       .file_bytes = size.file_bytes,
       .load_s = load_s,
-      .weight_bytes_per_token = size.layers.bytes + size.lm_head.bytes,
+      .weight_bytes_per_token = static_cast<std::uint64_t>(step_bytes(size, options.batch)),
   };
   TROUPE_RETURN_IF_ERROR(bench.run(1, std::min(options.prompt, kWarmUpPrompt), 0));
   report.start_to_first_token_s = seconds_since_process_start();

@@ -6,8 +6,7 @@
 
 #include "kernels/cpu/half.h"
 #include "runtime/base/log.h"
-#include "runtime/model/gguf_blocks.h"
-#include "runtime/model/gguf_config.h"
+#include "runtime/model/gguf_tensors.h"
 #include "runtime/model/json_walk.h"
 #include "runtime/model/text_file.h"
 
@@ -182,21 +181,10 @@ Result<const SafetensorsFile*> Checkpoint::file(const std::string& name) {
 }
 
 Result<Checkpoint::Located> Checkpoint::locate_in_gguf(const TensorSlice& slice) {
-  const bool tied = gguf_->find(gguf_name(TensorRole::kLmHead, 0, false)) == nullptr;
-  const std::string name = gguf_name(slice.role, slice.layer, tied);
-  const GgufTensor* tensor = gguf_->find(name);
-  if (tensor == nullptr) {
-    return corrupt_data(gguf_->place() + ": tensor '" + name + "' is missing; the architecture calls for it");
-  }
-  const std::string place = gguf_->place() + ": tensor '" + name + "' at offset " + std::to_string(tensor->begin);
-  TROUPE_RETURN_IF_ERROR(check_shape(tensor->shape(), slice, place));
-  const auto dtype = dtype_of(*tensor->type);
-  if (!dtype) {
-    return unsupported(place + ": is stored as " + std::string(tensor->type->name) +
-                       "; supported: " + std::string(kReadableGgmlTypes));
-  }
-  return Located{gguf_->bytes(*tensor).data(), *dtype, nullptr, tensor->type->block_elements,
-                 tensor->type->block_bytes,    place};
+  TROUPE_ASSIGN_OR_RETURN(const GgufPart part, find_gguf_part(*gguf_, slice));
+  TROUPE_RETURN_IF_ERROR(check_shape(part.shape, slice, part.place));
+  TROUPE_ASSIGN_OR_RETURN(const kernels::DType dtype, usable_type(part));
+  return Located{part.bytes.data(), dtype, nullptr, part.place};
 }
 
 Result<Checkpoint::Located> Checkpoint::locate(const TensorSlice& slice) {
@@ -219,7 +207,7 @@ Result<Checkpoint::Located> Checkpoint::locate(const TensorSlice& slice) {
   if (tensor->type == StoredType::kU8 && !slice.is_vector) return locate_panels(*file, *tensor, slice, place);
   TROUPE_RETURN_IF_ERROR(check_shape(tensor->shape, slice, place));
   TROUPE_ASSIGN_OR_RETURN(const kernels::DType dtype, usable_type(*tensor, place));
-  return Located{file->bytes(*tensor).data(), dtype, nullptr, 1, kernels::size_of(dtype), place};
+  return Located{file->bytes(*tensor).data(), dtype, nullptr, place};
 }
 
 // A matrix in one of our own formats: bytes of shape (panels, bytes of a panel), and its scales beside it.
@@ -241,8 +229,7 @@ Result<Checkpoint::Located> Checkpoint::locate_panels(const SafetensorsFile& fil
                         " bytes; quantise the model anew");
   }
   const kernels::DType dtype = is_int8 ? kernels::DType::kInt8 : kernels::DType::kInt4;
-  Located located{file.bytes(tensor).data(),   dtype, nullptr, kernels::block_elements(dtype),
-                  kernels::block_bytes(dtype), place};
+  Located located{file.bytes(tensor).data(), dtype, nullptr, place};
   if (!is_int8) return located;
   const std::string name = scales_name(slice.name);
   const StoredTensor* scales = file.find(name);
@@ -261,17 +248,17 @@ Result<void> Checkpoint::check_grain(const Located& whole, const TensorSlice& sl
     return range.first % grain == 0 && (range.last % grain == 0 || range.last == total);
   };
   const std::uint64_t row_grain = kernels::is_panel_format(whole.dtype) ? kernels::kPanelOuts : 1;
-  if (is_whole(slice.row_range, row_grain, slice.rows) && is_whole(slice.col_range, whole.block_elements, slice.cols)) {
+  const std::uint64_t col_grain = kernels::block_elements(whole.dtype);
+  if (is_whole(slice.row_range, row_grain, slice.rows) && is_whole(slice.col_range, col_grain, slice.cols)) {
     return {};
   }
   const auto shown = [](const Range& range) { return std::to_string(range.first) + "-" + std::to_string(range.last); };
   return invalid_argument(whole.place + ": rows " + shown(slice.row_range) + ", columns " + shown(slice.col_range) +
                           " are asked for, but it is stored in blocks of " + std::to_string(row_grain) + " x " +
-                          std::to_string(whole.block_elements) + " elements; use fewer tensor-parallel ranks");
+                          std::to_string(col_grain) + " elements; use fewer tensor-parallel ranks");
 }
 
 std::uint64_t Checkpoint::Located::bytes(std::uint64_t rows, std::uint64_t cols) const {
-  if (!kernels::is_panel_format(dtype)) return rows * (cols / block_elements * block_bytes);
   return kernels::matrix_bytes(dtype, rows, cols) + (scales != nullptr ? rows * sizeof(float) : 0);
 }
 
@@ -305,25 +292,17 @@ Result<LoadedMatrix> Checkpoint::matrix(const TensorSlice& slice) {
   const std::size_t rows = slice.row_range.size();
   const std::size_t cols = slice.col_range.size();
   bytes_read_ += whole.bytes(rows, cols);
-  if (!whole.is_widened()) {
-    const kernels::WeightView all{whole.data, whole.dtype, slice.rows, slice.cols, slice.cols, whole.scales};
-    LoadedMatrix loaded{kernels::slice(all, slice.row_range.first, rows, slice.col_range.first, cols), nullptr};
-    if (reinterpret_cast<std::uintptr_t>(loaded.view.data) % alignment_of(whole.dtype) == 0) return loaded;
-  }
+  const kernels::WeightView all{whole.data, whole.dtype, slice.rows, slice.cols, slice.cols, whole.scales};
+  LoadedMatrix loaded{kernels::slice(all, slice.row_range.first, rows, slice.col_range.first, cols), nullptr};
+  if (reinterpret_cast<std::uintptr_t>(loaded.view.data) % alignment_of(whole.dtype) == 0) return loaded;
 
   const std::size_t stride = whole.bytes(1, slice.cols);  // from row to row in the file
   const std::byte* from = whole.data + slice.row_range.first * stride + whole.bytes(1, slice.col_range.first);
   const std::size_t row_bytes = kernels::row_bytes(whole.dtype, cols);
-  LoadedMatrix loaded;
   loaded.copy = std::make_unique_for_overwrite<std::byte[]>(rows * row_bytes);
   loaded.view = {loaded.copy.get(), whole.dtype, rows, cols, cols};
   for (std::size_t row = 0; row < rows; ++row) {
-    std::byte* to = loaded.copy.get() + row * row_bytes;
-    if (whole.is_widened()) {
-      widen_q5_0(from + row * stride, cols / whole.block_elements, to);
-    } else {
-      std::memcpy(to, from + row * stride, row_bytes);
-    }
+    std::memcpy(loaded.copy.get() + row * row_bytes, from + row * stride, row_bytes);
   }
   return loaded;
 }

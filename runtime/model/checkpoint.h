@@ -20,9 +20,8 @@
 
 namespace troupe::model {
 
-// Part of a weight matrix in the mapping of its file, or in `copy` where the file does not align its elements or has
-// them in another form than the kernels.
-// Valid as long as the checkpoint and the copy live.
+// Part of a weight matrix in the mapping of its file, or in `copy` where the file does not align its elements. Valid as
+// long as the checkpoint and the copy live.
 struct LoadedMatrix {
   kernels::WeightView view;
   std::unique_ptr<std::byte[]> copy;
@@ -63,15 +62,12 @@ class Checkpoint {
   // A whole tensor where it lies.
   struct Located {
     const std::byte* data = nullptr;
-    kernels::DType dtype = kernels::DType::kF32;  // as the kernels get it
-    const float* scales = nullptr;                // kInt8: (rows)
-    std::size_t block_elements = 1;               // as the file has it
-    std::size_t block_bytes = 0;
-    std::string place;  // "FILE: tensor NAME at offset N"
+    kernels::DType dtype = kernels::DType::kF32;
+    const float* scales = nullptr;  // kInt8: (rows)
+    std::string place;              // "FILE: tensor NAME at offset N"
 
     // Bytes of the file in a part of the tensor.
     std::uint64_t bytes(std::uint64_t rows, std::uint64_t cols) const;
-    bool is_widened() const { return block_bytes != kernels::block_bytes(dtype); }  // Q5_0, to Q8_0
   };
   Result<Located> locate(const TensorSlice& slice);
   Result<Located> locate_in_gguf(const TensorSlice& slice);

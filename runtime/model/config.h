@@ -35,13 +35,13 @@ struct Rope {
   bool operator==(const Rope&) const = default;
 };
 
-// A dense decoder as data: everything the forward pass, the weight slices and the planner need to know, with no
+// A decoder as data: everything the forward pass, the weight slices and the planner need to know, with no
 // family left to ask for. Plain value; validated when it comes from load_config, parse_config or gguf_config.
 struct ModelConfig {
-  std::string model_type;  // "llama", "mistral", "qwen2", "qwen3": for people, not for decisions
+  std::string model_type;  // "llama", "mistral", "qwen2", "qwen3moe": for people, not for decisions
   std::uint32_t vocab_size = 0;
   std::uint32_t hidden_size = 0;
-  std::uint32_t intermediate_size = 0;
+  std::uint32_t intermediate_size = 0;  // of the MLP, or of each expert
   std::uint32_t num_layers = 0;
   std::uint32_t num_heads = 0;
   std::uint32_t num_kv_heads = 0;
@@ -55,6 +55,11 @@ struct ModelConfig {
   bool qk_norm = false;                        // RMS norm of every query and key head before RoPE
   bool tie_word_embeddings = false;            // lm_head is the embedding table
   std::vector<std::uint32_t> sliding_windows;  // (num_layers): positions a query sees, itself included; 0 = all
+
+  std::uint32_t num_experts = 0;               // in every layer, in the place of its MLP; 0 = the MLP
+  std::uint32_t num_experts_per_token = 0;     // those with the largest router logits
+  bool normalise_experts = false;              // the softmax is over the chosen experts, not over all
+  std::uint32_t shared_intermediate_size = 0;  // of one more expert that every token takes (Qwen2-MoE); 0 = none
 
   kernels::DType dtype = kernels::DType::kF32;  // what the config says the weights are stored as: for estimates
   // The tensors that are stored as something else, by their name in tensor_slices (slice.h).
@@ -76,6 +81,8 @@ inline constexpr std::uint32_t kMaxVocab = 1 << 26;
 inline constexpr std::uint32_t kMaxWidth = 1 << 22;
 inline constexpr std::uint32_t kMaxLayers = 4096;
 inline constexpr std::uint32_t kMaxHeads = 1 << 16;
+inline constexpr std::uint32_t kMaxExperts = 1 << 12;       // of a layer
+inline constexpr std::uint32_t kMaxModelExperts = 1 << 16;  // of all layers: bounds the lists of their tensors
 inline constexpr std::uint32_t kMaxPositions = 1u << 31;
 inline constexpr double kMaxRopeTheta = 1e15;
 inline constexpr double kMaxRopeFactor = 1e6;

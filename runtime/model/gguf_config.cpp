@@ -1,16 +1,24 @@
 #include "runtime/model/gguf_config.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstring>
 #include <set>
 #include <string_view>
 
 #include "runtime/base/log.h"
+#include "runtime/model/gguf_tensors.h"
+#include "runtime/model/shape.h"
+#include "runtime/model/slice.h"
 
 namespace troupe::model {
 namespace {
+
+enum class Experts : std::uint8_t {
+  kNone,
+  kByKey,  // those that the metadata counts
+  kAlways,
+};
 
 // What llama.cpp's graph of an architecture fixes.
 struct Family {
@@ -18,16 +26,20 @@ struct Family {
   kernels::RopeLayout layout;  // llama.cpp's converter permutes the rows of q and k for the interleaved one
   bool qk_norm;
   bool frequency_divisors;  // uses rope_freqs.weight
+  Experts experts = Experts::kNone;
+  bool normalise_experts = false;
+  bool shared_expert = false;
 };
 
 constexpr Family kFamilies[] = {
-    {"llama", kernels::RopeLayout::kInterleaved, false, true},
+    {"llama", kernels::RopeLayout::kInterleaved, false, true, Experts::kByKey, true},
     {"mistral3", kernels::RopeLayout::kInterleaved, false, true},
     {"qwen2", kernels::RopeLayout::kHalves, false, false},
+    {"qwen2moe", kernels::RopeLayout::kHalves, false, false, Experts::kAlways, false, true},
     {"qwen3", kernels::RopeLayout::kHalves, true, false},
+    {"qwen3moe", kernels::RopeLayout::kHalves, true, false, Experts::kAlways, true},
 };
-constexpr std::string_view kMoeArchitectures[] = {"qwen2moe", "qwen3moe"};
-constexpr std::string_view kSupported = "llama, mistral3, qwen2, qwen3";
+constexpr std::string_view kSupported = "llama, mistral3, qwen2, qwen2moe, qwen3, qwen3moe";
 
 constexpr std::uint64_t kLeastTensorsOfALayer = 9;  // so that no list of layers is made of a claim alone
 
@@ -51,6 +63,10 @@ constexpr Neutral kNeutral[] = {
     {"residual_scale", 0},
     {"rope.scaling.attn_factor", 1},
     {"rope.scaling.yarn_log_multiplier", 0},
+    {"leading_dense_block_count", 0},
+    {"expert_group_count", 1},
+    {"expert_gating_func", 1},  // softmax
+    {"expert_weights_scale", 1},
 };
 
 // Tokens that end an answer whatever the metadata names as the end, as llama.cpp has them.
@@ -73,23 +89,12 @@ Error unknown_architecture(const GgufMetadata& metadata, std::string_view name) 
                           "is \"" + printable(name, 60) + "\"; supported: " + std::string(kSupported));
 }
 
-Error mixture_of_experts(const GgufMetadata& metadata, const Keys& key, std::uint64_t experts) {
-  const auto used = metadata.unsigned_integer(key("expert_used_count"), 0, kMaxWidth, 0);
-  return metadata.refused(key("expert_count"),
-                          "is " + std::to_string(experts) + " (" + std::to_string(used.ok() ? *used : 0) +
-                              " for each token): mixture-of-experts models come with a later version");
-}
-
 Result<const Family*> family_of(const GgufMetadata& metadata) {
   TROUPE_ASSIGN_OR_RETURN(const std::string_view name, metadata.string("general.architecture"));
   const Keys key(name);
-  const bool is_moe =
-      std::find(std::begin(kMoeArchitectures), std::end(kMoeArchitectures), name) != std::end(kMoeArchitectures);
   const auto family = std::find_if(std::begin(kFamilies), std::end(kFamilies),
                                    [&](const Family& known) { return known.architecture == name; });
-  if (family == std::end(kFamilies) && !is_moe) return unknown_architecture(metadata, name);
-  TROUPE_ASSIGN_OR_RETURN(const auto experts, metadata.unsigned_integer(key("expert_count"), 0, kMaxWidth, 0));
-  if (experts != 0 || is_moe) return mixture_of_experts(metadata, key, experts);
+  if (family == std::end(kFamilies)) return unknown_architecture(metadata, name);
   TROUPE_ASSIGN_OR_RETURN(const auto parts, metadata.unsigned_integer("split.count", 0, kMaxWidth, 0));
   if (parts > 1) {
     return metadata.refused("split.count", "is " + std::to_string(parts) +
@@ -112,6 +117,54 @@ Result<std::uint32_t> integer(const GgufMetadata& metadata, const std::string& k
   return static_cast<std::uint32_t>(value);
 }
 
+// The widths of the MLP, or how many experts there are in its place and how they are chosen.
+// REQUIRES: out.num_layers is read.
+Result<void> read_mlp(const GgufMetadata& metadata, const Keys& key, const Family& family, ModelConfig& out) {
+  const std::string count_key = key("expert_count");
+  if (family.experts == Experts::kAlways || metadata.contains(count_key)) {
+    const std::uint32_t least = family.experts == Experts::kAlways ? 1 : 0;
+    TROUPE_ASSIGN_OR_RETURN(out.num_experts, integer(metadata, count_key, least, kMaxExperts));
+  }
+  if (out.num_experts != 0 && family.experts == Experts::kNone) {
+    return metadata.refused(count_key, "is " + std::to_string(out.num_experts) + "; the architecture \"" +
+                                           std::string(family.architecture) + "\" is computed without experts");
+  }
+  if (out.num_experts > kMaxModelExperts / out.num_layers) {
+    return metadata.corrupt(count_key, "is " + std::to_string(out.num_experts) + " for each of " +
+                                           std::to_string(out.num_layers) + " layers; at most " +
+                                           std::to_string(kMaxModelExperts) + " experts in all are supported");
+  }
+  const bool has_width = out.num_experts != 0 && metadata.contains(key("expert_feed_forward_length"));
+  std::uint32_t mlp_width = 0;
+  if (!has_width || metadata.contains(key("feed_forward_length"))) {
+    TROUPE_ASSIGN_OR_RETURN(mlp_width, integer(metadata, key("feed_forward_length"), 1, kMaxWidth));
+  }
+  out.intermediate_size = mlp_width;
+  if (out.num_experts == 0) return {};
+
+  TROUPE_ASSIGN_OR_RETURN(out.num_experts_per_token, integer(metadata, key("expert_used_count"), 1, out.num_experts));
+  out.normalise_experts = family.normalise_experts;
+  TROUPE_ASSIGN_OR_RETURN(const bool normalise, metadata.boolean(key("expert_weights_norm"), out.normalise_experts));
+  if (normalise != out.normalise_experts) {
+    return metadata.refused(key("expert_weights_norm"), "is " + std::string(normalise ? "true" : "false") +
+                                                            ", which is not computed for this architecture");
+  }
+  if (has_width) {
+    TROUPE_ASSIGN_OR_RETURN(out.intermediate_size, integer(metadata, key("expert_feed_forward_length"), 1, kMaxWidth));
+  } else if (family.experts == Experts::kAlways) {  // as llama.cpp has it: the chosen ones share the width of an MLP
+    if (mlp_width < out.num_experts_per_token) {
+      return metadata.corrupt(key("feed_forward_length"), "is less than " + key("expert_used_count"));
+    }
+    out.intermediate_size = mlp_width / out.num_experts_per_token;
+  }
+  if (!family.shared_expert) return {};
+  const std::optional<std::uint64_t> otherwise =
+      mlp_width != 0 ? std::optional<std::uint64_t>(mlp_width) : std::nullopt;
+  TROUPE_ASSIGN_OR_RETURN(out.shared_intermediate_size,
+                          integer(metadata, key("expert_shared_feed_forward_length"), 1, kMaxWidth, otherwise));
+  return {};
+}
+
 Result<void> read_sizes(const GgufFile& file, const Keys& key, ModelConfig& out) {
   const GgufMetadata& metadata = file.metadata();
   TROUPE_ASSIGN_OR_RETURN(out.num_layers, integer(metadata, key("block_count"), 1, kMaxLayers));
@@ -120,7 +173,6 @@ Result<void> read_sizes(const GgufFile& file, const Keys& key, ModelConfig& out)
                                                     std::to_string(file.tensors().size()) + " tensors");
   }
   TROUPE_ASSIGN_OR_RETURN(out.hidden_size, integer(metadata, key("embedding_length"), 1, kMaxWidth));
-  TROUPE_ASSIGN_OR_RETURN(out.intermediate_size, integer(metadata, key("feed_forward_length"), 1, kMaxWidth));
   TROUPE_ASSIGN_OR_RETURN(out.max_position_embeddings, integer(metadata, key("context_length"), 1, kMaxPositions));
   TROUPE_ASSIGN_OR_RETURN(out.num_heads, integer(metadata, key("attention.head_count"), 1, kMaxHeads));
   TROUPE_ASSIGN_OR_RETURN(out.num_kv_heads,
@@ -237,23 +289,36 @@ bool is_left_out(std::string_view name) {
   return name == kRopeFrequencies || name.ends_with(".attn_rot_embd.weight") || name == "rope_freqs.freqs";
 }
 
+// Whether the tensors that hold all experts of a layer hold as many as the metadata says: before a list is made of a
+// claim alone.
+Result<void> check_expert_counts(const GgufFile& file, const Keys& key, const ModelConfig& config) {
+  if (config.num_experts == 0) return {};
+  for (std::uint32_t layer = 0; layer < config.num_layers; ++layer) {
+    for (const TensorRole role : {TensorRole::kExpertGate, TensorRole::kExpertUp, TensorRole::kExpertDown}) {
+      const std::string name = gguf_name(role, layer, false);
+      const GgufTensor* tensor = file.find(name);
+      if (tensor == nullptr && file.find(gguf_expert_name(role, layer, config.num_experts - 1)) != nullptr) continue;
+      if (tensor == nullptr) {
+        return corrupt_data(file.place() + ": tensor '" + name + "' is missing; " + key("expert_count") +
+                            " calls for it");
+      }
+      if (tensor->rank == 3 && tensor->sizes[0] == config.num_experts) continue;
+      return corrupt_data(file.place() + ": tensor '" + name + "' at offset " + std::to_string(tensor->begin) +
+                          ": has the shape " + to_string(tensor->shape()) + ", but " + key("expert_count") + " is " +
+                          std::to_string(config.num_experts) + "; convert the model anew");
+    }
+  }
+  return {};
+}
+
 // Which tensors there are and how they are stored.
 Result<void> read_tensors(const GgufFile& file, const Family& family, ModelConfig& out) {
   std::set<std::string_view> used;
   for (const TensorSlice& slice : tensor_slices(out, {0, out.num_layers, out.num_layers, 0, 1})) {
-    const std::string name = gguf_name(slice.role, slice.layer, out.tie_word_embeddings);
-    const GgufTensor* tensor = file.find(name);
-    if (tensor == nullptr) {
-      return corrupt_data(file.place() + ": tensor '" + name + "' is missing; the architecture calls for it");
-    }
-    const auto dtype = dtype_of(*tensor->type);
-    if (!dtype) {
-      return unsupported(file.place() + ": tensor '" + name + "' at offset " + std::to_string(tensor->begin) +
-                         ": is stored as " + std::string(tensor->type->name) + "; supported: " +
-                         std::string(kReadableGgmlTypes) + ". Quantise the model anew with llama-quantize");
-    }
-    used.insert(tensor->name);
-    out.stored_types.emplace(slice.name, *dtype);
+    TROUPE_ASSIGN_OR_RETURN(const GgufPart part, find_gguf_part(file, slice));
+    TROUPE_ASSIGN_OR_RETURN(const kernels::DType dtype, usable_type(part));
+    used.insert(part.tensor->name);
+    out.stored_types.emplace(slice.name, dtype);
   }
   for (const GgufTensor& tensor : file.tensors()) {
     if (used.contains(tensor.name)) continue;
@@ -267,48 +332,6 @@ Result<void> read_tensors(const GgufFile& file, const Family& family, ModelConfi
 
 }  // namespace
 
-std::optional<kernels::DType> dtype_of(const GgmlType& type) {
-  using kernels::DType;
-  constexpr std::pair<std::string_view, DType> kKnown[] = {
-      {"F32", DType::kF32},   {"F16", DType::kF16},   {"BF16", DType::kBF16},
-      {"Q8_0", DType::kQ8_0}, {"Q4_0", DType::kQ4_0}, {"Q4_K", DType::kQ4_K},
-      {"Q5_K", DType::kQ5_K}, {"Q6_K", DType::kQ6_K}, {"Q5_0", DType::kQ8_0}};  // widened at load (gguf_blocks.h)
-  for (const auto& [name, dtype] : kKnown) {
-    if (name == type.name) return dtype;
-  }
-  return std::nullopt;
-}
-
-std::string gguf_name(TensorRole role, std::uint32_t layer, bool tied) {
-  const auto of_layer = [layer](std::string_view name) {
-    return "blk." + std::to_string(layer) + "." + std::string(name);
-  };
-  switch (role) {
-    case TensorRole::kEmbedding: return "token_embd.weight";
-    case TensorRole::kAttentionNorm: return of_layer("attn_norm.weight");
-    case TensorRole::kQuery: return of_layer("attn_q.weight");
-    case TensorRole::kQueryBias: return of_layer("attn_q.bias");
-    case TensorRole::kKey: return of_layer("attn_k.weight");
-    case TensorRole::kKeyBias: return of_layer("attn_k.bias");
-    case TensorRole::kValue: return of_layer("attn_v.weight");
-    case TensorRole::kValueBias: return of_layer("attn_v.bias");
-    case TensorRole::kQueryNorm: return of_layer("attn_q_norm.weight");
-    case TensorRole::kKeyNorm: return of_layer("attn_k_norm.weight");
-    case TensorRole::kOutput: return of_layer("attn_output.weight");
-    case TensorRole::kOutputBias: return of_layer("attn_output.bias");
-    case TensorRole::kMlpNorm: return of_layer("ffn_norm.weight");
-    case TensorRole::kGate: return of_layer("ffn_gate.weight");
-    case TensorRole::kGateBias: return of_layer("ffn_gate.bias");
-    case TensorRole::kUp: return of_layer("ffn_up.weight");
-    case TensorRole::kUpBias: return of_layer("ffn_up.bias");
-    case TensorRole::kDown: return of_layer("ffn_down.weight");
-    case TensorRole::kDownBias: return of_layer("ffn_down.bias");
-    case TensorRole::kFinalNorm: return "output_norm.weight";
-    case TensorRole::kLmHead: return tied ? "token_embd.weight" : "output.weight";
-  }
-  return {};
-}
-
 Result<ModelConfig> gguf_config(const GgufFile& file, const Limits& limits) {
   const GgufMetadata& metadata = file.metadata();
   TROUPE_ASSIGN_OR_RETURN(const Family* family, family_of(metadata));
@@ -317,6 +340,7 @@ Result<ModelConfig> gguf_config(const GgufFile& file, const Limits& limits) {
   ModelConfig out;
   out.model_type = family->architecture;
   TROUPE_RETURN_IF_ERROR(read_sizes(file, key, out));
+  TROUPE_RETURN_IF_ERROR(read_mlp(metadata, key, *family, out));
   TROUPE_ASSIGN_OR_RETURN(out.rope, read_rope(file, key, *family, out.head_dim));
   const GgufTensor* table = file.find(gguf_name(TensorRole::kEmbedding, 0, false));
   if (table == nullptr) return corrupt_data(file.place() + ": tensor 'token_embd.weight' is missing");
@@ -331,6 +355,7 @@ Result<ModelConfig> gguf_config(const GgufFile& file, const Limits& limits) {
   out.mlp_bias = has(TensorRole::kGateBias);
   out.qk_norm = family->qk_norm;
   out.tie_word_embeddings = !has(TensorRole::kLmHead);
+  TROUPE_RETURN_IF_ERROR(check_expert_counts(file, key, out));
   TROUPE_RETURN_IF_ERROR(read_tensors(file, *family, out));
   TROUPE_RETURN_IF_ERROR(read_special_tokens(metadata, limits, out));
   return out;

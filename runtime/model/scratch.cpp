@@ -12,10 +12,12 @@ struct Piece {
   std::uint64_t cols;
 };
 
-std::array<Piece, 10> pieces(const ModelConfig& config, const Slice& slice, const StepSize& size) {
+std::array<Piece, 13> pieces(const ModelConfig& config, const Slice& slice, const StepSize& size) {
   const RankShape shape = rank_shape(config, slice);
   const std::uint64_t tokens = size.max_batch_tokens;
   const std::uint64_t heads_size = shape.heads.size() * config.head_dim;
+  const std::uint64_t gated_size = std::max(shape.intermediate.size(), shape.shared.size());
+  const std::uint64_t routed_size = config.num_experts != 0 ? config.hidden_size : 0;
   const std::uint64_t logits_rows = slice.is_last_stage() ? size.max_logits_rows : 0;
   const std::uint64_t part_rows = slice.world_size > 1 ? logits_rows : 0;
   const std::uint64_t root_rows = slice.rank == 0 ? logits_rows : 0;
@@ -26,7 +28,10 @@ std::array<Piece, 10> pieces(const ModelConfig& config, const Slice& slice, cons
            {&Scratch::partial, tokens, config.hidden_size},
            {&Scratch::queries, tokens, heads_size},
            {&Scratch::attended, tokens, heads_size},
-           {&Scratch::gated, tokens, shape.intermediate.size()},
+           {&Scratch::gated, tokens, gated_size},
+           {&Scratch::router_logits, tokens, config.num_experts},
+           {&Scratch::routed, tokens, routed_size},
+           {&Scratch::expert_out, tokens, routed_size},
            {&Scratch::logits_hidden, logits_rows, config.hidden_size},
            {&Scratch::part_logits, part_rows, vocab_part},
            {&Scratch::gathered, gathered_rows, vocab_part},

@@ -20,8 +20,8 @@ class SliceList {
   SliceList(const ModelConfig& config, const Slice& slice) : config_(config), shape_(rank_shape(config, slice)) {}
 
   void matrix(TensorRole role, std::string name, std::uint64_t rows, std::uint64_t cols, Range row_range,
-              Range col_range) {
-    list_.push_back({role, layer_, std::move(name), false, rows, cols, row_range, col_range});
+              Range col_range, std::uint32_t expert = 0) {
+    list_.push_back({role, layer_, std::move(name), false, rows, cols, row_range, col_range, expert});
   }
   void vector(TensorRole role, std::string name, std::uint64_t size, Range range) {
     list_.push_back({role, layer_, std::move(name), true, 1, size, {0, 1}, range});
@@ -38,7 +38,6 @@ class SliceList {
     layer_ = index;
     const std::string prefix = "model.layers." + std::to_string(index) + ".";
     const std::string attention = prefix + "self_attn.";
-    const std::string mlp = prefix + "mlp.";
     const std::uint64_t hidden = config_.hidden_size;
     const std::uint64_t head_dim = config_.head_dim;
     const std::uint64_t query_size = config_.num_heads * head_dim;
@@ -59,8 +58,21 @@ class SliceList {
       whole_vector(TensorRole::kOutputBias, attention + "o_proj.bias", hidden);
     }
 
-    const std::uint64_t intermediate = config_.intermediate_size;
     whole_vector(TensorRole::kMlpNorm, prefix + "post_attention_layernorm.weight", hidden);
+    if (config_.num_experts == 0) {
+      mlp(prefix + "mlp.", owns_output_biases);
+    } else {
+      experts(prefix + "mlp.");
+    }
+    layer_ = 0;
+  }
+
+  std::vector<TensorSlice> take() { return std::move(list_); }
+
+ private:
+  void mlp(const std::string& mlp, bool owns_output_biases) {
+    const std::uint64_t hidden = config_.hidden_size;
+    const std::uint64_t intermediate = config_.intermediate_size;
     split_rows(TensorRole::kGate, TensorRole::kGateBias, mlp + "gate_proj", intermediate, shape_.intermediate,
                config_.mlp_bias);
     split_rows(TensorRole::kUp, TensorRole::kUpBias, mlp + "up_proj", intermediate, shape_.intermediate,
@@ -69,12 +81,34 @@ class SliceList {
     if (config_.mlp_bias && owns_output_biases) {
       whole_vector(TensorRole::kDownBias, mlp + "down_proj.bias", hidden);
     }
-    layer_ = 0;
   }
 
-  std::vector<TensorSlice> take() { return std::move(list_); }
+  // Every rank routes for itself and has a part of every expert.
+  void experts(const std::string& mlp) {
+    const std::uint64_t hidden = config_.hidden_size;
+    const std::uint32_t count = config_.num_experts;
+    const auto of = [&](std::uint32_t expert) { return mlp + "experts." + std::to_string(expert) + "."; };
+    matrix(TensorRole::kRouter, mlp + "gate.weight", count, hidden, {0, count}, {0, hidden});
+    for (std::uint32_t expert = 0; expert < count; ++expert) {
+      matrix(TensorRole::kExpertGate, of(expert) + "gate_proj.weight", config_.intermediate_size, hidden,
+             shape_.intermediate, {0, hidden}, expert);
+    }
+    for (std::uint32_t expert = 0; expert < count; ++expert) {
+      matrix(TensorRole::kExpertUp, of(expert) + "up_proj.weight", config_.intermediate_size, hidden,
+             shape_.intermediate, {0, hidden}, expert);
+    }
+    for (std::uint32_t expert = 0; expert < count; ++expert) {
+      matrix(TensorRole::kExpertDown, of(expert) + "down_proj.weight", hidden, config_.intermediate_size, {0, hidden},
+             shape_.intermediate, expert);
+    }
+    if (config_.shared_intermediate_size == 0) return;
+    const std::uint64_t shared = config_.shared_intermediate_size;
+    whole_vector(TensorRole::kSharedRouter, mlp + "shared_expert_gate.weight", hidden);
+    matrix(TensorRole::kSharedGate, mlp + "shared_expert.gate_proj.weight", shared, hidden, shape_.shared, {0, hidden});
+    matrix(TensorRole::kSharedUp, mlp + "shared_expert.up_proj.weight", shared, hidden, shape_.shared, {0, hidden});
+    matrix(TensorRole::kSharedDown, mlp + "shared_expert.down_proj.weight", hidden, shared, {0, hidden}, shape_.shared);
+  }
 
- private:
   // A projection whose output features are divided among the ranks.
   void split_rows(TensorRole role, TensorRole bias_role, const std::string& name, std::uint64_t rows, Range range,
                   bool has_bias) {
@@ -128,6 +162,8 @@ Result<void> check_units(const ModelConfig& config, std::uint32_t world) {
   }
   const std::uint64_t most_intermediate = units_in(config.intermediate_size, units.intermediate);
   if (most_intermediate < world) return refuse("down_proj", most_intermediate);
+  const std::uint64_t most_shared = units_in(config.shared_intermediate_size, units.intermediate);
+  if (config.shared_intermediate_size != 0 && most_shared < world) return refuse("shared_expert", most_shared);
   const std::uint64_t most_vocab = units_in(config.vocab_size, units.vocab);
   if (most_vocab < world) return refuse("lm_head", most_vocab);
   return {};
@@ -145,7 +181,7 @@ Units slicing_units(const ModelConfig& config) {
   const std::uint64_t group = config.num_heads / config.num_kv_heads;
   const std::uint64_t output_columns = columns("self_attn.o_proj.weight");
   Units units;
-  units.intermediate = std::lcm(columns("mlp.down_proj.weight"), rows);
+  units.intermediate = std::lcm(columns(".down_proj.weight"), rows);  // of the experts, too
   units.kv_heads = std::lcm(pieces_of(group * config.head_dim, output_columns), pieces_of(config.head_dim, rows));
   units.heads = std::lcm(pieces_of(config.head_dim, output_columns), pieces_of(config.head_dim, rows));
   units.vocab = rows;
@@ -165,6 +201,7 @@ RankShape rank_shape(const ModelConfig& config, const Slice& slice) {
     shape.kv_heads = {slice.rank / ranks_per_kv_head, slice.rank / ranks_per_kv_head + 1};
   }
   shape.intermediate = even_units(config.intermediate_size, units.intermediate, slice.rank, slice.world_size);
+  shape.shared = even_units(config.shared_intermediate_size, units.intermediate, slice.rank, slice.world_size);
   shape.vocab = even_units(config.vocab_size, units.vocab, slice.rank, slice.world_size);
   return shape;
 }
@@ -193,6 +230,12 @@ Result<void> check_slice(const ModelConfig& config, const Slice& slice) {
     return invalid_argument(std::to_string(world) + " tensor-parallel ranks are more than intermediate_size = " +
                                 std::to_string(config.intermediate_size) + " of config.json",
                             "intermediate_size");
+  }
+  if (config.shared_intermediate_size != 0 && config.shared_intermediate_size < world) {
+    return invalid_argument(std::to_string(world) +
+                                " tensor-parallel ranks are more than shared_expert_intermediate_size = " +
+                                std::to_string(config.shared_intermediate_size) + " of config.json",
+                            "shared_expert_intermediate_size");
   }
   if (config.vocab_size < world) {
     return invalid_argument(std::to_string(world) + " tensor-parallel ranks are more than vocab_size = " +

@@ -41,14 +41,15 @@ struct Slice {
 struct RankShape {
   Range heads;
   Range kv_heads;
-  Range intermediate;  // of the MLP
+  Range intermediate;  // of the MLP or of every expert
+  Range shared;        // of the shared expert
   Range vocab;         // rows of the embedding and of lm_head
 };
 
 // What the ranks of a model are cut between, so that the blocks of quantised formats (kernels/quant.h) stay whole.
 // All 1 for formats without blocks.
 struct Units {
-  std::uint64_t intermediate = 1;  // elements of the MLP
+  std::uint64_t intermediate = 1;  // elements of the MLP or of an expert
   std::uint64_t kv_heads = 1;      // KV heads with their query heads
   std::uint64_t heads = 1;         // query heads, where several ranks hold the same KV head
   std::uint64_t vocab = 1;         // rows of the table and of lm_head
@@ -83,9 +84,21 @@ enum class TensorRole : std::uint8_t {
   kUpBias,
   kDown,
   kDownBias,
+  kRouter,
+  kExpertGate,
+  kExpertUp,
+  kExpertDown,
+  kSharedRouter,  // a vector: its dot product, through a sigmoid, weighs the shared expert
+  kSharedGate,
+  kSharedUp,
+  kSharedDown,
   kFinalNorm,
   kLmHead,
 };
+
+constexpr bool is_of_an_expert(TensorRole role) {
+  return role == TensorRole::kExpertGate || role == TensorRole::kExpertUp || role == TensorRole::kExpertDown;
+}
 
 // One tensor of the checkpoint and the part of it that a shard owns.
 struct TensorSlice {
@@ -97,6 +110,7 @@ struct TensorSlice {
   std::uint64_t cols = 0;
   Range row_range;
   Range col_range;
+  std::uint32_t expert = 0;  // of the layer, for the roles of an expert
 
   std::uint64_t elements() const { return row_range.size() * col_range.size(); }
 };

@@ -76,6 +76,7 @@ Transformer::Transformer(const ModelConfig& config, const Slice& slice, kernels:
       kv_(std::move(kv)),
       arena_(std::move(arena)),
       scratch_(scratch),
+      routing_(config, options.max_batch_tokens),
       inverse_frequencies_(inverse_frequencies(config)) {
   Slice other = slice;
   for (other.rank = 0; other.rank < slice.world_size; ++other.rank) {
@@ -112,7 +113,11 @@ Result<kernels::ConstMatrixF32> Transformer::forward(const StepBatch& batch, ker
     const LayerWeights& layer = weights_.layers[index - slice_.first_layer];
     attention(layer, index, batch);
     TROUPE_RETURN_IF_ERROR(add_partial(hidden, layer.mlp_norm));
-    mlp(layer, tokens);
+    if (layer.experts.empty()) {
+      mlp(layer, tokens);
+    } else {
+      experts(layer, tokens);
+    }
     const bool is_last = index + 1 == slice_.last_layer;
     TROUPE_RETURN_IF_ERROR(add_partial(
         hidden, is_last ? std::span<const float>() : weights_.layers[index + 1 - slice_.first_layer].attention_norm));
@@ -146,9 +151,42 @@ void Transformer::attention(const LayerWeights& layer, std::uint32_t index, cons
 
 // scratch_.partial = this rank's part of the MLP over the normed hidden states.
 void Transformer::mlp(const LayerWeights& layer, std::size_t tokens) {
-  const kernels::MatrixF32 gated = scratch_.gated.rows_from(0, tokens);
-  kernels_->swiglu(scratch_.normed.rows_from(0, tokens), layer.gate.view(), layer.up.view(), gated);
-  kernels_->linear(gated, layer.down.view(), scratch_.partial.rows_from(0, tokens));
+  run_expert(layer.mlp, scratch_.normed.rows_from(0, tokens), scratch_.partial.rows_from(0, tokens));
+}
+
+void Transformer::run_expert(const MlpWeights& expert, kernels::ConstMatrixF32 in, kernels::MatrixF32 out) {
+  const kernels::MatrixF32 gated(scratch_.gated.data, in.rows, expert.gate.weight->rows());
+  kernels_->swiglu(in, expert.gate.view(), expert.up.view(), gated);
+  kernels_->linear(gated, expert.down.view(), out);
+}
+
+// scratch_.partial = this rank's part of the experts that each normed hidden state is routed to, by weight. A row adds
+// up its experts in their order, whatever rows it shares them with.
+void Transformer::experts(const LayerWeights& layer, std::size_t tokens) {
+  const kernels::ConstMatrixF32 normed = scratch_.normed.rows_from(0, tokens);
+  const kernels::MatrixF32 partial = scratch_.partial.rows_from(0, tokens);
+  const kernels::MatrixF32 router_logits = scratch_.router_logits.rows_from(0, tokens);
+  kernels_->linear(normed, layer.router.view(), router_logits);
+  routing_.choose(router_logits);
+  if (layer.shared_router.empty()) {
+    std::fill_n(partial.data, tokens * partial.cols, 0.0f);
+  } else {
+    run_expert(layer.shared, normed, partial);
+    weigh_by_sigmoid(normed, layer.shared_router, partial);
+  }
+  for (std::uint32_t index = 0; index < config_.num_experts; ++index) {
+    const std::span<const Routing::Routed> rows = routing_.of(index);
+    if (rows.empty()) continue;
+    const kernels::MatrixF32 routed = scratch_.routed.rows_from(0, rows.size());
+    const kernels::MatrixF32 out = scratch_.expert_out.rows_from(0, rows.size());
+    for (std::size_t i = 0; i < rows.size(); ++i) std::copy_n(normed.row(rows[i].row), routed.cols, routed.row(i));
+    run_expert(layer.experts[index], routed, out);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const float* from = out.row(i);
+      float* sum = partial.row(rows[i].row);
+      for (std::size_t col = 0; col < out.cols; ++col) sum[col] += rows[i].weight * from[col];
+    }
+  }
 }
 
 // hidden += the sum of all ranks' parts; and scratch_.normed = its norm, where there is one to come.

@@ -13,6 +13,7 @@
 #include "runtime/model/arenas.h"
 #include "runtime/model/config.h"
 #include "runtime/model/kv_pages.h"
+#include "runtime/model/moe.h"
 #include "runtime/model/scratch.h"
 #include "runtime/model/slice.h"
 #include "runtime/model/step_batch.h"
@@ -29,8 +30,8 @@ struct TransformerOptions {
   kernels::DType kv_dtype = kernels::DType::kF32;
 };
 
-// The forward pass of layers [first, last) of one tensor-parallel rank: dense pre-norm decoders (Llama, Touvron et
-// al. 2023, and its relatives as ModelConfig describes them).
+// The forward pass of layers [first, last) of one tensor-parallel rank: pre-norm decoders (Llama, Touvron et al.
+// 2023, and its relatives as ModelConfig describes them), dense or with experts.
 //
 // Thread-safety: one thread. The ranks of a group call forward() and logits() with the same batch in the same order.
 // Memory: weights, KV pages and scratch are taken by load(); a step takes none.
@@ -78,6 +79,8 @@ class Transformer {
 
   void attention(const LayerWeights& layer, std::uint32_t index, const StepBatch& batch);
   void mlp(const LayerWeights& layer, std::size_t tokens);
+  void experts(const LayerWeights& layer, std::size_t tokens);
+  void run_expert(const MlpWeights& expert, kernels::ConstMatrixF32 in, kernels::MatrixF32 out);
   Result<void> add_partial(kernels::MatrixF32 hidden, std::span<const float> next_norm);
   Result<void> all_reduce(kernels::MatrixF32 matrix);
   Result<kernels::ConstMatrixF32> gather_logits(kernels::ConstMatrixF32 hidden);
@@ -92,6 +95,7 @@ class Transformer {
   KvPages kv_;
   Arena arena_;
   Scratch scratch_;
+  Routing routing_;                         // of the layer at hand
   std::vector<float> inverse_frequencies_;  // (head_dim / 2)
   std::vector<Range> vocab_parts_;          // (world_size): rows of lm_head by rank
   std::uint64_t collective_ns_ = 0;

@@ -21,21 +21,29 @@ std::vector<float>& vector_for(TensorRole role, LayerWeights& layer) {
     case TensorRole::kKeyBias: return layer.key.bias;
     case TensorRole::kValueBias: return layer.value.bias;
     case TensorRole::kOutputBias: return layer.output.bias;
-    case TensorRole::kGateBias: return layer.gate.bias;
-    case TensorRole::kUpBias: return layer.up.bias;
-    default: assert(role == TensorRole::kDownBias); return layer.down.bias;
+    case TensorRole::kGateBias: return layer.mlp.gate.bias;
+    case TensorRole::kUpBias: return layer.mlp.up.bias;
+    case TensorRole::kSharedRouter: return layer.shared_router;
+    default: assert(role == TensorRole::kDownBias); return layer.mlp.down.bias;
   }
 }
 
-Linear& matrix_for(TensorRole role, LayerWeights& layer) {
-  switch (role) {
+Linear& matrix_for(const TensorSlice& tensor, LayerWeights& layer) {
+  switch (tensor.role) {
     case TensorRole::kQuery: return layer.query;
     case TensorRole::kKey: return layer.key;
     case TensorRole::kValue: return layer.value;
     case TensorRole::kOutput: return layer.output;
-    case TensorRole::kGate: return layer.gate;
-    case TensorRole::kUp: return layer.up;
-    default: assert(role == TensorRole::kDown); return layer.down;
+    case TensorRole::kGate: return layer.mlp.gate;
+    case TensorRole::kUp: return layer.mlp.up;
+    case TensorRole::kDown: return layer.mlp.down;
+    case TensorRole::kRouter: return layer.router;
+    case TensorRole::kExpertGate: return layer.experts[tensor.expert].gate;
+    case TensorRole::kExpertUp: return layer.experts[tensor.expert].up;
+    case TensorRole::kExpertDown: return layer.experts[tensor.expert].down;
+    case TensorRole::kSharedGate: return layer.shared.gate;
+    case TensorRole::kSharedUp: return layer.shared.up;
+    default: assert(tensor.role == TensorRole::kSharedDown); return layer.shared.down;
   }
 }
 
@@ -61,6 +69,7 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, cons
   TROUPE_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::open(model, limits));
   ShardWeights weights{std::move(checkpoint)};
   weights.layers.resize(slice.layer_count());
+  for (LayerWeights& layer : weights.layers) layer.experts.resize(config.num_experts);
   std::map<kernels::DType, std::uint64_t> elements_of;
   const std::vector<TensorSlice> tensors = tensor_slices(config, slice);
   // What the file holds may differ from config.dtype, so that the total is only known once its headers are read.
@@ -85,9 +94,12 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, cons
       if (tensor.role == TensorRole::kEmbedding) {
         weights.embedding = matrix.view;
       } else {
-        Linear& linear = layer != nullptr ? matrix_for(tensor.role, *layer) : weights.lm_head;
+        Linear& linear = layer != nullptr ? matrix_for(tensor, *layer) : weights.lm_head;
         linear.weight = kernels.pack(matrix.view, makes_heads(tensor.role) ? config.head_dim : 0);
-        (layer != nullptr ? weights.layers_size : weights.lm_head_size).add(*linear.weight);
+        PackedSize& size = layer == nullptr               ? weights.lm_head_size
+                           : is_of_an_expert(tensor.role) ? weights.experts_size
+                                                          : weights.layers_size;
+        size.add(*linear.weight);
         elements_of[matrix.view.dtype] += tensor.elements();
       }
     }

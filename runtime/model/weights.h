@@ -33,6 +33,13 @@ struct PackedSize {
   void add(const kernels::PackedWeight& weight);
 };
 
+// SwiGLU between two projections: the MLP of a layer, or one of its experts.
+struct MlpWeights {
+  Linear gate;  // (intermediate, hidden_size)
+  Linear up;    // (intermediate, hidden_size)
+  Linear down;  // (hidden_size, intermediate); bias on rank 0 only
+};
+
 struct LayerWeights {
   std::vector<float> attention_norm;  // (hidden_size)
   std::vector<float> mlp_norm;        // (hidden_size)
@@ -42,9 +49,11 @@ struct LayerWeights {
   Linear key;                         // (kv_heads * head_dim, hidden_size)
   Linear value;                       // (kv_heads * head_dim, hidden_size)
   Linear output;                      // (hidden_size, heads * head_dim); bias on rank 0 only: it enters the sum once
-  Linear gate;                        // (intermediate, hidden_size)
-  Linear up;                          // (intermediate, hidden_size)
-  Linear down;                        // (hidden_size, intermediate); bias on rank 0 only
+  MlpWeights mlp;                     // where there are no experts
+  Linear router;                      // (num_experts, hidden_size)
+  std::vector<MlpWeights> experts;    // (num_experts) or empty
+  std::vector<float> shared_router;   // (hidden_size) or empty
+  MlpWeights shared;                  // with shared_router
 };
 
 // The weights of one shard. Immutable after load. Keeps the checkpoint mapped: the embedding table stays in its
@@ -64,7 +73,8 @@ struct ShardWeights {
   std::vector<float> final_norm;     // last stage: (hidden_size)
   Linear lm_head;                    // last stage: (vocab rows of this rank, hidden_size)
 
-  PackedSize layers_size;                              // of every matrix in `layers`
+  PackedSize layers_size;                              // of every matrix in `layers` but the experts
+  PackedSize experts_size;                             // of all experts, of which a token takes some
   PackedSize lm_head_size;                             // last stage
   kernels::DType stored_dtype = kernels::DType::kF32;  // in the file, of the matrices that hold most elements
 };

@@ -10,6 +10,7 @@
 #include "actors/gateway/gguf_vocabulary.h"
 #include "runtime/model/gguf.h"
 #include "runtime/model/gguf_config.h"
+#include "runtime/model/gguf_tensors.h"
 #include "runtime/model/slice.h"
 #include "runtime/text/stream_decoder.h"
 #include "runtime/text/tokenizer.h"
@@ -33,13 +34,21 @@ void check_places(const GgufFile& file, std::size_t size) {
   }
 }
 
-void check_config(const GgufFile& file, const troupe::Limits& limits) {
+void check_config(const GgufFile& file, std::span<const std::byte> content, const troupe::Limits& limits) {
   const auto config = gguf_config(file, limits);
   if (!config.ok()) return;
   const troupe::model::Slice whole{0, config->num_layers, config->num_layers, 0, 1};
   if (!check_slice(*config, whole).ok() || weight_bytes(*config, whole) == 0) std::abort();
   if (config->sliding_windows.size() != config->num_layers) std::abort();
   if (inverse_frequencies(*config).size() != config->head_dim / 2) std::abort();
+  if (config->num_experts_per_token > config->num_experts) std::abort();
+  for (const auto& slice : tensor_slices(*config, whole)) {
+    const auto part = find_gguf_part(file, slice);
+    if (!part.ok() || part->bytes.data() < content.data() + part->tensor->begin ||
+        part->bytes.data() + part->bytes.size() > content.data() + part->tensor->end) {
+      std::abort();
+    }
+  }
 }
 
 void check_tokenizer(const GgufFile& file, const troupe::Limits& limits) {
@@ -64,10 +73,11 @@ void check_tokenizer(const GgufFile& file, const troupe::Limits& limits) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   troupe::Limits limits;
   limits.tokenizer_entries = 4096;
-  const auto file = GgufFile::parse(std::as_bytes(std::span(data, size)), "fuzzed", limits);
+  const auto content = std::as_bytes(std::span(data, size));
+  const auto file = GgufFile::parse(content, "fuzzed", limits);
   if (!file.ok()) return 0;
   check_places(**file, size);
-  check_config(**file, limits);
+  check_config(**file, content, limits);
   check_tokenizer(**file, limits);
   return 0;
 }

@@ -58,6 +58,14 @@ class Server:
         self.process.wait(timeout=30)
 
 
+def steps_of(answer):
+    """Each token of an answer of llama.cpp's with its probabilities, or None: there are none for a token that ends
+    within a UTF-8 character. The token that ends the answer may only be among the probabilities."""
+    left = list(answer["completion_probabilities"])
+    steps = [(token, left.pop(0) if left and left[0]["id"] == token else None) for token in answer["tokens"]]
+    return steps + [(step["id"], step) for step in left]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file")
@@ -83,16 +91,17 @@ def main():
             choice = post(ours.port, "/v1/completions", {"model": "m", "prompt": prompt, "temperature": 0,
                                                          "max_tokens": arguments.tokens, "logprobs": 1,
                                                          "return_token_ids": True})["choices"][0]
-            for step, theirs_step in enumerate(answer["completion_probabilities"]):
-                best = theirs_step["top_logprobs"]
-                if step < len(choice["token_ids"]) and choice["token_ids"][step] == theirs_step["id"]:
+            for step, (token, probabilities) in enumerate(steps_of(answer)):
+                if step < len(choice["token_ids"]) and choice["token_ids"][step] == token:
                     agreed += 1
-                    apart.append(abs(choice["logprobs"]["token_logprobs"][step] - theirs_step["logprob"]))
+                    if probabilities is not None:
+                        apart.append(abs(choice["logprobs"]["token_logprobs"][step] - probabilities["logprob"]))
                     continue
-                if best[0]["logprob"] - best[1]["logprob"] < arguments.tie:
+                best = probabilities["top_logprobs"] if probabilities is not None else None
+                if best is not None and best[0]["logprob"] - best[1]["logprob"] < arguments.tie:
                     ties += 1
                 elif step < len(choice["token_ids"]) or choice["finish_reason"] == "length":
-                    wrong.append((question, step, theirs_step["id"], choice["token_ids"]))
+                    wrong.append((question, step, token, choice["token_ids"]))
                 break
     finally:
         ours.stop()

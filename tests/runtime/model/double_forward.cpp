@@ -42,11 +42,41 @@ class Forward {
       const Vector attended = attend(queries[position], keys, values, position, config_.sliding_windows[index]);
       add(linear(prefix + ".self_attn.o_proj", attended), hidden[position]);
       const Vector normed = norm(prefix + ".post_attention_layernorm", hidden[position]);
-      Vector gate = linear(prefix + ".mlp.gate_proj", normed);
-      const Vector up = linear(prefix + ".mlp.up_proj", normed);
-      for (std::size_t i = 0; i < gate.size(); ++i) gate[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
-      add(linear(prefix + ".mlp.down_proj", gate), hidden[position]);
+      add(config_.num_experts == 0 ? mlp(prefix + ".mlp", normed) : experts(prefix + ".mlp", normed), hidden[position]);
     }
+  }
+
+  Vector mlp(const std::string& prefix, const Vector& in) const {
+    Vector gate = linear(prefix + ".gate_proj", in);
+    const Vector up = linear(prefix + ".up_proj", in);
+    for (std::size_t i = 0; i < gate.size(); ++i) gate[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
+    return linear(prefix + ".down_proj", gate);
+  }
+
+  // Softmax over all experts, the largest kept, and their weights brought to a sum of 1 where the model does that.
+  Vector experts(const std::string& prefix, const Vector& in) const {
+    Vector weights = linear(prefix + ".gate", in);
+    double sum = 0;
+    for (double& weight : weights) sum += weight = std::exp(weight);
+    for (double& weight : weights) weight /= sum;
+    Vector sorted = weights;
+    std::sort(sorted.rbegin(), sorted.rend());
+    double kept = 0;
+    for (std::uint32_t i = 0; i < config_.num_experts_per_token; ++i) kept += sorted[i];
+    Vector out(in.size(), 0.0);
+    for (std::size_t expert = 0; expert < weights.size(); ++expert) {
+      if (weights[expert] < sorted[config_.num_experts_per_token - 1]) continue;
+      const double weight = config_.normalise_experts ? weights[expert] / kept : weights[expert];
+      const Vector part = mlp(prefix + ".experts." + std::to_string(expert), in);
+      for (std::size_t i = 0; i < out.size(); ++i) out[i] += weight * part[i];
+    }
+    if (config_.shared_intermediate_size == 0) return out;
+    const TinyTensor& gate = tensors_.at(prefix + ".shared_expert_gate.weight");
+    double dot = 0;
+    for (std::size_t i = 0; i < in.size(); ++i) dot += in[i] * gate.values[i];
+    const Vector shared = mlp(prefix + ".shared_expert", in);
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] += shared[i] / (1 + std::exp(-dot));
+    return out;
   }
 
   // Projected, normed by head where the architecture does, and rotated as complex numbers (x[i], x[i + dim / 2]).

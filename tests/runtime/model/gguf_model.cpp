@@ -1,6 +1,8 @@
 #include "tests/runtime/model/gguf_model.h"
 
-#include "runtime/model/gguf_config.h"
+#include <utility>
+
+#include "runtime/model/gguf_tensors.h"
 #include "runtime/model/slice.h"
 
 namespace troupe::model::testing {
@@ -32,6 +34,13 @@ GgufWriter gguf_metadata(const ModelConfig& config, const std::string& architect
   writer.string("general.architecture", architecture).string("general.name", "tiny");
   writer.u32(key("block_count"), config.num_layers).u32(key("context_length"), config.max_position_embeddings);
   writer.u32(key("embedding_length"), config.hidden_size).u32(key("feed_forward_length"), config.intermediate_size);
+  if (config.num_experts != 0) {
+    writer.u32(key("expert_count"), config.num_experts).u32(key("expert_used_count"), config.num_experts_per_token);
+    if (architecture != "llama") writer.u32(key("expert_feed_forward_length"), config.intermediate_size);
+  }
+  if (config.shared_intermediate_size != 0) {
+    writer.u32(key("expert_shared_feed_forward_length"), config.shared_intermediate_size);
+  }
   writer.u32(key("attention.head_count"), config.num_heads).u32(key("attention.head_count_kv"), config.num_kv_heads);
   writer.u32(key("attention.key_length"), config.head_dim).u32(key("attention.value_length"), config.head_dim);
   writer.f32(key("rope.freq_base"), static_cast<float>(config.rope.theta));
@@ -39,12 +48,29 @@ GgufWriter gguf_metadata(const ModelConfig& config, const std::string& architect
   return writer;
 }
 
-GgufWriter gguf_model(const ModelConfig& config, const std::string& architecture, const TinyTensors& tensors) {
+GgufWriter gguf_model(const ModelConfig& config, const std::string& architecture, const TinyTensors& tensors,
+                      bool experts_apart) {
   GgufWriter writer = gguf_metadata(config, architecture);
+  std::vector<float> stack;  // of one role in one layer
   const bool permute = architecture == "llama" || architecture == "mistral3";
   for (const TensorSlice& slice : tensor_slices(config, {0, config.num_layers, config.num_layers, 0, 1})) {
     if (slice.role == TensorRole::kLmHead && config.tie_word_embeddings) continue;
     const TinyTensor& tensor = tensors.at(slice.name);
+    if (is_of_an_expert(slice.role)) {
+      if (experts_apart) {
+        writer.f32_tensor(gguf_expert_name(slice.role, slice.layer, slice.expert), tensor.shape, tensor.values);
+        continue;
+      }
+      stack.insert(stack.end(), tensor.values.begin(), tensor.values.end());
+      if (slice.expert + 1 != config.num_experts) continue;
+      writer.f32_tensor(gguf_name(slice.role, slice.layer, false), {config.num_experts, slice.rows, slice.cols},
+                        std::exchange(stack, {}));
+      continue;
+    }
+    if (slice.role == TensorRole::kSharedRouter) {
+      writer.f32_tensor(gguf_name(slice.role, slice.layer, false), {1, slice.cols}, tensor.values);
+      continue;
+    }
     const bool rotated = permute && is_rotated(slice.role);
     writer.f32_tensor(
         gguf_name(slice.role, slice.layer, false), tensor.shape,

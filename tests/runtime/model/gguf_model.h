@@ -12,7 +12,9 @@ namespace troupe::model::testing {
 GgufWriter gguf_metadata(const ModelConfig& config, const std::string& architecture);
 
 // The same with the tensors in F32 under their GGUF names; rows of q and k are permuted as the converter does for the
-// architectures whose rotary layout is interleaved.
-GgufWriter gguf_model(const ModelConfig& config, const std::string& architecture, const TinyTensors& tensors);
+// architectures whose rotary layout is interleaved. The experts of a layer are one tensor, or each is one by itself;
+// the shared expert's router is a matrix of one row.
+GgufWriter gguf_model(const ModelConfig& config, const std::string& architecture, const TinyTensors& tensors,
+                      bool experts_apart = false);
 
 }  // namespace troupe::model::testing
