@@ -27,6 +27,12 @@ void SchedulerMetrics::write(const engine::Engine& engine, schema::Stats::Builde
   now("troupe_scheduler_kv_blocks", "KV blocks of a replica.", engine.blocks().num_blocks());
   now("troupe_scheduler_kv_blocks_used", "KV blocks that sequences hold.",
       engine.blocks().num_blocks() - engine.blocks().free_blocks());
+  now("troupe_scheduler_kv_blocks_cached", "KV blocks that the prefix cache can find, held by sequences or not.",
+      engine.blocks().cache().size());
+  total("troupe_scheduler_prefix_cache_queried_tokens_total",
+        "Tokens of sequences that the prefix cache was asked for.", counts.prefix_queries);
+  total("troupe_scheduler_prefix_cache_hit_tokens_total", "Of them, tokens that were in the KV pages already.",
+        counts.prefix_hits);
   total("troupe_scheduler_steps_total", "Steps sent.", counts.steps);
   total("troupe_scheduler_prompt_tokens_total", "Prompt tokens computed, recomputation included.",
         counts.prompt_tokens);

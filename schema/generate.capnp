@@ -42,6 +42,8 @@ struct Generate {
   stopTokens @3 :List(UInt32);  # generation ends with any of these; the token itself is reported
   minTokens @4 :UInt32;         # stop tokens are not sampled before so many tokens
   sampling @5 :Sampling;
+  cacheSalt @6 :Text;           # only requests with the same one find each other's tokens in the prefix cache;
+                                # empty is a salt like any other
 }
 
 struct Cancel {
@@ -73,6 +75,7 @@ struct Delta {
   finish @4 :FinishReason;
   error @5 :ErrorInfo;                  # with finish = error
   queueNs @6 :UInt64;                   # time between Generate and the first step, with the first token
+  cachedTokens @7 :UInt32;              # prompt tokens that were in the KV pages already, with the first token
 }
 
 struct Deltas {

@@ -27,6 +27,8 @@ struct SequenceStart {
   sampling @2 :Sampling;
   stopTokens @3 :List(UInt32);      # masked while fewer than minTokens tokens are generated
   minTokens @4 :UInt32;             # 0 = no mask, and stopTokens may be left empty
+  cachedTokens @5 :List(UInt32);    # its first tokens, if their keys and values are in the first of its new blocks
+                                    # already: another sequence had the same. It starts at the position after them
 }
 
 struct Step {
@@ -35,7 +37,7 @@ struct Step {
   # One entry a sequence, in batch order:
   sequences @1 :List(UInt64);
   tokenCounts @2 :List(UInt32);     # new tokens in this step, >= 1
-  startPositions @3 :List(UInt32);  # position of the first of them = tokens already in the KV pages
+  startPositions @3 :List(UInt32);  # position of the first of them = tokens already in the KV pages, cached or computed
   newBlockCounts @4 :List(UInt32);  # how many of `newBlocks` are appended to this sequence's block table
   sample @5 :List(Bool);            # the last token's logits are sampled in this step
 

@@ -150,6 +150,16 @@ Result<void> read_sampling(JsonFields& fields, const ServedModel& model, const L
   return read_logit_bias(fields, model, limits, sampling);
 }
 
+Result<std::string> read_cache_salt(JsonFields& fields, const Limits& limits) {
+  TROUPE_ASSIGN_OR_RETURN(const auto salt, fields.string("cache_salt"));
+  if (salt && salt->size() > limits.cache_salt_bytes) {
+    return invalid_argument(fmt::format("cache_salt has {} bytes, more than the limit cache_salt_bytes of {}",
+                                        salt->size(), limits.cache_salt_bytes),
+                            "cache_salt");
+  }
+  return salt.value_or("");
+}
+
 Result<void> read_stream(JsonFields& fields, GenerationOptions& options) {
   TROUPE_ASSIGN_OR_RETURN(const auto stream, fields.boolean("stream"));
   options.stream = stream.value_or(false);
@@ -218,6 +228,8 @@ Result<GenerationOptions> read_generation_options(JsonFields& fields, const Serv
   TROUPE_RETURN_IF_ERROR(read_sampling(fields, model, limits, sampling));
   sampling.setLogprobs(options.logprobs);
   sampling.setTopLogprobs(options.top_logprobs);
+  TROUPE_ASSIGN_OR_RETURN(const std::string cache_salt, read_cache_salt(fields, limits));
+  blueprint.root().setCacheSalt(cache_salt);
   options.blueprint = std::move(blueprint).finish();
 
   TROUPE_ASSIGN_OR_RETURN(const auto user, fields.string("user"));

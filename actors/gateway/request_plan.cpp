@@ -100,6 +100,7 @@ fabric::Message<schema::Generate> generate_message(const RequestPlan& plan, std:
     generate.setStopTokens(blueprint->getStopTokens());
     generate.setMinTokens(std::min(blueprint->getMinTokens(), prompt.max_tokens));
     generate.setSampling(blueprint->getSampling());
+    generate.setCacheSalt(blueprint->getCacheSalt());
     generate.getSampling().setPromptLogprobs(plan.echo && plan.options.logprobs);
   });
 }

@@ -95,6 +95,7 @@ ChoiceState ResponseWriter::accept(std::size_t index, schema::Delta::Reader delt
     for (const auto token : delta.getPromptLogprobs()) choice.completion_logprobs.add(*model_, token);
     choice.new_logprobs += delta.getPromptLogprobs().size();
   }
+  cached_tokens_ += delta.getCachedTokens();
   read_tokens(choice, delta);
   const schema::FinishReason finish = delta.getFinish();
   if (!choice.stopped && finish != schema::FinishReason::NONE) {
@@ -235,8 +236,10 @@ void ResponseWriter::send_event(const std::string& json) {
 std::string ResponseWriter::usage_json() const {
   const std::uint64_t prompt = prompt_tokens();
   const std::uint64_t completion = completion_tokens();
-  return fmt::format("{{\"prompt_tokens\":{},\"completion_tokens\":{},\"total_tokens\":{}}}", prompt, completion,
-                     prompt + completion);
+  return fmt::format(
+      "{{\"prompt_tokens\":{},\"completion_tokens\":{},\"total_tokens\":{},"
+      "\"prompt_tokens_details\":{{\"cached_tokens\":{}}}}}",
+      prompt, completion, prompt + completion, cached_tokens_);
 }
 
 // The object around the choices, the same for responses and chunks. `choices` and `usage` are JSON; no usage: "".

@@ -62,7 +62,8 @@ class ResponseWriter {
   const std::shared_ptr<HttpResponder> responder_;
   std::vector<std::unique_ptr<Choice>> choices_;
   std::size_t running_;
-  bool streaming_ = false;  // the head of the stream is out
+  std::uint64_t cached_tokens_ = 0;  // of all prompts
+  bool streaming_ = false;           // the head of the stream is out
   bool complete_ = false;
 };
 

@@ -74,13 +74,34 @@ void BatchFormer::add_newcomers(Sequences& sequences, std::size_t unconfirmed_re
     const Sequence& next = sequences.waiting.begin()->second;
     // One token more than it has, lest its first decode preempts somebody.
     const std::uint32_t wanted = std::min(next.length() + 1, next.max_length);
-    if (blocks_.blocks_for(wanted) > blocks_.free_blocks()) return;
+    CachedPrefix prefix;
+    if (blocks_.caches() && next.prompt_logprobs_complete) {
+      prefix = blocks_.find_prefix(next.cache_salt, next.tokens);
+      if (is_about_to_be_published(sequences, next, prefix.blocks.size())) return;
+    }
+    const auto cached = static_cast<std::uint32_t>(prefix.blocks.size());
+    if (blocks_.blocks_for(wanted) - cached + prefix.idle > blocks_.free_blocks()) return;
     Sequence& sequence = sequences.begin(next.id);
+    blocks_.adopt(sequence.id, prefix);
+    sequence.computed = cached * blocks_.block_size();
     const bool grown = blocks_.grow(sequence.id, sequence.length());
     assert(grown);
     static_cast<void>(grown);
     add(sequence, true, 0, batch);
   }
+}
+
+// Whether a running sequence computes block `index` of `next`, whose first `index` blocks are in the pages.
+bool BatchFormer::is_about_to_be_published(const Sequences& sequences, const Sequence& next, std::size_t index) const {
+  const std::size_t end = (index + 1) * blocks_.block_size();
+  if (end >= next.length()) return false;  // of no use to it: one token must be left
+  return std::any_of(sequences.running.begin(), sequences.running.end(), [&](const auto& entry) {
+    const Sequence& other = entry.second;
+    return other.phase == Phase::kPrefill && other.length() >= end && other.cache_salt == next.cache_salt &&
+           blocks_.published(other.id) == index &&
+           std::equal(other.tokens.begin(), other.tokens.begin() + static_cast<std::ptrdiff_t>(end),
+                      next.tokens.begin());
+  });
 }
 
 void BatchFormer::add(Sequence& sequence, bool starts, std::uint32_t first_new_block, Batch& batch) {

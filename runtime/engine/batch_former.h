@@ -31,16 +31,21 @@ struct Batch {
 // newcomers; prompts in pieces; a sequence that is in a step whose result is not back is left out. With several
 // pipeline stages a step takes only its share of the sequences, so that every slot gets work.
 //
-// A newcomer enters only when blocks for all its known tokens are free. When a decode finds no free block, the
-// youngest sequence behind it that is not in flight is preempted: its blocks are freed, and its prompt and
-// generated tokens are computed anew later. The oldest sequence can thus always go on.
+// A newcomer enters only when blocks for all its known tokens are free. It begins behind the longest prefix that is
+// in the pages already, unless the log-probabilities of its prompt are wanted: those must be computed. While a running
+// sequence computes the very block that would come next, it waits for that: a prompt that many send at a time is
+// computed once.
+//
+// When a decode finds no free block, the youngest sequence behind it that is not in flight is preempted: its blocks are
+// freed, and its prompt and generated tokens are computed anew later, except for what is still in the pages. The oldest
+// sequence can thus always go on.
 class BatchFormer {
  public:
   BatchFormer(const BatchLimits& limits, BlockManager& blocks);
 
   // Chooses, allocates blocks and moves phases; the batch is empty when nobody can run now. Marks nothing as in
-  // flight and leaves `computed` alone. `unconfirmed_releases`: sequences that the shards may still know, because
-  // the step that releases them is not back.
+  // flight, and moves `computed` only of newcomers, behind their cached prefix. `unconfirmed_releases`: sequences that
+  // the shards may still know, because the step that releases them is not back.
   Batch form(Sequences& sequences, std::size_t unconfirmed_releases);
 
   // Sequences that run at a time; the shards have room for twice as many (ShardSequences).
@@ -50,6 +55,7 @@ class BatchFormer {
   void add_decodes(Sequences& sequences, Batch& batch);
   void add_prefills(Sequences& sequences, Batch& batch);
   void add_newcomers(Sequences& sequences, std::size_t unconfirmed_releases, Batch& batch);
+  bool is_about_to_be_published(const Sequences& sequences, const Sequence& next, std::size_t index) const;
   void add(Sequence& sequence, bool starts, std::uint32_t first_new_block, Batch& batch);
   bool make_room(Sequences& sequences, Sequence& sequence, Batch& batch);
 

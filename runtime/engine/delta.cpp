@@ -40,6 +40,7 @@ void write_delta(const Delta& delta, schema::Delta::Builder to) {
   to.setFinish(delta.finish);
   if (delta.error) write_error(*delta.error, to.initError());
   to.setQueueNs(delta.queue_ns);
+  to.setCachedTokens(delta.cached_tokens);
 }
 
 }  // namespace troupe::engine

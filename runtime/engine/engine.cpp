@@ -25,7 +25,7 @@ std::uint32_t capacity_of(const EngineOptions& options) {
 
 Engine::Engine(const EngineOptions& options)
     : options_(options),
-      blocks_(options.num_blocks, options.block_size),
+      blocks_(options.num_blocks, options.block_size, options.limits.prefix_cache_blocks),
       former_({.max_batch_tokens = options.max_batch_tokens,
                .max_batch_sequences = options.max_batch_sequences,
                .pipeline_stages = options.pipeline_stages},
@@ -78,7 +78,14 @@ Result<Sequence> Engine::checked(schema::Generate::Reader generate) const {
                                 std::to_string(generate.getMaxTokens()),
                             "min_tokens");
   }
+  const auto salt = generate.getCacheSalt();
+  if (salt.size() > options_.limits.cache_salt_bytes) {
+    return invalid_argument("cache_salt has " + std::to_string(salt.size()) + " bytes; the limit cache_salt_bytes is " +
+                                std::to_string(options_.limits.cache_salt_bytes),
+                            "cache_salt");
+  }
   Sequence sequence;
+  sequence.cache_salt = std::string(salt.begin(), salt.end());
   TROUPE_RETURN_IF_ERROR(read_sampling(generate.getSampling(), options_.limits, sequence.sampling));
   sequence.sampling.stop_tokens.reserve(stops.size());
   for (const std::uint32_t token : stops) sequence.sampling.stop_tokens.push_back(token);
@@ -176,6 +183,7 @@ void Engine::write_step(const Batch& batch, schema::Step::Builder step) const {
     auto start = starts[start_index++];
     start.setSequence(sequence.id);
     start.setPromptLength(sequence.prompt_length);
+    start.setCachedTokens({sequence.tokens.data(), sequence.computed});
     write_sampling(sequence.sampling, start.initSampling());
     if (sequence.prompt_logprobs_complete) start.getSampling().setPromptLogprobs(false);
     if (sequence.sampling.min_tokens > 0) {
@@ -197,7 +205,14 @@ void Engine::launch(const Batch& batch, std::uint64_t now_ns) {
   flight.items.reserve(batch.items.size());
   for (const BatchItem& item : batch.items) {
     Sequence& sequence = *item.sequence;
-    if (!sequence.first_step_ns) sequence.first_step_ns = now_ns;
+    if (!sequence.first_step_ns) {
+      sequence.first_step_ns = now_ns;
+      sequence.cached_tokens = sequence.computed;
+    }
+    if (item.starts && blocks_.caches() && sequence.prompt_logprobs_complete) {
+      counts_.prefix_queries += sequence.length();
+      counts_.prefix_hits += sequence.computed;
+    }
     if (sequence.computed < sequence.prompt_length) {
       counts_.prompt_tokens += std::min(item.count, sequence.prompt_length - sequence.computed);
     }
@@ -227,6 +242,8 @@ std::vector<Delta> Engine::apply(schema::StepResult::Reader result) {
   for (const InFlightItem& item : flight.items) {
     Sequence& sequence = *sequences_.find(item.sequence);
     sequence.in_flight = false;
+    // Not earlier: nobody may find in the pages what a failed step was to write there.
+    blocks_.publish(sequence.id, sequence.cache_salt, std::span(sequence.tokens).first(sequence.computed));
     const std::optional<unsigned> index = item.sample ? std::optional(sampled++) : std::nullopt;
     if (sequence.cancelled) {
       forget(sequence);
@@ -280,7 +297,10 @@ std::optional<Delta> Engine::advance(Sequence& sequence, schema::StepResult::Rea
 
   Delta delta{.owner = sequence.owner, .request = sequence.request};
   delta.prompt_logprobs = std::exchange(sequence.prompt_logprobs, {});
-  if (!index || sequence.generated() == 0) delta.queue_ns = *sequence.first_step_ns - sequence.admitted_ns;
+  if (!index || sequence.generated() == 0) {
+    delta.queue_ns = *sequence.first_step_ns - sequence.admitted_ns;
+    delta.cached_tokens = sequence.cached_tokens;
+  }
   if (index) {
     const std::uint32_t token = result.getTokens()[*index];
     const std::vector<std::uint32_t>& stops = sequence.sampling.stop_tokens;
@@ -355,6 +375,7 @@ std::vector<Delta> Engine::reset_for_epoch(std::uint32_t replica, std::uint64_t 
     Sequence& sequence = sequences_.restart(sequences_.running.begin()->first);
     blocks_.release(sequence.id);
   }
+  blocks_.forget_published();
   released_.clear();
   replica_ = replica;
   epoch_ = epoch;

@@ -23,7 +23,7 @@ struct EngineOptions {
   std::uint32_t max_batch_tokens = 0;
   std::uint32_t max_batch_sequences = 0;
   std::uint32_t pipeline_stages = 1;  // steps in flight at a time
-  Limits limits;                      // queue, stop_tokens, logit_bias_entries, top_logprobs
+  Limits limits;  // queue, stop_tokens, logit_bias_entries, top_logprobs, cache_salt_bytes, prefix_cache_blocks
 };
 
 struct EngineCounts {
@@ -32,6 +32,8 @@ struct EngineCounts {
   std::uint64_t steps = 0;
   std::uint64_t prompt_tokens = 0;     // computed, recomputation included
   std::uint64_t generated_tokens = 0;  // reported
+  std::uint64_t prefix_queries = 0;    // tokens of sequences that began and were looked for in the prefix cache
+  std::uint64_t prefix_hits = 0;       // of them, that were there
   std::uint64_t preemptions = 0;
   std::uint64_t finished = 0;
   std::uint64_t failed = 0;
@@ -71,7 +73,7 @@ class Engine {
   std::vector<Delta> fail_all(const Error& error);
 
   // The replica's next life: its shards know no sequence. Fails the sequences of steps in flight; all others are
-  // computed anew. REQUIRES: epoch is not one of an earlier life.
+  // computed anew, and no prefix is known any more. REQUIRES: epoch is not one of an earlier life.
   std::vector<Delta> reset_for_epoch(std::uint32_t replica, std::uint64_t epoch, const Error& error);
 
   bool idle() const { return sequences_.waiting.empty() && sequences_.running.empty(); }

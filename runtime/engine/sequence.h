@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "runtime/engine/sampler.h"
@@ -29,6 +30,7 @@ struct Sequence {
   std::uint32_t prompt_length = 0;    // >= 1
   std::uint32_t max_length = 0;       // prompt and generated together
   SamplingParameters sampling;
+  std::string cache_salt;
 
   Phase phase = Phase::kWaiting;
   std::uint32_t computed = 0;  // tokens whose keys and values are in the pages, in-flight step included
@@ -37,6 +39,7 @@ struct Sequence {
 
   std::uint64_t admitted_ns = 0;
   std::optional<std::uint64_t> first_step_ns;
+  std::uint32_t cached_tokens = 0;  // of the prompt, that its first step found in the pages
 
   std::vector<RatedToken> prompt_logprobs;  // of positions 1.., as far as they came back and are not yet reported
   bool prompt_logprobs_complete = false;    // no need to ask for them again after preemption

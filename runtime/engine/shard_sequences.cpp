@@ -107,6 +107,16 @@ Result<void> ShardSequences::start(schema::SequenceStart::Reader start) {
     return invalid_argument(name_of(sequence) + " has " + std::to_string(stops.size()) +
                             " stop tokens (limit stop_tokens)");
   }
+  const auto cached = start.getCachedTokens();
+  if (cached.size() >= options_.max_model_len) {
+    return invalid_argument(name_of(sequence) + " has " + std::to_string(cached.size()) +
+                            " cached tokens; max_model_len is " + std::to_string(options_.max_model_len));
+  }
+  for (const std::uint32_t token : cached) {
+    if (token >= options_.vocab_size) {
+      return invalid_argument(name_of(sequence) + " has a cached token beyond the vocabulary");
+    }
+  }
   release(sequence);
   if (active_.size() >= capacity()) {
     return resource_exhausted("more than " + std::to_string(capacity()) + " sequences at a time");
@@ -121,6 +131,7 @@ Result<void> ShardSequences::start(schema::SequenceStart::Reader start) {
   entry->sequence = sequence;
   entry->prompt_length = start.getPromptLength();
   entry->tokens.clear();
+  for (const std::uint32_t token : cached) entry->tokens.push_back(token);
   entry->block_table.clear();
   entry->last_step = 0;
   entry->sampling.stop_tokens.clear();

@@ -460,6 +460,9 @@ BOOST_AUTO_TEST_CASE(stats_show_the_queue_the_pages_and_the_steps) {
   BOOST_TEST(values["troupe_scheduler_kv_blocks"] == 32);
   BOOST_TEST(values["troupe_scheduler_kv_blocks_used"] == 2);
   BOOST_TEST(values["troupe_scheduler_running_sequences"] == 1);
+  BOOST_TEST(values["troupe_scheduler_kv_blocks_cached"] == 2);  // the full one of each prompt
+  BOOST_TEST(values["troupe_scheduler_prefix_cache_queried_tokens_total"] == 10);
+  BOOST_TEST(values["troupe_scheduler_prefix_cache_hit_tokens_total"] == 0);
   BOOST_TEST(values["troupe_scheduler_queue_length"] == 0);
   BOOST_TEST(values["troupe_scheduler_steps_total"] == 3);
   BOOST_TEST(values["troupe_scheduler_generated_tokens_total"] == 3);

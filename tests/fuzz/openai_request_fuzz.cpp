@@ -28,6 +28,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     for (const std::uint32_t token : generate->getStopTokens()) inside = inside && token < model.vocab_size;
     for (const auto bias : sampling.getLogitBias()) inside = inside && bias.getToken() < model.vocab_size;
     inside = inside && sampling.getTemperature() >= 0 && sampling.getTopP() > 0 && sampling.getTopP() <= 1;
+    inside = inside && generate->getCacheSalt().size() <= limits.cache_salt_bytes;
     if (!inside) std::abort();
   }
   return 0;

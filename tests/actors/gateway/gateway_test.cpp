@@ -203,6 +203,30 @@ BOOST_AUTO_TEST_CASE(a_chat_stream_has_role_content_finish_usage_and_done) {
   BOOST_TEST(events[5] == "[DONE]");
 }
 
+BOOST_AUTO_TEST_CASE(usage_tells_how_much_of_all_prompts_was_cached_in_streams_too) {
+  for (const bool stream : {false, true}) {
+    Cast cast;
+    cast.assemble();
+    Client client(cast.gateway.port);
+    client.post("/v1/completions", std::string(R"({"model":"byte-model","prompt":[[1,2,3],[4,5]])") +
+                                       (stream ? R"(,"stream":true,"stream_options":{"include_usage":true}})" : "}"));
+    for (const std::uint32_t cached : {2u, 1u}) {
+      const auto id = cast.request_of(cast.generate());
+      cast.delta([&](schema::Delta::Builder delta) {
+        delta.setRequest(id);
+        delta.setTokens({'a'});
+        delta.setCachedTokens(cached);
+      });
+      cast.text(id, "b", schema::FinishReason::LENGTH);
+    }
+    const auto response = client.read();
+    const auto body = stream ? parsed(response.events().end()[-2]) : response.json();
+    const auto& usage = body.at("usage");
+    BOOST_TEST(usage.at("prompt_tokens").as_int64() == 5);
+    BOOST_TEST(usage.at("prompt_tokens_details").at("cached_tokens").as_int64() == 3);
+  }
+}
+
 BOOST_AUTO_TEST_CASE(a_stop_string_across_deltas_ends_the_answer_and_cancels_the_request) {
   Cast cast;
   cast.assemble();

@@ -70,6 +70,7 @@ BOOST_AUTO_TEST_CASE(a_malformed_chat_request_names_its_parameter) {
       {R"("user":5)", "user"},
       {R"("ignore_eos":"no")", "ignore_eos"},
       {R"("return_token_ids":0)", "return_token_ids"},
+      {R"("cache_salt":7)", "cache_salt"},
       {R"("n":0)", "n"},
       {R"("n":"1")", "n"},
       {R"("n":2)", "n", ErrorCode::kUnsupported},
@@ -175,6 +176,7 @@ BOOST_AUTO_TEST_CASE(lists_beyond_their_limits_are_refused_by_name) {
   limits.stop_tokens = 1;
   limits.logit_bias_entries = 1;
   limits.prompts_per_request = 1;
+  limits.cache_salt_bytes = 3;
   const auto message = [&](const std::string& field) {
     const auto plan = plan_completion(with(R"("model":"m")", field), *model, limits);
     return plan.ok() ? std::string() : plan.error().message;
@@ -184,14 +186,17 @@ BOOST_AUTO_TEST_CASE(lists_beyond_their_limits_are_refused_by_name) {
   BOOST_TEST(message(R"("prompt":"a","stop_token_ids":[1,2])").find("stop_tokens") != std::string::npos);
   BOOST_TEST(message(R"("prompt":"a","logit_bias":{"1":1,"2":1})").find("logit_bias_entries") != std::string::npos);
   BOOST_TEST(message(R"("prompt":["a","b"])").find("prompts_per_request") != std::string::npos);
+  BOOST_TEST(message(R"("prompt":"a","cache_salt":"abcd")").find("cache_salt_bytes") != std::string::npos);
+  BOOST_TEST(message(R"("prompt":"a","cache_salt":"abc")").empty());
 }
 
-BOOST_AUTO_TEST_CASE(every_sampling_parameter_reaches_the_scheduler) {
+BOOST_AUTO_TEST_CASE(every_sampling_parameter_and_the_cache_salt_reach_the_scheduler) {
   const auto model = byte_model();
   auto plan = plan_completion(
-      with(kCompletion, R"("temperature":0.5,"top_p":0.9,"top_k":40,"min_p":0.1,"repetition_penalty":1.2,)"
-                        R"("presence_penalty":0.3,"frequency_penalty":-0.4,"seed":-1,"logit_bias":{"7":-100},)"
-                        R"("stop_token_ids":[9],"min_tokens":2,"max_tokens":8,"logprobs":3,"echo":true)"),
+      with(kCompletion,
+           R"("temperature":0.5,"top_p":0.9,"top_k":40,"min_p":0.1,"repetition_penalty":1.2,)"
+           R"("presence_penalty":0.3,"frequency_penalty":-0.4,"seed":-1,"logit_bias":{"7":-100},)"
+           R"("stop_token_ids":[9],"min_tokens":2,"max_tokens":8,"logprobs":3,"echo":true,"cache_salt":"tenant")"),
       *model, Limits{});
   BOOST_REQUIRE(plan.ok());
   BOOST_REQUIRE(!fit_lengths(*plan, *model));
@@ -205,6 +210,7 @@ BOOST_AUTO_TEST_CASE(every_sampling_parameter_reaches_the_scheduler) {
   BOOST_REQUIRE(generate->getStopTokens().size() == 2u);
   BOOST_TEST(generate->getStopTokens()[0] == testing::kImEnd);
   BOOST_TEST(generate->getStopTokens()[1] == 9u);
+  BOOST_TEST(generate->getCacheSalt().cStr() == std::string("tenant"));
   BOOST_TEST(sampling.getTemperature() == 0.5f);
   BOOST_TEST(sampling.getTopP() == 0.9f);
   BOOST_TEST(sampling.getTopK() == 40u);

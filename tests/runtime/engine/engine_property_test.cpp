@@ -1,7 +1,9 @@
 #include <rapidcheck.h>
 
 #include <boost/test/unit_test.hpp>
+#include <map>
 #include <set>
+#include <string_view>
 #include <vector>
 
 #include "tests/runtime/engine/replica.h"
@@ -24,13 +26,19 @@ EngineOptions any_options() {
   options.max_batch_sequences = *rc::gen::inRange(1u, 6u);
   options.pipeline_stages = *rc::gen::inRange(1u, 4u);
   options.limits.queue = 12;
+  options.limits.prefix_cache_blocks = *rc::gen::element(0u, 3u, 1'000u);
   return options;
 }
 
 Request any_request(std::uint64_t number) {
   Request request{.request = number, .max_tokens = *rc::gen::inRange(0u, 14u)};
-  request.prompt = *rc::gen::container<std::vector<std::uint32_t>>(*rc::gen::inRange<std::size_t>(1, 24),
+  // A beginning that others have as well, then something of its own.
+  const std::uint32_t shared = *rc::gen::inRange(0u, 16u), family = *rc::gen::inRange(0u, 2u);
+  for (std::uint32_t i = 0; i < shared; ++i) request.prompt.push_back((5 * i + family) % kVocab);
+  const auto own = *rc::gen::container<std::vector<std::uint32_t>>(*rc::gen::inRange<std::size_t>(1, 9),
                                                                    rc::gen::inRange(0u, kVocab));
+  request.prompt.insert(request.prompt.end(), own.begin(), own.end());
+  request.cache_salt = *rc::gen::element("", "", "tenant");
   request.sampling.temperature = *rc::gen::element(0.0F, 0.7F, 1.3F);
   request.sampling.top_k = *rc::gen::element(0u, 1u, 5u);
   request.sampling.top_p = *rc::gen::element(1.0F, 0.8F);
@@ -43,19 +51,50 @@ Request any_request(std::uint64_t number) {
   return request;
 }
 
-// Every block is free or held by exactly one sequence that the engine knows.
+// Every block is free or held by as many sequences as its references say, once by each; more than one of them only
+// if it is published.
 void check_blocks(const Engine& engine) {
-  std::set<std::uint32_t> held;
-  std::size_t held_count = 0;
+  const BlockManager& blocks = engine.blocks();
+  std::map<std::uint32_t, std::uint32_t> holders;
   for (SequenceId id = 1; id <= engine.newest_sequence(); ++id) {
-    for (const std::uint32_t block : engine.blocks().table(id)) {
-      RC_ASSERT(engine.blocks().references(block) == 1u);
-      held.insert(block);
-      ++held_count;
-    }
+    const auto table = blocks.table(id);
+    for (const std::uint32_t block : table) ++holders[block];
+    RC_ASSERT((std::set<std::uint32_t>(table.begin(), table.end()).size() == table.size()));
   }
-  RC_ASSERT(held.size() == held_count);
-  RC_ASSERT(held_count + engine.blocks().free_blocks() == engine.blocks().num_blocks());
+  for (std::uint32_t block = 0; block < blocks.num_blocks(); ++block) {
+    const auto found = holders.find(block);
+    const std::uint32_t expected = found == holders.end() ? 0 : found->second;
+    RC_ASSERT(blocks.references(block) == expected);
+    RC_ASSERT(expected <= 1 || blocks.cache().node_of(block) != PrefixCache::kNone);
+  }
+  RC_ASSERT(holders.size() + blocks.free_blocks() == blocks.num_blocks());
+}
+
+// What can be found in the prefix cache is in the pages, and was put there for the same salt.
+void check_cache(const Replica& replica, const std::vector<Request>& admitted) {
+  const BlockManager& blocks = replica.engine.blocks();
+  const PrefixCache& cache = blocks.cache();
+  std::uint32_t size = 0, idle = 0;
+  for (std::uint32_t block = 0; block < blocks.num_blocks(); ++block) {
+    const PrefixCache::Node node = cache.node_of(block);
+    if (node == PrefixCache::kNone) continue;
+    ++size;
+    idle += cache.idle(node) ? 1 : 0;
+    RC_ASSERT(cache.idle(node) == (blocks.references(block) == 0));
+    const auto page = replica.shard.page(block), tokens = cache.tokens(node);
+    RC_ASSERT(std::equal(page.begin(), page.end(), tokens.begin(), tokens.end()));
+    const PrefixCache::Node parent = cache.parent(node);
+    if (parent == PrefixCache::kNone) continue;
+    RC_ASSERT(cache.node_of(cache.block(parent)) == parent);
+    RC_ASSERT(cache.idle(node) || !cache.idle(parent));
+  }
+  RC_ASSERT(size == cache.size());
+  RC_ASSERT(idle == cache.idle_nodes());
+  for (SequenceId id = 1; id <= replica.engine.newest_sequence(); ++id) {
+    if (blocks.published(id) == 0) continue;
+    const std::string_view salt = cache.salt(cache.node_of(blocks.table(id)[0]));
+    RC_ASSERT(salt == admitted[id - 1].cache_salt);
+  }
 }
 
 // The shard's tables, replayed from the deltas of steps, are the manager's.
@@ -111,6 +150,9 @@ BOOST_AUTO_TEST_CASE(whatever_happens_no_block_leaks_and_every_request_ends_with
         case Event::kEpoch: replica.begin_epoch(++epoch); break;
       }
       check_blocks(replica.engine);
+      check_cache(replica, admitted);
+      RC_ASSERT(replica.engine.blocks().cache().idle_nodes() <= options.limits.prefix_cache_blocks);
+      if (event == Event::kEpoch) RC_ASSERT(replica.engine.blocks().cache().size() == 0u);
       RC_ASSERT(replica.engine.steps_in_flight() <= options.pipeline_stages);
     }
     replica.run_until_idle();
@@ -134,6 +176,8 @@ BOOST_AUTO_TEST_CASE(whatever_happens_no_block_leaks_and_every_request_ends_with
       RC_ASSERT(std::equal(answer.tokens.begin(), answer.tokens.end(), due.begin()));
       if (answer.finish != FinishReason::LENGTH && answer.finish != FinishReason::STOP) continue;
       RC_ASSERT(answer.tokens == due);
+      RC_ASSERT(answer.cached_tokens < request.prompt.size());
+      if (request.sampling.prompt_logprobs) RC_ASSERT(answer.cached_tokens == 0u || request.prompt.size() == 1);
       RC_ASSERT(answer.logprobs.size() == (request.sampling.logprobs ? due.size() : 0));
       const std::size_t rated = request.sampling.prompt_logprobs ? request.prompt.size() - 1 : 0;
       RC_ASSERT(answer.prompt_logprobs.size() == rated);

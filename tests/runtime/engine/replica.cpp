@@ -73,6 +73,7 @@ void write_generate(const Request& request, schema::Generate::Builder to) {
   for (unsigned i = 0; i < stops.size(); ++i) stops.set(i, request.sampling.stop_tokens[i]);
   to.setMinTokens(request.sampling.min_tokens);
   write_sampling(request.sampling, to.initSampling());
+  to.setCacheSalt(request.cache_salt);
 }
 
 Replica::Replica(const EngineOptions& options)
@@ -147,6 +148,7 @@ void Replica::take(const std::vector<Delta>& deltas) {
     to.finish = delta.finish;
     to.error = delta.error;
     to.queue_ns += delta.queue_ns;
+    to.cached_tokens += delta.cached_tokens;
     ++to.deltas;
   }
 }

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "runtime/engine/engine.h"
@@ -32,6 +33,11 @@ class FakeShard {
   // Fills `result`, as a failure if the step is refused.
   void run(schema::Step::Reader step, schema::StepResult::Builder result);
 
+  // What block `block` holds: (block_size).
+  std::span<const std::uint32_t> page(std::uint32_t block) const {
+    return std::span(pages_).subspan(std::size_t{block} * options_.block_size, options_.block_size);
+  }
+
   ShardSequences sequences;
 
  private:
@@ -45,6 +51,7 @@ struct Request {
   std::vector<std::uint32_t> prompt;
   std::uint32_t max_tokens = 8;
   SamplingParameters sampling;
+  std::string cache_salt;
 };
 
 void write_generate(const Request& request, schema::Generate::Builder to);
@@ -58,6 +65,7 @@ struct Answer {
   std::optional<Error> error;
   std::size_t deltas = 0;
   std::uint64_t queue_ns = 0;
+  std::uint32_t cached_tokens = 0;
 };
 
 // An engine and its shard, joined by a queue of steps.

@@ -129,6 +129,36 @@ BOOST_AUTO_TEST_CASE(a_later_step_goes_on_where_the_sequence_stood) {
   BOOST_TEST(flat.logits_rows == (Numbers{1, 2}));
 }
 
+BOOST_AUTO_TEST_CASE(a_sequence_may_begin_behind_cached_tokens) {
+  ShardSequences sequences(kOptions, Limits{});
+  BuiltStep built({{.sequence = 1,
+                    .start_position = 4,
+                    .tokens = {5, 6},
+                    .new_blocks = {7, 3},
+                    .sample = true,
+                    .prompt_length = 6}});
+  built.step.getStarts()[0].setCachedTokens({1, 2, 3, 4});
+  BOOST_REQUIRE(sequences.begin_step(built.step.asReader()).ok());
+  const FlatStep& flat = sequences.flat();
+  BOOST_TEST(flat.tokens == (Numbers{5, 6}));
+  BOOST_TEST(flat.positions == (Numbers{4, 5}));
+  BOOST_TEST(flat.slots == (Numbers{12, 13}));
+  BOOST_TEST(flat.context_lengths == (Numbers{6}));
+  BOOST_TEST(flat.block_tables == (Numbers{7, 3}));
+}
+
+BOOST_AUTO_TEST_CASE(cached_tokens_that_do_not_fit_are_refused) {
+  const auto start_of = [](schema::Step::Builder step) { return step.getStarts()[0]; };
+  BOOST_TEST(mentions(refusal([&](auto step) { start_of(step).setCachedTokens({1, 16}); }), "beyond the vocabulary"));
+  BOOST_TEST(mentions(refusal([&](auto step) { start_of(step).initCachedTokens(20); }), "max_model_len"));
+  BOOST_TEST(mentions(refusal([&](auto step) { start_of(step).setCachedTokens({1, 2}); }), "position"));
+  BOOST_TEST(mentions(refusal([&](auto step) {
+                        start_of(step).setCachedTokens({1, 2, 3, 4});
+                        step.getStartPositions().set(0, 4);
+                      }),
+                      "too few blocks"));
+}
+
 BOOST_AUTO_TEST_CASE(released_sequences_are_forgotten_before_others_start) {
   ShardSequences sequences(kOptions, Limits{});
   BuiltStep first({kFirst, kSecond});
