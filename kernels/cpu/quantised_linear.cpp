@@ -44,19 +44,20 @@ void QuantisedLinear::run(ConstMatrixF32 in, std::span<const Product> products) 
   }
 }
 
-// Panels of a piece: their bytes within the limits, and fewer where rows make up for it.
-QuantisedLinear::Pieces QuantisedLinear::cut(const QuantisedPanels& weight, std::size_t rows) const {
+// Pieces of a product that each member begins with: their bytes within the limits, and larger where there are few rows.
+std::size_t QuantisedLinear::pieces_a_member(const QuantisedPanels& weight, std::size_t rows) const {
   const std::size_t panel_bytes = std::max<std::size_t>(1, weight.panel_bytes());
   const std::size_t share = weight.panels() * weight.panel_bytes() / (team_.size() * kPiecesAMember);
   const std::size_t panel_work = std::max<std::size_t>(1, rows * weight.padded_cols() * kPanelOuts);
   const std::size_t least =
       std::min(divide_up(kLeastPieceBytes, panel_bytes), divide_up(kLeastPieceMultiplyAdds, panel_work));
-  const std::size_t panels = std::max(least, std::min(share, kMostPieceBytes) / panel_bytes);
-  return {panels, divide_up(weight.panels(), panels)};
+  const std::size_t panels_a_piece = std::max(least, std::min(share, kMostPieceBytes) / panel_bytes);
+  return divide_up(weight.panels(), panels_a_piece * team_.size());
 }
 
+// Each member begins with its part of every product, one after the other: the parts of the weights that it packed.
 void QuantisedLinear::run_alike(ConstMatrixF32 in, std::span<const Product> products) {
-  assert(!products.empty() && products.size() <= kMostProducts);
+  assert(products.size() <= kMostProducts);
   const std::size_t padded_cols = products.front().weight->padded_cols();
   const QuantisedRows quantised = quantise(in, *products.front().weight);
   const std::size_t scratch_lines = padded_cols * kPanelOuts / kLine;
@@ -66,20 +67,23 @@ void QuantisedLinear::run_alike(ConstMatrixF32 in, std::span<const Product> prod
   const std::size_t row_block = std::max(ops_.tile_rows, fitting / ops_.tile_rows * ops_.tile_rows);
   const std::size_t row_blocks = divide_up(in.rows, row_block);
 
-  std::array<Pieces, kMostProducts> pieces;
-  std::size_t pieces_in_all = 0;
+  std::array<std::size_t, kMostProducts> of_a_member;
+  std::size_t all_of_a_member = 0;
   for (std::size_t i = 0; i < products.size(); ++i) {
     assert(in.cols == products[i].weight->cols() && products[i].out.rows == in.rows &&
            products[i].out.cols == products[i].weight->rows());
-    pieces[i] = cut(*products[i].weight, std::min(in.rows, row_block));
-    pieces_in_all += pieces[i].count;
+    of_a_member[i] = pieces_a_member(*products[i].weight, std::min(in.rows, row_block));
+    all_of_a_member += of_a_member[i];
   }
 
-  team_.run(pieces_in_all * row_blocks, [&](std::size_t index, std::size_t member) {
+  team_.run(team_.size() * all_of_a_member * row_blocks, [&](std::size_t index, std::size_t member) {
     const std::size_t first = index % row_blocks * row_block;
-    std::size_t piece = index / row_blocks;
+    const std::size_t owner = index / row_blocks / all_of_a_member;
+    std::size_t piece = index / row_blocks % all_of_a_member;
     std::size_t which = 0;
-    while (piece >= pieces[which].count) piece -= pieces[which++].count;
+    while (piece >= of_a_member[which]) piece -= of_a_member[which++];
+    piece += owner * of_a_member[which];
+    const std::size_t pieces = team_.size() * of_a_member[which];
     const auto& [weight, bias, out] = products[which];
     QuantisedCall call{
         .in = quantised,
@@ -88,8 +92,8 @@ void QuantisedLinear::run_alike(ConstMatrixF32 in, std::span<const Product> prod
         .out_stride = out.row_stride,
         .scratch = scratch[member * scratch_lines].bytes,
     };
-    const std::size_t end = std::min(weight->panels(), (piece + 1) * pieces[which].panels);
-    for (std::size_t panel = piece * pieces[which].panels; panel < end; ++panel) {
+    const std::size_t end = (piece + 1) * weight->panels() / pieces;
+    for (std::size_t panel = piece * weight->panels() / pieces; panel < end; ++panel) {
       const std::size_t first_out = panel * kPanelOuts;
       call.panel = weight->panel(panel);
       call.outs = std::min(kPanelOuts, weight->rows() - first_out);

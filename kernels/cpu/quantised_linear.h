@@ -29,24 +29,18 @@ class QuantisedLinear {
   };
   static constexpr std::size_t kMostProducts = 3;
 
-  // Products with the same inputs, at most kMostProducts: those whose weights have one format follow each other and
-  // share the quantised inputs and a round of the team.
+  // Products with the same inputs, at most kMostProducts. Those of one format that follow each other share the
+  // quantised inputs and a round of the team.
   void run(ConstMatrixF32 in, std::span<const Product> products);
 
  private:
-  // How the panels of a product are handed out.
-  struct Pieces {
-    std::size_t panels = 0;  // of a piece
-    std::size_t count = 0;   // of one block of rows
-  };
-
-  Pieces cut(const QuantisedPanels& weight, std::size_t rows) const;
-  void run_alike(ConstMatrixF32 in, std::span<const Product> products);
   static constexpr std::size_t kLine = 64;
   struct alignas(kLine) Line {
     std::byte bytes[kLine];
   };
 
+  void run_alike(ConstMatrixF32 in, std::span<const Product> products);
+  std::size_t pieces_a_member(const QuantisedPanels& weight, std::size_t rows) const;
   QuantisedRows quantise(ConstMatrixF32 in, const QuantisedPanels& weight);
   InputTile tile_of(std::size_t row, std::size_t rows) const;
 

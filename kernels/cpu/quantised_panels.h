@@ -14,8 +14,8 @@ namespace troupe::kernels {
 // quants in vectors of 16 outputs times 4 inputs, a byte each, then its scales (and mins) for 16 outputs side by side;
 // chunks are multiples of 64 bytes. What lies where in a chunk: quantised_formats.h; kInt8 and kInt4: quant.h.
 //
-// GGUF's formats are repacked by the team, at no more than 3 % above their size, each panel by the member that is first
-// to be asked for it later; inputs that a last chunk lacks have scale zero.
+// GGUF's formats are repacked by the team, at no more than 3 % above their size, each part by the member that begins
+// with it in a product; inputs that a last chunk lacks have scale zero.
 // Our own formats are referred to where they are: the caller keeps them mapped.
 class QuantisedPanels : public PackedWeight {
  public:

@@ -1,6 +1,7 @@
 #include "kernels/cpu/vector_kernels.h"
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <cmath>
 #include <cstring>
@@ -105,9 +106,8 @@ class VectorKernels : public Kernels {
       const std::size_t of_kv = weights.key.weight->rows();
       const std::size_t of_queries = weights.query.weight->rows();
       const MatrixF32 all = room(unfused_, in.rows, of_queries + 2 * of_kv);
-      const std::size_t firsts[] = {0, of_queries, of_queries + of_kv};
-      const MatrixF32 projected[] = {columns(all, 0, of_queries), columns(all, firsts[1], of_kv),
-                                     columns(all, firsts[2], of_kv)};
+      const MatrixF32 projected[] = {columns(all, 0, of_queries), columns(all, of_queries, of_kv),
+                                     columns(all, of_queries + of_kv, of_kv)};
       unfused(in, linears, projected);
       for_each(in.rows, all.cols, [&](std::size_t row, std::size_t) {
         for (std::size_t part = 0; part < std::size(projected); ++part) {
@@ -197,6 +197,7 @@ class VectorKernels : public Kernels {
   // Products with the same inputs, at least one weight being quantised.
   void unfused(ConstMatrixF32 in, std::span<const LinearWeight> weights, std::span<const MatrixF32> outs) {
     std::array<QuantisedLinear::Product, QuantisedLinear::kMostProducts> products;
+    assert(weights.size() <= products.size() && weights.size() == outs.size());
     std::size_t count = 0;
     for (std::size_t i = 0; i < weights.size(); ++i) {
       if (const auto* quantised = quantised_in(weights[i])) {
