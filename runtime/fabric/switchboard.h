@@ -4,7 +4,6 @@
 #include <functional>
 #include <future>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -13,25 +12,10 @@
 #include "runtime/fabric/delivery.h"
 #include "runtime/fabric/endpoint.h"
 #include "runtime/fabric/heartbeat.h"
+#include "runtime/fabric/peer_table.h"
 #include "runtime/fabric/progress.h"
 
 namespace troupe::fabric {
-
-// The live peers, for lookups from any thread.
-class PeerTable {
- public:
-  std::shared_ptr<Endpoint> find(const NodeId& node) const;
-  std::shared_ptr<Endpoint> find_address(const std::string& address) const;
-  std::shared_ptr<Endpoint> find_name(const std::string& name) const;
-  void add(std::shared_ptr<Endpoint> endpoint);
-  void remove(const NodeId& node);
-  std::vector<std::shared_ptr<Endpoint>> all() const;
-  std::size_t size() const;
-
- private:
-  mutable std::mutex mutex_;
-  std::unordered_map<NodeId, std::shared_ptr<Endpoint>> peers_;
-};
 
 // Connects connections with peers: runs handshakes, brings arriving frames to actors and channels, closes whoever
 // breaks the rules, and buries the dead. Everything but connect() runs on the fabric's thread.

@@ -11,25 +11,6 @@ using namespace troupe::engine;
 using namespace troupe::engine::testing;
 using schema::FinishReason;
 
-namespace {
-
-EngineOptions roomy_options() {
-  return {.num_blocks = 64,
-          .block_size = 4,
-          .max_model_len = 64,
-          .max_batch_tokens = 64,
-          .max_batch_sequences = 8,
-          .pipeline_stages = 1};
-}
-
-std::vector<std::uint32_t> prompt_of(std::uint32_t length, std::uint32_t salt = 0) {
-  std::vector<std::uint32_t> prompt;
-  for (std::uint32_t i = 0; i < length; ++i) prompt.push_back((7 * i + 3 * salt + 1) % kVocab);
-  return prompt;
-}
-
-}  // namespace
-
 BOOST_TEST_DONT_PRINT_LOG_VALUE(FinishReason)
 
 BOOST_AUTO_TEST_SUITE(engine_suite)

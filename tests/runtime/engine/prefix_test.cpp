@@ -13,21 +13,6 @@ namespace {
 
 constexpr std::uint32_t kBlockSize = 4;
 
-EngineOptions options_of(std::uint32_t num_blocks = 64) {
-  return {.num_blocks = num_blocks,
-          .block_size = kBlockSize,
-          .max_model_len = 64,
-          .max_batch_tokens = 64,
-          .max_batch_sequences = 8,
-          .pipeline_stages = 1};
-}
-
-std::vector<std::uint32_t> prompt_of(std::uint32_t length, std::uint32_t salt = 0) {
-  std::vector<std::uint32_t> prompt;
-  for (std::uint32_t i = 0; i < length; ++i) prompt.push_back((7 * i + 3 * salt + 1) % kVocab);
-  return prompt;
-}
-
 std::vector<std::uint32_t> new_blocks_of(schema::Step::Reader step) {
   std::vector<std::uint32_t> blocks;
   for (const std::uint32_t block : step.getNewBlocks()) blocks.push_back(block);
@@ -47,7 +32,7 @@ void answer(Replica& replica, const Request& request) {
 BOOST_AUTO_TEST_SUITE(prefixes)
 
 BOOST_AUTO_TEST_CASE(a_prompt_seen_before_is_computed_from_its_tail_on_in_the_same_blocks) {
-  Replica replica(options_of());
+  Replica replica(roomy_options());
   BOOST_REQUIRE(replica.admit({.request = 1, .prompt = prompt_of(11)}).ok());
   BOOST_REQUIRE(replica.form_step());
   const std::vector<std::uint32_t> first = new_blocks_of(replica.newest_step());
@@ -73,7 +58,7 @@ BOOST_AUTO_TEST_CASE(a_prompt_seen_before_is_computed_from_its_tail_on_in_the_sa
 }
 
 BOOST_AUTO_TEST_CASE(an_answer_is_found_again_as_part_of_the_next_prompt) {
-  Replica replica(options_of());
+  Replica replica(roomy_options());
   answer(replica, {.request = 1, .prompt = prompt_of(6), .max_tokens = 9});
   Request next{.request = 2, .prompt = prompt_of(6)};
   const std::vector<std::uint32_t>& said = replica.answer(1).tokens;
@@ -84,7 +69,7 @@ BOOST_AUTO_TEST_CASE(an_answer_is_found_again_as_part_of_the_next_prompt) {
 }
 
 BOOST_AUTO_TEST_CASE(penalties_count_the_tokens_that_were_not_computed) {
-  Replica replica(options_of());
+  Replica replica(roomy_options());
   Request request{.request = 1, .prompt = prompt_of(17), .max_tokens = 12};
   request.sampling = {.temperature = 0, .repetition_penalty = 3, .presence_penalty = 1};
   answer(replica, request);
@@ -94,7 +79,7 @@ BOOST_AUTO_TEST_CASE(penalties_count_the_tokens_that_were_not_computed) {
 }
 
 BOOST_AUTO_TEST_CASE(prompt_logprobs_are_computed_whole_and_leave_a_prefix_for_others) {
-  Replica replica(options_of());
+  Replica replica(roomy_options());
   Request rated{.request = 1, .prompt = prompt_of(13)};
   rated.sampling.prompt_logprobs = true;
   answer(replica, rated);
@@ -107,7 +92,7 @@ BOOST_AUTO_TEST_CASE(prompt_logprobs_are_computed_whole_and_leave_a_prefix_for_o
 }
 
 BOOST_AUTO_TEST_CASE(salts_keep_prompts_apart) {
-  Replica replica(options_of());
+  Replica replica(roomy_options());
   answer(replica, {.request = 1, .prompt = prompt_of(13), .cache_salt = "a"});
   answer(replica, {.request = 2, .prompt = prompt_of(13), .cache_salt = "b"});
   answer(replica, {.request = 3, .prompt = prompt_of(13)});
@@ -118,7 +103,7 @@ BOOST_AUTO_TEST_CASE(salts_keep_prompts_apart) {
 }
 
 BOOST_AUTO_TEST_CASE(a_salt_beyond_its_limit_is_refused_by_its_name) {
-  Replica replica(options_of());
+  Replica replica(roomy_options());
   const Result<void> refused = replica.admit({.prompt = prompt_of(2), .cache_salt = std::string(257, 'x')});
   BOOST_REQUIRE(!refused.ok());
   BOOST_TEST(refused.error().param == "cache_salt");
@@ -126,7 +111,7 @@ BOOST_AUTO_TEST_CASE(a_salt_beyond_its_limit_is_refused_by_its_name) {
 }
 
 BOOST_AUTO_TEST_CASE(a_prompt_that_many_send_at_a_time_is_computed_once) {
-  EngineOptions options = options_of();
+  EngineOptions options = roomy_options();
   options.max_batch_tokens = 6;  // the prompt takes several steps
   Replica replica(options);
   for (std::uint32_t request = 0; request < 4; ++request) {
@@ -145,7 +130,7 @@ BOOST_AUTO_TEST_CASE(a_prompt_that_many_send_at_a_time_is_computed_once) {
 }
 
 BOOST_AUTO_TEST_CASE(who_waits_for_a_prefix_goes_on_alone_when_its_sender_is_gone) {
-  EngineOptions options = options_of();
+  EngineOptions options = roomy_options();
   options.max_batch_tokens = 6;
   Replica replica(options);
   BOOST_REQUIRE(replica.admit({.request = 1, .prompt = prompt_of(17)}).ok());
@@ -159,7 +144,7 @@ BOOST_AUTO_TEST_CASE(who_waits_for_a_prefix_goes_on_alone_when_its_sender_is_gon
 }
 
 BOOST_AUTO_TEST_CASE(what_a_failed_step_was_to_compute_is_not_found) {
-  Replica replica(options_of());
+  Replica replica(roomy_options());
   BOOST_REQUIRE(replica.admit({.request = 1, .prompt = prompt_of(13)}).ok());
   BOOST_REQUIRE(replica.form_step());
   replica.fail_oldest_step();
@@ -169,7 +154,7 @@ BOOST_AUTO_TEST_CASE(what_a_failed_step_was_to_compute_is_not_found) {
 }
 
 BOOST_AUTO_TEST_CASE(a_new_epoch_finds_empty_pages) {
-  Replica replica(options_of());
+  Replica replica(roomy_options());
   answer(replica, {.request = 1, .prompt = prompt_of(13)});
   replica.begin_epoch(2);
   answer(replica, {.request = 2, .prompt = prompt_of(13)});
@@ -179,7 +164,7 @@ BOOST_AUTO_TEST_CASE(a_new_epoch_finds_empty_pages) {
 }
 
 BOOST_AUTO_TEST_CASE(a_preempted_sequence_takes_up_what_is_left_of_its_own_pages) {
-  EngineOptions options = options_of(8);
+  EngineOptions options = roomy_options(8);
   Replica replica(options);
   BOOST_REQUIRE(replica.admit({.request = 1, .prompt = prompt_of(9), .max_tokens = 16}).ok());
   BOOST_REQUIRE(replica.admit({.request = 2, .prompt = prompt_of(9, 1), .max_tokens = 16}).ok());
@@ -192,7 +177,7 @@ BOOST_AUTO_TEST_CASE(a_preempted_sequence_takes_up_what_is_left_of_its_own_pages
 }
 
 BOOST_AUTO_TEST_CASE(without_the_cache_every_prompt_is_computed_whole) {
-  EngineOptions options = options_of();
+  EngineOptions options = roomy_options();
   options.limits.prefix_cache_blocks = 0;
   Replica replica(options);
   answer(replica, {.request = 1, .prompt = prompt_of(13)});

@@ -162,4 +162,19 @@ EngineOptions tight_options() {
           .pipeline_stages = 2};
 }
 
+EngineOptions roomy_options(std::uint32_t num_blocks) {
+  return {.num_blocks = num_blocks,
+          .block_size = 4,
+          .max_model_len = 64,
+          .max_batch_tokens = 64,
+          .max_batch_sequences = 8,
+          .pipeline_stages = 1};
+}
+
+std::vector<std::uint32_t> prompt_of(std::uint32_t length, std::uint32_t salt) {
+  std::vector<std::uint32_t> prompt;
+  for (std::uint32_t i = 0; i < length; ++i) prompt.push_back((7 * i + 3 * salt + 1) % kVocab);
+  return prompt;
+}
+
 }  // namespace troupe::engine::testing

@@ -100,4 +100,10 @@ EngineOptions tight_options();
 
 inline constexpr std::uint32_t kVocab = 48;
 
+// Blocks of 4 tokens, sequences of at most 64, 8 of them at a time.
+EngineOptions roomy_options(std::uint32_t num_blocks = 64);
+
+// Prompts of different salts begin differently.
+std::vector<std::uint32_t> prompt_of(std::uint32_t length, std::uint32_t salt = 0);
+
 }  // namespace troupe::engine::testing

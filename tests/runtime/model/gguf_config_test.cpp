@@ -2,13 +2,11 @@
 
 #include <boost/test/unit_test.hpp>
 #include <cmath>
-#include <random>
 
+#include "runtime/model/checkpoint.h"
 #include "runtime/model/gguf_tensors.h"
-#include "tests/runtime/model/double_forward.h"
 #include "tests/runtime/model/fixtures.h"
 #include "tests/runtime/model/gguf_model.h"
-#include "tests/runtime/model/thread_cluster.h"
 
 namespace troupe::model::testing {
 namespace {
@@ -31,51 +29,6 @@ ModelConfig tiny_config(std::uint32_t layers = 2) {
 GgufWriter tiny_file(const std::string& architecture, ModelConfig config) {
   config.qk_norm = architecture == "qwen3";
   return gguf_model(config, architecture, random_tensors(config, 3, kernels::DType::kF32));
-}
-
-Result<ModelConfig> config_of(const GgufWriter& writer) {
-  const std::string content = writer.file();
-  const auto file = GgufFile::parse(std::as_bytes(std::span(content)), "m.gguf");
-  BOOST_REQUIRE_MESSAGE(file.ok(), why(file));
-  return gguf_config(**file);
-}
-
-void check_refused(const GgufWriter& writer, ErrorCode code, std::initializer_list<std::string_view> hints) {
-  const auto config = config_of(writer);
-  BOOST_REQUIRE(!config.ok());
-  BOOST_TEST((config.error().code == code), config.error().message);
-  BOOST_TEST(config.error().message.find("m.gguf") == 0u, config.error().message);
-  for (const std::string_view hint : hints) {
-    BOOST_TEST(config.error().message.find(hint) != std::string::npos, config.error().message);
-  }
-}
-
-// The file computes what the formulas make of the Hugging Face weights, in every split.
-void check_forward(const GgufWriter& writer, const ModelConfig& original, const TinyTensors& tensors) {
-  const TemporaryDirectory directory;
-  write_file(directory / "model.gguf", writer.file());
-  const auto config = load_config(directory / "model.gguf");
-  BOOST_REQUIRE_MESSAGE(config.ok(), why(config));
-  std::mt19937 random(9);
-  std::vector<std::uint32_t> tokens(19);
-  for (auto& token : tokens) token = random() % original.vocab_size;
-  const auto expected = double_forward(original, tensors, tokens);
-  for (const std::uint32_t world_size : {1u, 2u, 3u}) {
-    BOOST_TEST_CONTEXT(world_size << " ranks") {
-      ThreadCluster::Options options;
-      options.cuts = {1};
-      options.world_size = world_size;
-      ThreadCluster cluster(directory / "model.gguf", *config, options);
-      TestSequence sequence{tokens, 0, {}};
-      const auto rows = cluster.prefill(sequence);
-      BOOST_REQUIRE(rows.size() == expected.size());
-      for (std::size_t row = 0; row < rows.size(); ++row) {
-        for (std::size_t col = 0; col < rows[row].size(); ++col) {
-          BOOST_REQUIRE_SMALL(rows[row][col] - expected[row][col], 1e-4);
-        }
-      }
-    }
-  }
 }
 
 BOOST_AUTO_TEST_SUITE(gguf_config)

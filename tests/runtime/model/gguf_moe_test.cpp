@@ -4,10 +4,7 @@
 #include "kernels/quant.h"
 #include "runtime/model/checkpoint.h"
 #include "runtime/model/gguf_config.h"
-#include "runtime/model/gguf_tensors.h"
-#include "tests/runtime/model/double_forward.h"
 #include "tests/runtime/model/gguf_model.h"
-#include "tests/runtime/model/thread_cluster.h"
 
 // GGUF files of models with experts: what they compute in every split, and what is refused.
 namespace troupe::model::testing {
@@ -40,53 +37,6 @@ TinyTensors tensors_of(const ModelConfig& config) { return random_tensors(config
 GgufWriter tiny_file(const std::string& architecture) {
   const ModelConfig config = tiny_config(architecture);
   return gguf_model(config, architecture, tensors_of(config));
-}
-
-Result<ModelConfig> config_of(const GgufWriter& writer) {
-  const std::string content = writer.file();
-  const auto file = GgufFile::parse(std::as_bytes(std::span(content)), "m.gguf");
-  BOOST_REQUIRE_MESSAGE(file.ok(), why(file));
-  return gguf_config(**file);
-}
-
-void check_refused(const GgufWriter& writer, ErrorCode code, std::initializer_list<std::string_view> hints) {
-  const auto config = config_of(writer);
-  BOOST_REQUIRE(!config.ok());
-  BOOST_TEST((config.error().code == code), config.error().message);
-  BOOST_TEST(config.error().message.find("m.gguf") == 0u, config.error().message);
-  for (const std::string_view hint : hints) {
-    BOOST_TEST(config.error().message.find(hint) != std::string::npos, config.error().message);
-  }
-}
-
-// The file computes what the formulas make of the original weights, in stages and ranks.
-void check_forward(const GgufWriter& writer, const ModelConfig& original, const TinyTensors& tensors) {
-  const TemporaryDirectory directory;
-  write_file(directory / "model.gguf", writer.file());
-  const auto config = load_config(directory / "model.gguf");
-  BOOST_REQUIRE_MESSAGE(config.ok(), why(config));
-  std::mt19937 random(9);
-  std::vector<std::uint32_t> tokens(19);
-  for (auto& token : tokens) token = random() % original.vocab_size;
-  const auto expected = double_forward(original, tensors, tokens);
-  for (const std::uint32_t world_size : {1u, 2u, 3u}) {
-    for (const std::vector<std::uint32_t>& cuts : {std::vector<std::uint32_t>(), std::vector<std::uint32_t>{1}}) {
-      BOOST_TEST_CONTEXT(world_size << " ranks, " << cuts.size() + 1 << " stages") {
-        ThreadCluster::Options options;
-        options.cuts = cuts;
-        options.world_size = world_size;
-        ThreadCluster cluster(directory / "model.gguf", *config, options);
-        TestSequence sequence{tokens, 0, {}};
-        const auto rows = cluster.prefill(sequence, 6);
-        BOOST_REQUIRE(rows.size() == expected.size());
-        for (std::size_t row = 0; row < rows.size(); ++row) {
-          for (std::size_t col = 0; col < rows[row].size(); ++col) {
-            BOOST_REQUIRE_SMALL(rows[row][col] - expected[row][col], 1e-4);
-          }
-        }
-      }
-    }
-  }
 }
 
 BOOST_AUTO_TEST_SUITE(gguf_moe)
