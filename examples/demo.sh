@@ -22,7 +22,7 @@ echo "== where each actor runs"
 echo "== questions"
 for question in "What is 27 + 45?" "Spell the word apple." "What is the capital of France?"; do
   echo "> $question"
-  "$troupe" generate --chat "$question"
+  "$troupe" generate --chat --temperature 0 "$question"
 done
 echo "== where the time of a token goes (examples/experiments)"
 build/release/bin/where_a_token_goes "$topology"
