@@ -160,6 +160,16 @@ Result<std::string> read_cache_salt(JsonFields& fields, const Limits& limits) {
   return salt.value_or("");
 }
 
+Result<std::uint32_t> read_n(JsonFields& fields, const Limits& limits) {
+  const auto most = static_cast<std::int64_t>(limits.choices_per_prompt);
+  TROUPE_ASSIGN_OR_RETURN(const auto n, fields.integer("n", 1, most));
+  TROUPE_ASSIGN_OR_RETURN(const auto best_of, fields.integer("best_of", 1, most));
+  if (best_of.value_or(n.value_or(1)) != n.value_or(1)) {
+    return unsupported("best_of other than n is not supported by this server; ask for n choices and choose", "best_of");
+  }
+  return static_cast<std::uint32_t>(n.value_or(1));
+}
+
 Result<void> read_stream(JsonFields& fields, GenerationOptions& options) {
   TROUPE_ASSIGN_OR_RETURN(const auto stream, fields.boolean("stream"));
   options.stream = stream.value_or(false);
@@ -177,13 +187,6 @@ Result<void> read_stream(JsonFields& fields, GenerationOptions& options) {
 
 // What other servers understand and this one does not, where to ignore it would change the answer.
 Result<void> refuse_what_changes_the_answer(JsonFields& fields) {
-  for (const std::string_view one : {"n", "best_of"}) {
-    TROUPE_ASSIGN_OR_RETURN(const auto count, fields.integer(one, 1, 1 << 16));
-    if (count.value_or(1) != 1) {
-      return unsupported(std::string(one) + " other than 1 is not supported by this server; send several requests",
-                         std::string(one));
-    }
-  }
   TROUPE_RETURN_IF_ERROR(
       fields.refuse({"use_beam_search", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
                      "structured_outputs", "truncate_prompt_tokens", "prompt_logprobs", "include_stop_str_in_output",
@@ -209,6 +212,7 @@ Result<GenerationOptions> read_generation_options(JsonFields& fields, const Serv
   options.logprobs = logprobs.logprobs;
   options.top_logprobs = logprobs.top_logprobs;
   TROUPE_RETURN_IF_ERROR(refuse_what_changes_the_answer(fields));
+  TROUPE_ASSIGN_OR_RETURN(options.n, read_n(fields, limits));
   TROUPE_RETURN_IF_ERROR(read_stream(fields, options));
   TROUPE_ASSIGN_OR_RETURN(options.stop, read_stop(fields, model, limits));
   TROUPE_ASSIGN_OR_RETURN(const auto return_token_ids, fields.boolean("return_token_ids"));

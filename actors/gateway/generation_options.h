@@ -19,6 +19,7 @@ namespace troupe {
 struct GenerationOptions {
   std::string model;
   std::optional<std::uint32_t> max_tokens;
+  std::uint32_t n = 1;  // choices of each prompt
   std::vector<std::string> stop;
   bool stream = false;
   bool include_usage = false;

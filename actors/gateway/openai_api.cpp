@@ -236,11 +236,11 @@ void OpenAiApi::prepare(Endpoint endpoint, const HttpRequest& request, std::shar
     return responder->send(error_response(unknown_model(plan->options.model, *model_)));
   }
   if (const auto error = fit_lengths(*plan, *model_)) return responder->send(error_response(*error));
-  const std::size_t choices = plan->prompts.size();
+  const std::size_t choices = plan->choices();
   tickets.push_back(in_flight_.admit(choices - 1));
   if (!tickets.back()) {
     return responder->send(
-        error_response(http_error(429, fmt::format("{} prompts are more than requests_in_flight of {} leaves room for",
+        error_response(http_error(429, fmt::format("{} choices are more than requests_in_flight of {} leaves room for",
                                                    choices, options_.limits.requests_in_flight))));
   }
   const auto& unknown = plan->options.unknown_fields;

@@ -90,8 +90,8 @@ std::optional<ApiError> fit_lengths(RequestPlan& plan, const ServedModel& model)
   return std::nullopt;
 }
 
-fabric::Message<schema::Generate> generate_message(const RequestPlan& plan, std::size_t index, std::uint64_t request) {
-  const Prompt& prompt = plan.prompts[index];
+fabric::Message<schema::Generate> generate_message(const RequestPlan& plan, std::size_t choice, std::uint64_t request) {
+  const Prompt& prompt = plan.prompt_of(choice);
   return fabric::make_message<schema::Generate>([&](schema::Generate::Builder generate) {
     const auto blueprint = plan.options.blueprint.read();
     generate.setRequest(request);
@@ -101,6 +101,7 @@ fabric::Message<schema::Generate> generate_message(const RequestPlan& plan, std:
     generate.setMinTokens(std::min(blueprint->getMinTokens(), prompt.max_tokens));
     generate.setSampling(blueprint->getSampling());
     generate.setCacheSalt(blueprint->getCacheSalt());
+    generate.getSampling().setSeed(blueprint->getSampling().getSeed() + choice % plan.options.n);
     generate.getSampling().setPromptLogprobs(plan.echo && plan.options.logprobs);
   });
 }

@@ -24,7 +24,11 @@ struct RequestPlan {
   Endpoint endpoint = Endpoint::kCompletions;
   GenerationOptions options;
   bool echo = false;
-  std::vector<Prompt> prompts;  // one a choice
+  std::vector<Prompt> prompts;
+
+  // The choices of the first prompt come first: choice i answers prompt i / n.
+  std::size_t choices() const { return prompts.size() * options.n; }
+  const Prompt& prompt_of(std::size_t choice) const { return prompts[choice / options.n]; }
 };
 
 // Parse a body, render the chat template and tokenize: as slow as the prompt is long.
@@ -35,7 +39,8 @@ Result<RequestPlan> plan_completion(std::string_view body, const ServedModel& mo
 // context_length_exceeded with the numbers.
 std::optional<ApiError> fit_lengths(RequestPlan& plan, const ServedModel& model);
 
-// The message for prompt `index`.
-fabric::Message<schema::Generate> generate_message(const RequestPlan& plan, std::size_t index, std::uint64_t request);
+// The message for one choice. The choices of a prompt differ in their seeds only, which follow upon each other: their
+// prompt is computed once, as its blocks are found in the prefix cache.
+fabric::Message<schema::Generate> generate_message(const RequestPlan& plan, std::size_t choice, std::uint64_t request);
 
 }  // namespace troupe

@@ -53,10 +53,10 @@ ResponseWriter::ResponseWriter(std::shared_ptr<const ServedModel> model, Request
       id_(std::move(id)),
       created_(std::time(nullptr)),
       responder_(std::move(responder)),
-      running_(plan_.prompts.size()) {
-  for (std::size_t i = 0; i < plan_.prompts.size(); ++i) {
+      running_(plan_.choices()) {
+  for (std::size_t i = 0; i < plan_.choices(); ++i) {
     auto& choice = choices_.emplace_back(std::make_unique<Choice>(plan_.options.stop));
-    const Prompt& prompt = plan_.prompts[i];
+    const Prompt& prompt = plan_.prompt_of(i);
     if (model_->tokenizer) {
       // The answer continues the prompt: a decoder that begins with it would strip the first word's space, as at the
       // start of a text.
@@ -95,7 +95,8 @@ ChoiceState ResponseWriter::accept(std::size_t index, schema::Delta::Reader delt
     for (const auto token : delta.getPromptLogprobs()) choice.completion_logprobs.add(*model_, token);
     choice.new_logprobs += delta.getPromptLogprobs().size();
   }
-  cached_tokens_ += delta.getCachedTokens();
+  // A prompt counts once, however many choices it has, and so do those of its tokens that were there before.
+  if (index % plan_.options.n == 0) cached_tokens_ += delta.getCachedTokens();
   read_tokens(choice, delta);
   const schema::FinishReason finish = delta.getFinish();
   if (!choice.stopped && finish != schema::FinishReason::NONE) {
@@ -149,7 +150,7 @@ void ResponseWriter::send_chunks(std::size_t index) {
     if (!body.contains("logprobs")) body["logprobs"] = nullptr;
     if (!body.contains("finish_reason")) body["finish_reason"] = nullptr;
     if (plan_.options.return_token_ids && !choice.begun) {
-      body["prompt_token_ids"] = id_list(plan_.prompts[index].tokens);
+      body["prompt_token_ids"] = id_list(plan_.prompt_of(index).tokens);
     }
     choice.begun = true;
     send_event(envelope("[" + json::serialize(body) + "]", plan_.options.include_usage ? "null" : ""));
@@ -201,7 +202,7 @@ void ResponseWriter::send_response() {
     body["finish_reason"] = nullable(choice.finish_reason);
     if (plan_.options.return_token_ids) {
       body["token_ids"] = id_list(choice.tokens);
-      body["prompt_token_ids"] = id_list(plan_.prompts[i].tokens);
+      body["prompt_token_ids"] = id_list(plan_.prompt_of(i).tokens);
     }
     list.push_back(std::move(body));
   }

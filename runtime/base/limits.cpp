@@ -12,6 +12,7 @@ const std::vector<LimitField>& limit_fields() {
       {"stream_buffer_bytes", &Limits::stream_buffer_bytes, 1, std::uint64_t{1} << 40, true},
       {"requests_in_flight", &Limits::requests_in_flight, 1, std::uint64_t{1} << 40, false},
       {"prompts_per_request", &Limits::prompts_per_request, 1, std::uint64_t{1} << 40, false},
+      {"choices_per_prompt", &Limits::choices_per_prompt, 1, 1 << 16, false},
       {"stop_strings", &Limits::stop_strings, 1, std::uint64_t{1} << 40, false},
       {"stop_string_bytes", &Limits::stop_string_bytes, 1, std::uint64_t{1} << 40, true},
       {"stop_tokens", &Limits::stop_tokens, 1, std::uint64_t{1} << 40, false},

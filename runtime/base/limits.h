@@ -20,6 +20,7 @@ struct Limits {
   std::uint64_t stream_buffer_bytes = 1 << 20;   // unsent bytes of one stream
   std::uint64_t requests_in_flight = 4096;       // of one gateway
   std::uint64_t prompts_per_request = 256;       // list of prompts of one completion request
+  std::uint64_t choices_per_prompt = 128;        // `n`
   std::uint64_t stop_strings = 16;               // of one request
   std::uint64_t stop_string_bytes = 256;
   std::uint64_t stop_tokens = 256;

@@ -65,6 +65,22 @@ class Prefixes:
         self.assertEqual(none, 0)
         self.assertEqual(other, alone)
 
+    def test_choices_of_one_prompt_compute_it_once(self):
+        computed = self.metric("prompt_tokens_total")
+        body = body_of("Name a colour.", cache_salt="choices", n=8, temperature=1.5, seed=3)
+        status, answer = self.cluster.post("/v1/chat/completions", body)
+        self.assertEqual(status, 200, answer)
+        self.assertEqual([choice["index"] for choice in answer["choices"]], list(range(8)))
+        length = answer["usage"]["prompt_tokens"]
+        self.assertEqual(answer["usage"]["prompt_tokens_details"]["cached_tokens"], 0)
+        own = length - (length - 1) // BLOCK * BLOCK  # of each further choice: what is in no full block
+        self.assertEqual(self.metric("prompt_tokens_total") - computed, length + 7 * own)
+        self.assertGreater(len({tuple(choice["token_ids"]) for choice in answer["choices"]}), 1)
+        for seed in (3, 5):  # each choice is what a request with its seed gets
+            alone, _, _ = self.ask("Name a colour.", temperature=1.5, seed=seed)
+            choice = answer["choices"][seed - 3]
+            self.assertEqual(choice["token_ids"], alone["token_ids"])
+
     def test_other_salts_find_nothing(self):
         for salt in ("one", "two", "three"):
             self.assertEqual(self.ask("What is 1 + 1?", cache_salt=salt)[1], 0)

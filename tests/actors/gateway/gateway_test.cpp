@@ -260,6 +260,38 @@ BOOST_AUTO_TEST_CASE(several_prompts_become_choices_in_their_order) {
   BOOST_TEST(choices[1].at("token_ids").at(0).as_int64() == 'B');
 }
 
+BOOST_AUTO_TEST_CASE(several_choices_of_a_prompt_count_it_once) {
+  for (const bool stream : {false, true}) {
+    Cast cast;
+    cast.assemble();
+    Client client(cast.gateway.port);
+    client.post("/v1/completions", std::string(R"({"model":"byte-model","prompt":[1,2,3],"n":2)") +
+                                       (stream ? R"(,"stream":true,"stream_options":{"include_usage":true}})" : "}"));
+    const auto first = cast.request_of(cast.generate());
+    const auto second = cast.request_of(cast.generate());
+    for (const auto id : {second, first}) {
+      cast.delta([&](schema::Delta::Builder delta) {
+        delta.setRequest(id);
+        delta.setTokens({id == first ? 'A' : 'B'});
+        delta.setCachedTokens(id == first ? 0 : 2);
+        delta.setFinish(schema::FinishReason::LENGTH);
+      });
+    }
+    const auto response = client.read();
+    const auto& usage = (stream ? parsed(response.events().end()[-2]) : response.json()).at("usage");
+    BOOST_TEST(usage.at("prompt_tokens").as_int64() == 3);
+    BOOST_TEST(usage.at("completion_tokens").as_int64() == 2);
+    BOOST_TEST(usage.at("prompt_tokens_details").at("cached_tokens").as_int64() == 0);
+    if (stream) {
+      BOOST_TEST(parsed(response.events()[0]).at("choices").at(0).at("index").as_int64() == 1);
+      continue;
+    }
+    const auto body = response.json();
+    BOOST_TEST(body.at("choices").at(0).at("text").as_string() == "A");
+    BOOST_TEST(body.at("choices").at(1).at("text").as_string() == "B");
+  }
+}
+
 BOOST_AUTO_TEST_CASE(echo_with_logprobs_rates_the_prompt) {
   Cast cast;
   cast.assemble();

@@ -73,7 +73,10 @@ BOOST_AUTO_TEST_CASE(a_malformed_chat_request_names_its_parameter) {
       {R"("cache_salt":7)", "cache_salt"},
       {R"("n":0)", "n"},
       {R"("n":"1")", "n"},
-      {R"("n":2)", "n", ErrorCode::kUnsupported},
+      {R"("n":129)", "n"},
+      {R"("n":1.5)", "n"},
+      {R"("best_of":2)", "best_of", ErrorCode::kUnsupported},
+      {R"("n":2,"best_of":3)", "best_of", ErrorCode::kUnsupported},
       {R"("response_format":{"type":"json_object"})", "response_format", ErrorCode::kUnsupported},
       {R"("tools":[{"type":"function"}])", "tools", ErrorCode::kUnsupported},
       {R"("functions":[{}])", "functions", ErrorCode::kUnsupported},
@@ -295,6 +298,20 @@ BOOST_AUTO_TEST_CASE(a_model_without_a_tokenizer_takes_token_ids_only) {
   const auto plan = plan_completion(R"({"model":"m","prompt":[[1,2],[3]]})", *model, Limits{});
   BOOST_REQUIRE(plan.ok());
   BOOST_TEST(plan->prompts.size() == 2u);
+}
+
+BOOST_AUTO_TEST_CASE(choices_of_a_prompt_differ_in_their_seeds) {
+  const auto model = id_model();
+  const auto plan = plan_completion(R"({"model":"m","prompt":[[1,2],[3]],"n":3,"best_of":3,"seed":7})", *model, Limits{});
+  BOOST_REQUIRE(plan.ok());
+  BOOST_TEST(plan->choices() == 6u);
+  for (const std::size_t choice : {0u, 2u, 3u, 5u}) {
+    const auto message = generate_message(*plan, choice, 40 + choice);
+    const auto generate = message.read();
+    BOOST_TEST(generate->getTokens().size() == (choice < 3 ? 2u : 1u));
+    BOOST_TEST(generate->getSampling().getSeed() == 7 + choice % 3);
+    BOOST_TEST(generate->getRequest() == 40 + choice);
+  }
 }
 
 BOOST_AUTO_TEST_CASE(a_token_that_is_part_of_a_character_is_named_by_its_bytes) {
