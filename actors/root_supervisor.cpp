@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include <caf/all.hpp>
 
@@ -50,6 +51,13 @@ struct PlacedActor {
   std::string detail;
 };
 
+// One replica's own life: losses and epochs of the others are none of its business.
+struct Replica {
+  std::uint64_t epoch = 0;
+  std::uint64_t assembly = 0;  // grows with every attempt: answers to an abandoned one are ignored
+  bool ready = false;
+};
+
 struct RootState {
   const char* name = "root";
   explicit RootState(caf::stateful_actor<RootState>* self) : self(self) {}
@@ -58,10 +66,9 @@ struct RootState {
   RootSupervisorOptions options;
   std::map<std::string, Node> nodes;
   std::vector<PlacedActor> actors;
-  std::uint64_t epoch = 0;
-  std::uint64_t assembly = 0;  // grows with every attempt: answers to an abandoned one are ignored
-  bool ready = false;
-  bool was_ready = false;
+  std::map<std::uint32_t, Replica> replicas;
+  std::uint64_t epoch = 0;  // the latest of any replica
+  bool was_ready = false;   // every replica at once
   bool draining = false;
   std::vector<caf::typed_response_promise<fabric::Message<schema::Outcome>>> drain_promises;
 
@@ -130,17 +137,27 @@ struct RootState {
       if (actor.order.node != name) continue;
       set_phase(actor, ActorPhase::kLost, reason);
       lost.push_back(actor.order.actor);
+      if (actor.order.replica) {
+        abandon(replicas.at(*actor.order.replica));
+      } else {
+        for (auto& [number, replica] : replicas) abandon(replica);
+      }
     }
-    ready = false;
-    ++assembly;
     const auto message = fabric::make_message<schema::Lost>([&](schema::Lost::Builder out) {
       out.setReason(reason);
       auto list = out.initActors(lost.size());
       for (std::size_t i = 0; i < lost.size(); ++i) list.set(i, lost[i]);
     });
-    for (const auto& actor : {kSchedulerName, kGatewayName}) {
-      if (auto handle = handle_of(actor)) self->send(handle, message);
+    for (const PlacedActor& actor : actors) {
+      const std::string& name = actor.order.actor;
+      if (name != kGatewayName && name != scheduler_name(actor.order.replica.value_or(0))) continue;
+      if (auto handle = handle_of(name)) self->send(handle, message);
     }
+  }
+
+  static void abandon(Replica& replica) {
+    replica.ready = false;
+    ++replica.assembly;
   }
 
   void node_exited(const std::string& name, const std::string& reason) {
@@ -209,7 +226,10 @@ struct RootState {
     PlacedActor& actor = *find_actor(name);
     if (nodes.at(actor.order.node).incarnation != incarnation || actor.phase != ActorPhase::kLoading) return;
     set_phase(actor, ActorPhase::kReady, detail);
-    assemble_if_complete();
+    // Not the replicas that it has nothing to do with: they may be in the middle of an assembly.
+    for (const auto& [number, replica] : replicas) {
+      if (works_with(actor, number)) assemble_if_complete(number);
+    }
   }
 
   // `answered`: the node said so itself. Another start would find the same missing file or taken port.
@@ -233,61 +253,75 @@ struct RootState {
     caf::actor handle;
   };
 
+  static bool works_with(const PlacedActor& actor, std::uint32_t replica) {
+    return !actor.order.replica || *actor.order.replica == replica;
+  }
+
   // Who learns of a new epoch after whom: connections, then those who serve a step, then those who send one.
-  std::vector<Target> targets_of_phase(std::size_t phase) {
-    static const std::vector<std::string> prefixes = {"", "shard/", "stage/", kSchedulerName, kGatewayName};
+  std::vector<Target> targets_of_phase(std::size_t phase, std::uint32_t replica) {
+    static const std::vector<std::string> prefixes = {"", "shard/", "stage/", "scheduler/", kGatewayName};
     std::vector<Target> targets;
-    if (phase == 0) {
-      for (const auto& [name, node] : nodes) {
-        if (node.phase == NodePhase::kJoined) targets.push_back({name, node.supervisor});
-      }
-    } else if (phase < prefixes.size()) {
-      for (const PlacedActor& actor : actors) {
-        if (actor.order.actor.starts_with(prefixes[phase])) {
-          targets.push_back({actor.order.node, handle_of(actor.order.actor)});
-        }
+    if (phase >= prefixes.size()) return targets;
+    std::set<std::string> seen;
+    for (const PlacedActor& actor : actors) {
+      const std::string& node = actor.order.node;
+      if (!works_with(actor, replica)) continue;
+      if (phase == 0) {
+        if (seen.insert(node).second) targets.push_back({node, nodes.at(node).supervisor});
+      } else if (actor.order.actor.starts_with(prefixes[phase])) {
+        targets.push_back({node, handle_of(actor.order.actor)});
       }
     }
     return targets;
   }
 
-  void assemble_if_complete() {
-    if (draining || ready) return;
-    if (std::all_of(actors.begin(), actors.end(),
-                    [](const PlacedActor& actor) { return actor.phase == ActorPhase::kReady; })) {
-      assemble();
+  void assemble_if_complete(std::uint32_t replica) {
+    if (draining || replicas.at(replica).ready) return;
+    if (std::all_of(actors.begin(), actors.end(), [&](const PlacedActor& actor) {
+          return !works_with(actor, replica) || actor.phase == ActorPhase::kReady;
+        })) {
+      assemble(replica);
     }
   }
 
-  void assemble() {
-    ready = false;
-    ++epoch;
-    ++assembly;
+  void assemble(std::uint32_t number) {
+    Replica& replica = replicas.at(number);
+    abandon(replica);
+    replica.epoch = ++epoch;
+    std::vector<const PlacedActor*> members;
+    for (const PlacedActor& actor : actors) {
+      if (works_with(actor, number)) members.push_back(&actor);
+    }
     const auto message = fabric::make_message<schema::Assemble>([&](schema::Assemble::Builder out) {
-      out.setReplica(0);
-      out.setEpoch(epoch);
-      auto list = out.initActors(actors.size());
-      for (std::size_t i = 0; i < actors.size(); ++i) write_address(actors[i], list[i]);
+      out.setReplica(number);
+      out.setEpoch(replica.epoch);
+      auto list = out.initActors(members.size());
+      for (std::size_t i = 0; i < members.size(); ++i) write_address(*members[i], list[i]);
     });
-    assemble_phase(0, message);
+    assemble_phase(0, {number, replica.assembly}, message);
   }
 
-  void assemble_phase(std::size_t phase, const fabric::Message<schema::Assemble>& message) {
-    const auto targets = targets_of_phase(phase);
-    if (targets.empty()) return assembled();
+  struct Attempt {
+    std::uint32_t replica;
+    std::uint64_t assembly;
+  };
+  bool is_current(const Attempt& attempt) const { return replicas.at(attempt.replica).assembly == attempt.assembly; }
+
+  void assemble_phase(std::size_t phase, const Attempt& attempt, const fabric::Message<schema::Assemble>& message) {
+    const auto targets = targets_of_phase(phase, attempt.replica);
+    if (targets.empty()) return assembled(attempt.replica);
     const auto pending = std::make_shared<std::size_t>(targets.size());
     for (const Target& target : targets) {
-      if (!target.handle) return assembly_failed(assembly, unavailable("node " + target.node + " is away"), "");
-      const std::uint64_t attempt = assembly;
+      if (!target.handle) return assembly_failed(attempt, unavailable("node " + target.node + " is away"), "");
       const std::string node = target.node;
       self->request(target.handle, std::chrono::milliseconds(2 * options.limits.connect_timeout_ms), message)
           .then(
               [this, attempt, pending, phase, message](const fabric::Message<schema::Outcome>& outcome) {
-                if (attempt != assembly) return;
+                if (!is_current(attempt)) return;
                 if (auto result = read_outcome(outcome); !result.ok()) {
                   return assembly_failed(attempt, std::move(result).error(), "");
                 }
-                if (--*pending == 0) assemble_phase(phase + 1, message);
+                if (--*pending == 0) assemble_phase(phase + 1, attempt, message);
               },
               [this, attempt, node](const caf::error& error) {
                 assembly_failed(attempt, unavailable("no answer: " + self->system().render(error)), node);
@@ -296,21 +330,30 @@ struct RootState {
   }
 
   // `silent_node`: the node that did not answer, or empty.
-  void assembly_failed(std::uint64_t attempt, const Error& error, const std::string& silent_node) {
-    if (attempt != assembly || draining) return;
-    ++assembly;
-    spdlog::warn("epoch {} could not be assembled: {}", epoch, error.message);
+  void assembly_failed(const Attempt& attempt, const Error& error, const std::string& silent_node) {
+    if (!is_current(attempt) || draining) return;
+    Replica& replica = replicas.at(attempt.replica);
+    abandon(replica);
+    spdlog::warn("epoch {} of replica {} could not be assembled: {}", replica.epoch, attempt.replica, error.message);
     if (!silent_node.empty() && nodes.at(silent_node).phase == NodePhase::kJoined) {
       options.kill_node(silent_node);
     } else {
       self->delayed_send(self, std::chrono::milliseconds(options.limits.restart_backoff_ms), Reassemble::value,
-                         assembly);
+                         attempt.replica, replica.assembly);
     }
   }
 
-  void assembled() {
-    ready = was_ready = true;
-    for (auto& [name, node] : nodes) node.backoff_ms = 0;
+  bool all_ready() const {
+    return std::all_of(replicas.begin(), replicas.end(), [](const auto& entry) { return entry.second.ready; });
+  }
+
+  void assembled(std::uint32_t replica) {
+    replicas.at(replica).ready = true;
+    for (const PlacedActor& actor : actors) {
+      if (works_with(actor, replica)) nodes.at(actor.order.node).backoff_ms = 0;
+    }
+    if (!all_ready()) return;
+    was_ready = true;
     options.events.on_ready(epoch);
   }
 
@@ -319,12 +362,16 @@ struct RootState {
   // Clients first: the gateway finishes its streams, which needs everybody else.
   void drain(std::uint32_t deadline_ms) {
     draining = true;
-    ready = false;
-    ++assembly;
+    for (auto& [number, replica] : replicas) abandon(replica);
     self->delayed_send(self, std::chrono::milliseconds(deadline_ms + options.limits.drain_timeout_ms),
                        DrainOver::value);
     drain_actor(kGatewayName, deadline_ms, [this, deadline_ms] {
-      drain_actor(kSchedulerName, deadline_ms, [this, deadline_ms] { drain_nodes(deadline_ms); });
+      const auto left = std::make_shared<std::size_t>(replicas.size());
+      for (const auto& [number, replica] : replicas) {
+        drain_actor(scheduler_name(number), deadline_ms, [this, left, deadline_ms] {
+          if (--*left == 0) drain_nodes(deadline_ms);
+        });
+      }
     });
   }
 
@@ -372,7 +419,7 @@ struct RootState {
     return fabric::make_message<schema::ClusterStatus>([&](schema::ClusterStatus::Builder out) {
       out.setCluster(options.cluster);
       out.setEpoch(epoch);
-      out.setReady(ready);
+      out.setReady(all_ready());
       auto list = out.initActors(actors.size());
       for (std::size_t i = 0; i < actors.size(); ++i) {
         const PlacedActor& actor = actors[i];
@@ -395,7 +442,10 @@ caf::behavior run_root(caf::stateful_actor<RootState>* self, RootSupervisorOptio
   RootState& state = self->state;
   state.options = std::move(options);
   for (const std::string& node : state.options.nodes) state.nodes[node];
-  for (ActorOrder& actor : state.options.actors) state.actors.push_back({std::move(actor)});
+  for (ActorOrder& actor : state.options.actors) {
+    if (actor.replica) state.replicas[*actor.replica];
+    state.actors.push_back({std::move(actor)});
+  }
   self->set_default_handler(caf::print_and_drop);
   self->set_down_handler([self](const caf::down_msg& down) {
     for (const auto& [name, node] : self->state.nodes) {
@@ -417,8 +467,8 @@ caf::behavior run_root(caf::stateful_actor<RootState>* self, RootSupervisorOptio
           self->state.options.kill_node(node);
         }
       },
-      [self](Reassemble, std::uint64_t attempt) {
-        if (attempt == self->state.assembly) self->state.assemble_if_complete();
+      [self](Reassemble, std::uint32_t replica, std::uint64_t assembly) {
+        if (self->state.is_current({replica, assembly})) self->state.assemble_if_complete(replica);
       },
       [self](DrainOver) { self->state.kill_rest(); },
       [self](const fabric::Message<schema::Join>& message) { return outcome_of(self->state.join(*message.read())); },
@@ -428,10 +478,14 @@ caf::behavior run_root(caf::stateful_actor<RootState>* self, RootSupervisorOptio
                                                progress->getElapsedNs());
       },
       [self](const fabric::Message<schema::Lost>& message) {
-        if (!self->state.ready || self->state.draining) return;
-        spdlog::warn("assembling again: {}", one_line(message.read()->getReason().cStr()));
-        self->state.ready = false;
-        self->state.assemble_if_complete();
+        const auto lost = message.read();
+        if (self->state.draining || lost->getActors().size() == 0) return;
+        const auto number = replica_of(lost->getActors()[0].cStr());
+        const auto replica = number ? self->state.replicas.find(*number) : self->state.replicas.end();
+        if (replica == self->state.replicas.end() || !replica->second.ready) return;
+        spdlog::warn("assembling replica {} again: {}", *number, one_line(lost->getReason().cStr()));
+        replica->second.ready = false;
+        self->state.assemble_if_complete(*number);
       },
       [self](const fabric::Message<schema::NodeExited>& message) {
         const auto exited = message.read();

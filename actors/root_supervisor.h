@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,7 @@ struct ActorOrder {
   std::string actor;
   std::string node;
   std::string device;
+  std::optional<std::uint32_t> replica;  // nothing: every replica works with it
   fabric::Message<schema::Spawn> spawn;
 };
 
@@ -32,6 +34,7 @@ struct ClusterEvents {
   std::function<void(const std::string& actor, std::uint64_t bytes, std::uint64_t total_bytes,
                      std::uint64_t elapsed_ns)>
       on_progress;
+  // Every replica is assembled; the latest one under this epoch.
   std::function<void(std::uint64_t epoch)> on_ready;
   // The cluster cannot come up: the plan's own fault, so that trying again would change nothing. Called before the
   // cluster was ready for the first time only; later failures are tried again.
@@ -56,11 +59,12 @@ struct RootSupervisorOptions {
 };
 
 // The elected root of all supervisors: it alone knows the placement. Starts every node, has every actor made,
-// assembles the replica under an epoch; when anything dies it starts it again and assembles the next epoch.
+// assembles each replica under an epoch; when anything dies it starts it again and assembles the replica that it was
+// part of under the next epoch.
 //
 //   Join                 -> Outcome        a node's process is there
 //   LoadProgress
-//   Lost                                   from the scheduler: assemble again
+//   Lost                                   from a scheduler: assemble its replica again
 //   NodeExited                             from the launcher
 //   ClusterStatusRequest -> ClusterStatus
 //   Drain                -> Outcome        answered when every node has ended

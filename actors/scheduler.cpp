@@ -6,11 +6,11 @@
 #include <chrono>
 #include <map>
 #include <optional>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "actors/interfaces.h"
+#include "actors/names.h"
 #include "actors/outcome.h"
 #include "actors/scheduler_metrics.h"
 #include "runtime/base/log.h"
@@ -38,15 +38,6 @@ std::uint64_t nanoseconds(TimePoint time) {
 
 double seconds(caf::actor_clock::duration_type duration) { return std::chrono::duration<double>(duration).count(); }
 
-// Whether "stage/0/1", "shard/0/1/0" or the like is part of this replica.
-bool belongs_to(std::string_view actor, std::uint32_t replica) {
-  const std::string number = std::to_string(replica) + "/";
-  for (const std::string_view kind : {"stage/", "shard/", "expert/"}) {
-    if (actor.starts_with(kind) && actor.substr(kind.size()).starts_with(number)) return true;
-  }
-  return false;
-}
-
 struct Gateway {
   std::uint64_t owner = 0;  // its number in the engine
   GatewayActor handle;
@@ -61,7 +52,11 @@ struct SentStep {
 class SchedulerState {
  public:
   SchedulerState(SchedulerImpl::pointer self, SchedulerOptions options)
-      : self_(self), options_(std::move(options)), engine_(options_.engine), away_since_(now()) {}
+      : self_(self),
+        options_(std::move(options)),
+        engine_(options_.engine),
+        metrics_(options_.replica),
+        away_since_(now()) {}
 
   void generate(const Message<schema::Generate>& message) {
     const auto sender = caf::actor_cast<caf::actor>(self_->current_sender());
@@ -110,7 +105,7 @@ class SchedulerState {
   void lost(const Message<schema::Lost>& message) {
     const auto loss = message.read();
     for (const auto actor : loss->getActors()) {
-      if (!belongs_to(actor.cStr(), replica_)) continue;
+      if (replica_of(actor.cStr()) != options_.replica) continue;
       go_away(printable(actor.cStr()) + " is lost: " + one_line(loss->getReason().cStr()));
       return;
     }
@@ -122,7 +117,11 @@ class SchedulerState {
       return outcome_of(invalid_argument("epoch " + std::to_string(assembly->getEpoch()) + " is over; this is epoch " +
                                          std::to_string(epoch_)));
     }
-    const std::string first_stage = "stage/" + std::to_string(assembly->getReplica()) + "/0";
+    if (assembly->getReplica() != options_.replica) {
+      return outcome_of(invalid_argument("replica " + std::to_string(assembly->getReplica()) + " is assembled, but " +
+                                         scheduler_name(options_.replica) + " is not of it"));
+    }
+    const std::string first_stage = stage_name(options_.replica, 0);
     caf::actor stage;
     for (const auto address : assembly->getActors()) {
       if (first_stage == address.getActor().cStr()) stage = options_.resolve(address);
@@ -130,7 +129,6 @@ class SchedulerState {
     if (!stage) return outcome_of(unavailable("no way to " + first_stage + ": not in Assemble, or not connected"));
 
     supervisor_ = caf::actor_cast<SupervisorActor>(self_->current_sender());
-    replica_ = assembly->getReplica();
     epoch_ = assembly->getEpoch();
     if (stage_) self_->demonitor(stage_.address());
     stage_ = caf::actor_cast<StageActor>(stage);
@@ -138,7 +136,7 @@ class SchedulerState {
     away_since_.reset();
     sent_.clear();
     send_deltas(engine_.reset_for_epoch(
-        replica_, epoch_, unavailable("the replica was assembled anew while this request ran; send it again")));
+        options_.replica, epoch_, unavailable("the replica was assembled anew while this request ran; send it again")));
     turn();
     return outcome_of({});
   }
@@ -158,7 +156,7 @@ class SchedulerState {
 
   Message<schema::Stats> stats() {
     return make_message<schema::Stats>([&](schema::Stats::Builder stats) {
-      stats.setActor(options_.name.c_str());
+      stats.setActor(scheduler_name(options_.replica));
       metrics_.write(engine_, stats);
     });
   }
@@ -251,7 +249,7 @@ class SchedulerState {
     go_away(reason);
     if (!supervisor_) return;
     self_->send(supervisor_, make_message<schema::Lost>([&](schema::Lost::Builder lost) {
-                  lost.initActors(1).set(0, ("stage/" + std::to_string(replica_) + "/0").c_str());
+                  lost.initActors(1).set(0, stage_name(options_.replica, 0));
                   lost.setReason(reason);
                 }));
   }
@@ -292,8 +290,7 @@ class SchedulerState {
   std::map<caf::actor_addr, Gateway> gateways_;
   std::uint64_t next_owner_ = 1;
   StageActor stage_;
-  SupervisorActor supervisor_;  // whoever assembled the replica last
-  std::uint32_t replica_ = 0;
+  SupervisorActor supervisor_;           // whoever assembled the replica last
   std::uint64_t epoch_ = 0;              // 0 = never assembled
   std::vector<SentStep> sent_;           // in flight, oldest first
   std::optional<TimePoint> away_since_;  // no member is missing when empty

@@ -3,8 +3,8 @@
 #include <caf/actor.hpp>
 #include <caf/actor_system.hpp>
 
+#include <cstdint>
 #include <functional>
-#include <string>
 
 #include "runtime/engine/engine.h"
 #include "schema/address.capnp.h"
@@ -12,8 +12,8 @@
 namespace troupe {
 
 struct SchedulerOptions {
-  std::string name = "scheduler";  // under which it is published
-  engine::EngineOptions engine;    // with the limits step_timeout_ms and away_wait_ms
+  std::uint32_t replica = 0;     // whose requests it schedules
+  engine::EngineOptions engine;  // with the limits step_timeout_ms and away_wait_ms
 
   // The handle of an actor that Assemble names; null when its node is not connected. Called on the actor's thread.
   std::function<caf::actor(schema::ActorAddress::Reader)> resolve;

@@ -4,8 +4,9 @@
 
 namespace troupe {
 
-SchedulerMetrics::SchedulerMetrics()
-    : step_seconds_(metrics_.histogram("troupe_scheduler_step_seconds", "From sending a step to its result.",
+SchedulerMetrics::SchedulerMetrics(std::uint32_t replica)
+    : replica_(std::to_string(replica)),
+      step_seconds_(metrics_.histogram("troupe_scheduler_step_seconds", "From sending a step to its result.",
                                        latency_bounds_seconds())),
       queue_seconds_(metrics_.histogram("troupe_scheduler_queue_seconds", "From a request to its first step.",
                                         latency_bounds_seconds())),
@@ -44,7 +45,11 @@ void SchedulerMetrics::write(const engine::Engine& engine, schema::Stats::Builde
   total(requests, requests_help, counts.finished, {{"outcome", "finished"}});
   total(requests, requests_help, counts.failed, {{"outcome", "failed"}});
   total(requests, requests_help, counts.cancelled, {{"outcome", "cancelled"}});
-  write_families(metrics_.collect(), stats);
+  MetricFamilies families = metrics_.collect();
+  for (prometheus::MetricFamily& family : families) {
+    for (prometheus::ClientMetric& metric : family.metric) metric.label.push_back({"replica", replica_});
+  }
+  write_families(families, stats);
 }
 
 }  // namespace troupe

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "runtime/base/metrics.h"
 #include "runtime/engine/engine.h"
@@ -11,7 +12,8 @@ namespace troupe {
 // What the scheduler counts and shows, as troupe_scheduler_...; used by one thread.
 class SchedulerMetrics {
  public:
-  SchedulerMetrics();
+  // `replica` labels every metric.
+  explicit SchedulerMetrics(std::uint32_t replica);
 
   void step_took(double seconds) { step_seconds_.Observe(seconds); }
   void request_waited(double seconds) { queue_seconds_.Observe(seconds); }
@@ -21,6 +23,7 @@ class SchedulerMetrics {
   void write(const engine::Engine& engine, schema::Stats::Builder stats);
 
  private:
+  const std::string replica_;
   Metrics metrics_;
   prometheus::Histogram& step_seconds_;
   prometheus::Histogram& queue_seconds_;

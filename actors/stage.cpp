@@ -69,7 +69,7 @@ Result<void> assemble(StageState& state, schema::Assemble::Reader plan) {
   caf::actor scheduler;
   for (const auto address : plan.getActors()) {
     const std::string name = address.getActor();
-    if (name == kSchedulerName) {
+    if (name == scheduler_name(options.replica)) {
       scheduler = options.resolve(address);
     } else if (name == stage_name(options.replica, options.stage + 1)) {
       next = options.resolve(address);
@@ -82,7 +82,7 @@ Result<void> assemble(StageState& state, schema::Assemble::Reader plan) {
   for (std::uint32_t rank = 0; rank < options.ranks; ++rank) {
     if (!shards[rank]) return unavailable(shard_name(options.replica, options.stage, rank) + " cannot be reached");
   }
-  if (!scheduler) return unavailable("the scheduler cannot be reached");
+  if (!scheduler) return unavailable(scheduler_name(options.replica) + " cannot be reached");
   if (options.stage + 1 < options.stages && !next) {
     return unavailable(stage_name(options.replica, options.stage + 1) + " cannot be reached");
   }

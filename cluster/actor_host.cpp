@@ -149,6 +149,12 @@ Result<HostedActor> ActorHost::make_gateway(schema::Spawn::Reader spawn, const L
   options.max_model_len = model_spec.getMaxModelLen();
   options.eos_token_ids = config.eos_token_ids;
   options.version = TROUPE_VERSION;
+  using Policy = engine::ReplicaRouterOptions::Policy;
+  const bool by_prefix = spec.getRouting() == schema::GatewaySpec::Routing::PREFIX;
+  options.routing = {.policy = by_prefix ? Policy::kPrefix : Policy::kRoundRobin,
+                     .block_size = model_spec.getBlockSize(),
+                     .num_blocks = limits.prefix_cache_blocks == 0 ? 0 : model_spec.getNumBlocks(),
+                     .seed = fabric_.node().incarnation};
   options.limits = limits;
   options.metrics = metrics_;
   options.resolver = resolver();
@@ -162,6 +168,7 @@ Result<HostedActor> ActorHost::make_gateway(schema::Spawn::Reader spawn, const L
 Result<HostedActor> ActorHost::make_scheduler(schema::Spawn::Reader spawn, const Limits& limits) const {
   const auto model_spec = spawn.getModel();
   SchedulerOptions options;
+  options.replica = spawn.getScheduler().getReplica();
   options.engine = {.num_blocks = model_spec.getNumBlocks(),
                     .block_size = model_spec.getBlockSize(),
                     .max_model_len = model_spec.getMaxModelLen(),

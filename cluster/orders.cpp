@@ -22,17 +22,24 @@ void write_gateway(const Topology& topology, schema::GatewaySpec::Builder out) {
   const bool is_v6 = place.host->find(':') != std::string::npos;
   out.setListen((is_v6 ? "[" + *place.host + "]" : *place.host) + ":" + std::to_string(*place.port));
   out.setApiKeyFile(*place.api_key_file);
+  out.setRouting(*topology.routing == Routing::kPrefix ? schema::GatewaySpec::Routing::PREFIX
+                                                       : schema::GatewaySpec::Routing::ROUND_ROBIN);
 }
 
 void write_role(const Plan& plan, const Topology& topology, const PlannedActor& actor, schema::Spawn::Builder out) {
   switch (actor.kind) {
     case PlannedActor::Kind::kGateway: write_gateway(topology, out.initGateway()); return;
-    case PlannedActor::Kind::kScheduler: out.initScheduler().setPipelineStages(plan.stages); return;
+    case PlannedActor::Kind::kScheduler: {
+      auto scheduler = out.initScheduler();
+      scheduler.setPipelineStages(actor.stages);
+      scheduler.setReplica(actor.replica);
+      return;
+    }
     case PlannedActor::Kind::kStage: {
       auto stage = out.initStage();
       stage.setReplica(actor.replica);
       stage.setStage(actor.stage);
-      stage.setStages(plan.stages);
+      stage.setStages(actor.stages);
       stage.setRanks(actor.ranks);
       return;
     }
@@ -40,7 +47,7 @@ void write_role(const Plan& plan, const Topology& topology, const PlannedActor& 
       auto shard = out.initShard();
       shard.setReplica(actor.replica);
       shard.setStage(actor.stage);
-      shard.setStages(plan.stages);
+      shard.setStages(actor.stages);
       shard.setRank(actor.rank);
       shard.setRanks(actor.ranks);
       shard.setFirstLayer(actor.first_layer);
@@ -66,7 +73,12 @@ std::vector<ActorOrder> make_orders(const Plan& plan, const Topology& topology) 
       }
       write_role(plan, topology, actor, out);
     });
-    orders.push_back({actor.name, actor.node, actor.device ? actor.device->to_string() : "", std::move(spawn)});
+    const bool of_all = actor.kind == PlannedActor::Kind::kGateway;
+    orders.push_back({.actor = actor.name,
+                      .node = actor.node,
+                      .device = actor.device ? actor.device->to_string() : "",
+                      .replica = of_all ? std::nullopt : std::optional(actor.replica),
+                      .spawn = std::move(spawn)});
   }
   return orders;
 }

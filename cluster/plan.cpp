@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "actors/names.h"
 #include "cluster/plan_costs.h"
 #include "runtime/model/config.h"
 #include "runtime/model/slice.h"
@@ -39,6 +40,8 @@ struct PlacedShard {
 };
 
 struct PlacedStage {
+  std::uint32_t replica = 0;
+  std::uint32_t index = 0;  // within its replica
   std::uint32_t first_layer = 0;
   std::uint32_t last_layer = 0;
   Place place;
@@ -73,8 +76,12 @@ class Planner {
  private:
   std::vector<PlacedStage> stages_of_file() {
     std::vector<PlacedStage> stages;
-    for (const StagePlace& given : topology_.place.stages) {
-      PlacedStage stage{given.first_layer, given.last_layer, given.place, {}};
+    for (std::size_t i = 0; i < topology_.place.stages.size(); ++i) {
+      const StagePlace& given = topology_.place.stages[i];
+      const bool same_replica = !stages.empty() && stages.back().replica == *given.replica;
+      PlacedStage stage{*given.replica,    same_replica ? stages.back().index + 1 : 0,
+                        given.first_layer, given.last_layer,
+                        given.place,       {}};
       if (given.last_layer > model_.num_layers) {
         diagnostics_.error(given.layers_place, layers_text(given.first_layer, given.last_layer) +
                                                    " go beyond the model's " + std::to_string(model_.num_layers) +
@@ -84,13 +91,14 @@ class Planner {
         stage.shards.push_back({shard->node, shard->device, shard.place, "placed by the file"});
       }
       stages.push_back(std::move(stage));
-    }
-    const StagePlace& last = topology_.place.stages.back();
-    if (last.last_layer < model_.num_layers) {
-      diagnostics_.error(last.layers_place, layers_text(last.last_layer, model_.num_layers) + " of the model belong" +
-                                                (last.last_layer + 1 == model_.num_layers ? "s" : "") +
-                                                " to no stage; it has " + std::to_string(model_.num_layers) +
-                                                " layers");
+      const bool is_last =
+          i + 1 == topology_.place.stages.size() || *topology_.place.stages[i + 1].replica != *given.replica;
+      if (is_last && given.last_layer < model_.num_layers) {
+        diagnostics_.error(given.layers_place,
+                           layers_text(given.last_layer, model_.num_layers) + " of the model belong" +
+                               (given.last_layer + 1 == model_.num_layers ? "s" : "") + " to no stage; it has " +
+                               std::to_string(model_.num_layers) + " layers");
+      }
     }
     return stages;
   }
@@ -104,15 +112,18 @@ class Planner {
                                                                 " layers; a stage has at least one layer");
       return {};
     }
-    const std::vector<PlacedShard> shards = spread(std::size_t{count} * ranks);
+    const std::uint32_t replicas = *topology_.parallel.replicas;
+    const std::vector<PlacedShard> shards = spread(std::size_t{replicas} * count * ranks);
     if (shards.empty()) return {};
-    std::vector<PlacedStage> stages(count);
-    std::uint32_t next = 0;
-    for (std::uint32_t i = 0; i < count; ++i) {
-      const std::uint32_t layers = model_.num_layers / count + (i < model_.num_layers % count ? 1 : 0);
-      stages[i] = {next, next + layers, topology_.parallel.tensor.place, {}};
-      next += layers;
-      stages[i].shards.assign(shards.begin() + i * ranks, shards.begin() + (i + 1) * ranks);
+    std::vector<PlacedStage> stages;
+    auto shard = shards.begin();
+    for (std::uint32_t replica = 0; replica < replicas; ++replica) {
+      std::uint32_t next = 0;
+      for (std::uint32_t i = 0; i < count; ++i, shard += ranks) {
+        const std::uint32_t layers = model_.num_layers / count + (i < model_.num_layers % count ? 1 : 0);
+        stages.push_back({replica, i, next, next + layers, topology_.parallel.tensor.place, {shard, shard + ranks}});
+        next += layers;
+      }
     }
     return stages;
   }
@@ -161,7 +172,7 @@ class Planner {
     for (std::size_t s = 0; s < stages_.size(); ++s) {
       for (std::size_t r = 0; r < stages_[s].shards.size(); ++r) {
         const PlacedShard& shard = stages_[s].shards[r];
-        const std::string name = shard_name(s, r);
+        const std::string name = shard_name(stages_[s].replica, stages_[s].index, static_cast<std::uint32_t>(r));
         if (shard.device.kind != Device::Kind::kCpu) {
           diagnostics_.error(shard.place,
                              name + " on " + shard.device.to_string() + ": GPUs come with a later version; use cpu:N");
@@ -204,8 +215,8 @@ class Planner {
       const model::Slice slice{stage.first_layer, stage.last_layer, model_.num_layers, 0, ranks};
       if (auto checked = model::check_slice(model_, slice); !checked.ok()) {
         const Place place = topology_.place.stages.empty() ? topology_.parallel.tensor.place : stage.place;
-        diagnostics_.error(place, "stage " + std::to_string(s) + " cannot be cut into " + std::to_string(ranks) +
-                                      " shard(s): " + checked.error().message);
+        diagnostics_.error(place, "stage " + std::to_string(stage.index) + " cannot be cut into " +
+                                      std::to_string(ranks) + " shard(s): " + checked.error().message);
         if (topology_.place.stages.empty()) return;  // all stages are cut alike
       }
     }
@@ -215,22 +226,37 @@ class Planner {
     const auto& place = topology_.place;
     const std::string gateway = place.gateway ? *place.gateway->node : *topology_.nodes.front().name;
     add(PlannedActor::Kind::kGateway, "gateway", gateway, place.gateway ? "placed by the file" : "the first node");
-    add(PlannedActor::Kind::kScheduler, "scheduler", place.scheduler ? **place.scheduler : gateway,
-        place.scheduler ? "placed by the file" : "beside the gateway");
     plan_.stages = static_cast<std::uint32_t>(stages_.size());
-    for (std::uint32_t s = 0; s < plan_.stages; ++s) {
-      const PlacedStage& stage = stages_[s];
+    plan_.replicas = stages_.back().replica + 1;
+    for (const PlacedStage& stage : stages_) {
+      const auto stages_of_replica = static_cast<std::uint32_t>(std::count_if(
+          stages_.begin(), stages_.end(), [&](const PlacedStage& other) { return other.replica == stage.replica; }));
+      const auto belongs = [&](PlannedActor& actor) {
+        actor.replica = stage.replica;
+        actor.stages = stages_of_replica;
+      };
+      if (stage.index == 0) {
+        const bool beside_gateway = plan_.replicas == 1;
+        const std::string& node = beside_gateway ? gateway : stage.shards.front().node;
+        belongs(add(PlannedActor::Kind::kScheduler, scheduler_name(stage.replica),
+                    place.scheduler ? **place.scheduler : node,
+                    place.scheduler  ? "placed by the file"
+                    : beside_gateway ? "beside the gateway"
+                                     : "beside its stage 0"));
+      }
       const auto describe = [&](PlannedActor& actor) {
-        actor.stage = s;
+        belongs(actor);
+        actor.stage = stage.index;
         actor.ranks = static_cast<std::uint32_t>(stage.shards.size());
         actor.first_layer = stage.first_layer;
         actor.last_layer = stage.last_layer;
       };
-      describe(add(PlannedActor::Kind::kStage, "stage/0/" + std::to_string(s), stage.shards.front().node,
+      describe(add(PlannedActor::Kind::kStage, stage_name(stage.replica, stage.index), stage.shards.front().node,
                    "beside its rank 0"));
       for (std::uint32_t r = 0; r < stage.shards.size(); ++r) {
         const PlacedShard& placed = stage.shards[r];
-        PlannedActor& shard = add(PlannedActor::Kind::kShard, shard_name(s, r), placed.node, placed.reason);
+        PlannedActor& shard =
+            add(PlannedActor::Kind::kShard, shard_name(stage.replica, stage.index, r), placed.node, placed.reason);
         describe(shard);
         shard.rank = r;
         shard.device = placed.device;
@@ -324,10 +350,6 @@ class Planner {
         diagnostics_.warning(node.name.place, "nothing runs on node '" + *node.name + "'");
       }
     }
-  }
-
-  static std::string shard_name(std::size_t stage, std::size_t rank) {
-    return "shard/0/" + std::to_string(stage) + "/" + std::to_string(rank);
   }
 
   const model::ModelConfig& model_;

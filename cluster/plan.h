@@ -29,12 +29,14 @@ struct PlannedActor {
   enum class Kind { kGateway, kScheduler, kStage, kShard };
 
   Kind kind = Kind::kGateway;
-  std::string name;  // "gateway", "scheduler", "stage/REPLICA/STAGE", "shard/REPLICA/STAGE/RANK"
+  std::string name;  // "gateway", "scheduler/REPLICA", "stage/REPLICA/STAGE", "shard/REPLICA/STAGE/RANK"
   std::string node;
   std::optional<Device> device;  // of a shard
 
+  std::uint32_t replica = 0;  // 0 for a gateway, which belongs to none
+  std::uint32_t stages = 0;   // of its replica; 0 for a gateway
+
   // Of stages and shards; 0 otherwise.
-  std::uint32_t replica = 0;
   std::uint32_t stage = 0;
   std::uint32_t rank = 0;
   std::uint32_t ranks = 0;        // shards of its stage
@@ -63,17 +65,20 @@ struct Plan {
   std::string model_path;
   std::string served_model_name;
 
-  std::uint32_t stages = 0;      // of every replica
+  std::uint32_t replicas = 0;
+  std::uint32_t stages = 0;      // of all replicas
   std::uint32_t num_layers = 0;  // of the model
   std::uint32_t max_model_len = 0;
   std::uint32_t block_size = 0;  // tokens of a KV block
   kernels::DType kv_dtype = kernels::DType::kF32;
   std::uint32_t num_blocks = 0;  // of every shard: what the tightest one can hold within kv_memory
 
-  std::vector<PlannedActor> actors;  // gateway, scheduler, then stage by stage the stage and its shards
+  // The gateway, then replica by replica the scheduler, and stage by stage the stage and its shards.
+  std::vector<PlannedActor> actors;
   std::vector<PlannedLink> links;
 
-  double tokens_per_second = 0;  // predicted for one sequence: each stage in turn streams its weights from memory
+  double tokens_per_second = 0;  // predicted for one sequence on the fastest replica: each stage in turn streams its
+                                 // weights from memory
   std::string prediction_basis;  // what that number assumes, for people
 
   const PlannedActor* find(const std::string& name) const;
@@ -85,16 +90,16 @@ struct Planning {
 };
 
 // Pure: the same arguments give the same plan, and nothing else is looked at.
-// Places whatever `topology.place` leaves open: shards go to the devices in the order of the file, stage by stage, and
-// share out a range of cores when there are fewer devices than shards; layers are split evenly with the remainder to
-// the earlier stages; the gateway goes to the first node, the scheduler beside it. A stage lives on the node of its
-// rank 0. Ranks may differ from stage to stage.
-// num_blocks: what kv_memory allows on the tightest shard; if the file does not set kv_memory, no more than a full
-// batch of longest sequences can use. max_model_len: if the file does not set it, at most what those blocks hold.
-// Errors: layers beyond the model's or missing; ranks that do not divide the model; a max_model_len beyond the model's
-// or beyond the blocks; cores that this machine does not have or that are closed to this process; GPUs, which come
-// later.
-// Warnings: shards that share a core, nodes without an actor.
+// Places whatever `topology.place` leaves open: shards go to the devices in the order of the file, replica by replica
+// and stage by stage, and share out a range of cores when there are fewer devices than shards; layers are split evenly
+// with the remainder to the earlier stages; the gateway goes to the first node, the scheduler beside it; where there
+// are several replicas, each one's scheduler goes beside its stage 0, to share its fate. A stage lives on the node of
+// its rank 0. Ranks may differ from stage to stage, and stages from replica to replica. num_blocks: what kv_memory
+// allows on the tightest shard; if the file does not set kv_memory, no more than a full batch of longest sequences can
+// use. max_model_len: if the file does not set it, at most what those blocks hold. Errors: layers beyond the model's or
+// missing; ranks that do not divide the model; a max_model_len beyond the model's or beyond the blocks; cores that this
+// machine does not have or that are closed to this process; GPUs, which come later. Warnings: shards that share a core,
+// nodes without an actor.
 Planning make_plan(const model::ModelConfig& model, const Topology& topology, const Machine& machine);
 
 }  // namespace troupe::cluster

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "actors/names.h"
 #include "kernels/tensor.h"
 
 namespace troupe::cluster {
@@ -15,10 +16,11 @@ constexpr std::uint64_t kStepBytes = 8 + 4 + 4 + 4 + 4;
 constexpr std::uint64_t kTokenBytes = 8 + 4;
 constexpr std::uint64_t kActivationBytes = sizeof(float);
 
-std::vector<const PlannedActor*> shards_of_stage(const Plan& plan, std::uint32_t stage) {
+std::vector<const PlannedActor*> shards_of_stage(const Plan& plan, std::uint32_t replica, std::uint32_t stage) {
   std::vector<const PlannedActor*> shards;
   for (const PlannedActor& actor : plan.actors) {
-    if (actor.kind == PlannedActor::Kind::kShard && actor.stage == stage) shards.push_back(&actor);
+    if (actor.kind == PlannedActor::Kind::kShard && actor.replica == replica && actor.stage == stage)
+      shards.push_back(&actor);
   }
   return shards;
 }
@@ -35,17 +37,20 @@ std::uint64_t streamed_bytes(const model::ModelConfig& model, const model::Slice
   return bytes;
 }
 
-void add_links(const model::ModelConfig& model, Plan& plan) {
+std::uint32_t stages_of(const Plan& plan, std::uint32_t replica) { return plan.find(scheduler_name(replica))->stages; }
+
+void add_links(const model::ModelConfig& model, std::uint32_t replica, Plan& plan) {
   const auto link = [&plan](const std::string& from, const std::string& to, const char* what, std::uint64_t bytes) {
     plan.links.push_back({from, to, what, bytes, plan.find(from)->node != plan.find(to)->node});
   };
-  const auto stage_name = [](std::uint32_t stage) { return "stage/0/" + std::to_string(stage); };
+  const std::string scheduler = scheduler_name(replica);
+  const std::uint32_t stages = stages_of(plan, replica);
   const std::uint64_t hidden_bytes = model.hidden_size * kActivationBytes;
 
-  link("scheduler", stage_name(0), "step", kStepBytes);
-  for (std::uint32_t stage = 0; stage < plan.stages; ++stage) {
-    const auto shards = shards_of_stage(plan, stage);
-    const bool last_stage = stage + 1 == plan.stages;
+  link(scheduler, stage_name(replica, 0), "step", kStepBytes);
+  for (std::uint32_t stage = 0; stage < stages; ++stage) {
+    const auto shards = shards_of_stage(plan, replica, stage);
+    const bool last_stage = stage + 1 == stages;
     // One sum after attention and one after the MLP of each layer, and one after the embedding, whose rows are shared
     // out; a sum by reduce-scatter and all-gather sends two parts of 1/ranks from each rank to each other.
     const std::uint64_t layers = shards[0]->last_layer - shards[0]->first_layer;
@@ -61,20 +66,21 @@ void add_links(const model::ModelConfig& model, Plan& plan) {
       }
     }
     if (last_stage) {
-      link(stage_name(stage), "scheduler", "token", kTokenBytes);
+      link(stage_name(replica, stage), scheduler, "token", kTokenBytes);
     } else {
-      link(stage_name(stage), stage_name(stage + 1), "activation", hidden_bytes + kStepBytes);
+      link(stage_name(replica, stage), stage_name(replica, stage + 1), "activation", hidden_bytes + kStepBytes);
     }
   }
-  link("scheduler", "gateway", "token", kTokenBytes);
+  link(scheduler, kGatewayName, "token", kTokenBytes);
 }
 
 // One sequence passes the stages one after the other, so shards of different stages never compete for a core; those of
 // one stage do.
-double seconds_per_token(const model::ModelConfig& model, const Machine& machine, const Plan& plan) {
+double seconds_per_token(const model::ModelConfig& model, const Machine& machine, const Plan& plan,
+                         std::uint32_t replica) {
   double seconds = 0;
-  for (std::uint32_t stage = 0; stage < plan.stages; ++stage) {
-    const auto shards = shards_of_stage(plan, stage);
+  for (std::uint32_t stage = 0; stage < stages_of(plan, replica); ++stage) {
+    const auto shards = shards_of_stage(plan, replica, stage);
     double slowest = 0;
     for (const PlannedActor* shard : shards) {
       const auto sharing = std::count_if(shards.begin(), shards.end(), [&](const PlannedActor* other) {
@@ -100,8 +106,10 @@ model::Slice slice_of(const Plan& plan, const PlannedActor& shard) {
 }
 
 void add_costs(const model::ModelConfig& model, const Machine& machine, Plan& plan) {
-  add_links(model, plan);
-  plan.tokens_per_second = 1 / seconds_per_token(model, machine, plan);
+  for (std::uint32_t replica = 0; replica < plan.replicas; ++replica) {
+    add_links(model, replica, plan);
+    plan.tokens_per_second = std::max(plan.tokens_per_second, 1 / seconds_per_token(model, machine, plan, replica));
+  }
   char basis[160];
   std::snprintf(basis, sizeof basis,
                 "one sequence, every weight read once a token at %.1f GB/s a core (%s); no messages counted",

@@ -48,17 +48,21 @@ struct ShardPlace {
 
 struct StagePlace {
   Place place;
+  Placed<std::uint32_t> replica{0};
   std::uint32_t first_layer = 0;
   std::uint32_t last_layer = 0;  // exclusive, unlike the file's `layers: 0-2`
   Place layers_place;
   std::vector<Placed<ShardPlace>> shards;  // in rank order
 };
 
+// Which replica answers a request (runtime/engine/replica_router.h).
+enum class Routing { kPrefix, kRoundRobin };
+
 // What `place:` says. The planner places whatever is absent.
 struct PlaceSpec {
   std::optional<GatewayPlace> gateway;
-  std::optional<Placed<std::string>> scheduler;  // its node
-  std::vector<StagePlace> stages;                // empty = the planner's choice
+  std::optional<Placed<std::string>> scheduler;  // the node of every replica's
+  std::vector<StagePlace> stages;                // of replica 0 first; empty = the planner's choice
 };
 
 struct LimitOverride {
@@ -83,6 +87,7 @@ struct Topology {
   Placed<kernels::DType> kv_dtype{kernels::DType::kF32};  // what KV pages are stored as
   std::vector<NodeSpec> nodes;                            // at least one
   ParallelSpec parallel;
+  Placed<Routing> routing{Routing::kPrefix};
   PlaceSpec place;
   Limits limits;                               // defaults with `overrides` applied
   std::vector<LimitOverride> limit_overrides;  // what the file says, for the nodes that must know it too

@@ -18,6 +18,7 @@ namespace {
 
 constexpr std::uint32_t kMaxStages = 1024;
 constexpr std::uint32_t kMaxRanks = 256;
+constexpr std::uint32_t kMaxReplicas = 256;
 constexpr std::uint32_t kMaxLayers = 4096;
 constexpr std::size_t kMaxNodes = 1024;
 constexpr std::size_t kMaxDevices = 256;  // of one node
@@ -51,6 +52,7 @@ class Reader {
              {"kv_dtype", [&](const DocumentNode& v) { kv_dtype(v); }},
              {"nodes", [&](const DocumentNode& v) { nodes(v); }},
              {"parallel", [&](const DocumentNode& v) { parallel(v); }},
+             {"routing", [&](const DocumentNode& v) { routing(v); }},
              {"place", [&](const DocumentNode& v) { place(v); }},
              {"limits", [&](const DocumentNode& v) { limits(v); }},
              {"fabric", [&](const DocumentNode& v) { fabric(v); }},
@@ -229,13 +231,23 @@ class Reader {
              {"pipeline", [&](const DocumentNode& v) { number(v, 1, kMaxStages, spec.pipeline); }},
              {"tensor", [&](const DocumentNode& v) { number(v, 1, kMaxRanks, spec.tensor); }},
              {"expert", [&](const DocumentNode& v) { only_one(v, "expert parallelism", spec.expert); }},
-             {"replicas", [&](const DocumentNode& v) { only_one(v, "more than one replica", spec.replicas); }},
+             {"replicas", [&](const DocumentNode& v) { number(v, 1, kMaxReplicas, spec.replicas); }},
          });
   }
 
   void only_one(const DocumentNode& node, const std::string& feature, Placed<std::uint32_t>& out) {
     number(node, 1, kMaxRanks, out);
     if (*out > 1) diagnostics_.error(node.place, feature + " is not supported yet; write 1");
+  }
+
+  void routing(const DocumentNode& node) {
+    Placed<std::string> read;
+    if (!text(node, read)) return;
+    if (*read != "prefix" && *read != "round_robin") {
+      diagnostics_.error(node.place, "routing '" + printable(*read) + "' is neither prefix nor round_robin");
+      return;
+    }
+    topology_.routing = {*read == "prefix" ? Routing::kPrefix : Routing::kRoundRobin, node.place};
   }
 
   void place(const DocumentNode& node) {
@@ -285,6 +297,7 @@ class Reader {
     spec.place = node.place;
     keys(node, "a stage", {"layers", "shards"},
          {
+             {"replica", [&](const DocumentNode& v) { number(v, 0, kMaxReplicas - 1, spec.replica); }},
              {"layers", [&](const DocumentNode& v) { layers(v, spec); }},
              {"shards",
               [&](const DocumentNode& v) {
@@ -447,25 +460,42 @@ class Reader {
     }
   }
 
-  // Stages must cover layers 0, 1, 2, ... without a gap; where the model ends, only the planner knows.
+  // The stages of a replica must cover layers 0, 1, 2, ... without a gap; where the model ends, only the planner knows.
   void check_stages() {
-    const auto& stages = topology_.place.stages;
-    std::uint32_t next = 0;
-    for (std::size_t i = 0; i < stages.size(); ++i) {
-      const StagePlace& stage = stages[i];
+    auto& stages = topology_.place.stages;
+    std::stable_sort(stages.begin(), stages.end(),
+                     [](const StagePlace& a, const StagePlace& b) { return *a.replica < *b.replica; });
+    std::uint32_t next = 0, index = 0, replica = 0;
+    for (const StagePlace& stage : stages) {
       if (!stage.layers_place.known()) return;
+      if (*stage.replica > replica) next = index = 0;
+      if (*stage.replica > replica + (&stage == &stages.front() ? 0 : 1)) {
+        diagnostics_.error(stage.replica.place, "replica " + std::to_string(replica + 1) +
+                                                    " has no stages; number the replicas 0, 1, 2, ...");
+        return;
+      }
+      replica = *stage.replica;
       if (stage.first_layer != next) {
-        const std::string must = "; stage " + std::to_string(i) + " must begin with layer " + std::to_string(next);
+        const std::string must = "; stage " + std::to_string(index) + " must begin with layer " + std::to_string(next);
         diagnostics_.error(stage.layers_place, stage.first_layer < next
                                                    ? "layer " + std::to_string(stage.first_layer) +
                                                          " belongs to an earlier stage already" + must
                                                    : "layer " + std::to_string(next) + " belongs to no stage" + must);
       }
       next = std::max(next, stage.last_layer);
+      ++index;
     }
+    if (!stages.empty()) check_what_is_placed_counts(replica + 1);
+  }
+
+  void check_what_is_placed_counts(std::uint32_t replicas) {
+    const auto& stages = topology_.place.stages;
     const ParallelSpec& parallel = topology_.parallel;
-    if (stages.empty()) return;
-    if (parallel.pipeline.place.known() && *parallel.pipeline != stages.size()) {
+    if (parallel.replicas.place.known() && *parallel.replicas != replicas) {
+      diagnostics_.warning(parallel.replicas.place, "place.stages has the stages of " + std::to_string(replicas) +
+                                                        " replica(s), and what is placed counts");
+    }
+    if (parallel.pipeline.place.known() && std::uint64_t{*parallel.pipeline} * replicas != stages.size()) {
       diagnostics_.warning(parallel.pipeline.place, "place.stages lists " + std::to_string(stages.size()) +
                                                         " stages, and what is placed counts");
     }

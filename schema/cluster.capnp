@@ -11,7 +11,8 @@
 #   `troupe status` --ClusterStatusRequest--> root   answered by ClusterStatus
 #   `troupe down` --Drain--> root                    answered by Outcome when every node has ended
 #
-# After a loss the root spawns the lost actors again and assembles the replica under the next epoch.
+# After a loss the root spawns the lost actors again and assembles their replica under the next epoch; the other
+# replicas go on.
 # Hello, authentication, heartbeats and credits belong to the fabric's frames (runtime/fabric/frame.h,
 # handshake.h): a peer speaks none of this before it has proved the cluster's secret.
 
@@ -48,10 +49,17 @@ struct LimitSpec {
 struct GatewaySpec {
   listen @0 :Text;          # "host:port"
   apiKeyFile @1 :Text;      # or empty
+  routing @2 :Routing;
+  enum Routing {
+    # Which replica answers a request.
+    prefix @0;              # where the least is left to compute: by cached prefix and load
+    roundRobin @1;
+  }
 }
 
 struct SchedulerSpec {
   pipelineStages @0 :UInt32;
+  replica @1 :UInt32;
 }
 
 struct StageSpec {
@@ -102,14 +110,15 @@ struct LoadProgress {
 }
 
 struct Assemble {
-  # Who works with whom from now on. An actor forgets everything of earlier epochs.
+  # Who works with whom from now on. An actor forgets everything of earlier epochs. The gateway gets one of each
+  # replica: what it says of one leaves the others as they are.
   replica @0 :UInt32;
-  epoch @1 :UInt64;
-  actors @2 :List(ActorAddress);
+  epoch @1 :UInt64;         # grows with every assembly of any replica
+  actors @2 :List(ActorAddress);    # of the replica, and the gateway
 }
 
 struct Lost {
-  # Root to scheduler and gateway: these actors are away; requests that need them fail or wait.
+  # Root to the schedulers and the gateway: these actors are away; requests that need them fail or wait.
   # Scheduler to root: these actors did not do their part of a step in time.
   actors @0 :List(Text);
   reason @1 :Text;

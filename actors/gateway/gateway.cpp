@@ -7,6 +7,8 @@
 #include <caf/typed_response_promise.hpp>
 #include <charconv>
 #include <fstream>
+#include <map>
+#include <optional>
 #include <set>
 
 #include "actors/gateway/cluster_metrics.h"
@@ -78,7 +80,12 @@ struct Parts {
   std::unique_ptr<HttpServer> server;
 };
 
-bool is_scheduler(std::string_view actor) { return actor == kSchedulerName || actor.starts_with(kSchedulerName + "/"); }
+// A replica of the model, as the gateway sees it.
+struct ReplicaLink {
+  caf::actor scheduler;  // null while it is away
+  std::uint64_t epoch = 0;
+  std::vector<caf::actor> members;  // its actors and their nodes' supervisors
+};
 
 struct GatewayState {
   using Self = caf::stateful_actor<GatewayState>;
@@ -97,64 +104,75 @@ struct GatewayState {
     parts->backend->actor = nullptr;
   }
 
-  void cancel(const std::vector<std::uint64_t>& requests) {
-    if (!scheduler) return;
-    for (const std::uint64_t request : requests) {
+  void cancel(const std::vector<Unwanted>& unwanted) {
+    for (const auto& [replica, request] : unwanted) {
+      const auto& scheduler = replicas[replica].scheduler;
+      if (!scheduler) continue;
       self->send(scheduler, fabric::make_message<schema::Cancel>(
-                                [&](schema::Cancel::Builder cancel) { cancel.setRequest(request); }));
+                                [id = request](schema::Cancel::Builder cancel) { cancel.setRequest(id); }));
     }
   }
 
   void submit(const std::shared_ptr<Submission>& submission) {
-    if (!scheduler || draining) {
-      const char* reason = draining ? "the gateway is ending" : "the scheduler is away; try again later";
-      return submission->writer->fail(http_error(503, reason));
-    }
+    if (draining) return submission->writer->fail(http_error(503, "the gateway is ending"));
+    const RequestPlan& plan = submission->writer->plan();
+    const auto blueprint = plan.options.blueprint.read();
+    const auto salt = blueprint->getCacheSalt();
+    std::vector<engine::ReplicaRouter::Tokens> prompts;
+    for (const Prompt& prompt : plan.prompts) prompts.emplace_back(prompt.tokens);
+    const auto route = router->choose(prompts, {salt.begin(), salt.size()}, plan.choices());
+    if (!route) return submission->writer->fail(http_error(503, "the scheduler is away; try again later"));
+    submission->route = *route;
     live->add(submission);
+    const caf::actor& scheduler = replicas[route->replica].scheduler;
     for (const auto& generate : submission->generates) self->send(scheduler, generate);
     submission->generates.clear();
   }
 
   OutcomeMessage assemble(schema::Assemble::Reader assemble) {
-    if (assemble.getEpoch() < epoch) {
+    ReplicaLink& replica = replicas[assemble.getReplica()];
+    if (assemble.getEpoch() < replica.epoch) {
       return outcome_of(invalid_argument("the epoch " + std::to_string(assemble.getEpoch()) +
-                                         " is over; this gateway is in " + std::to_string(epoch)));
+                                         " is over; this gateway is in " + std::to_string(replica.epoch)));
     }
+    const std::string wanted = scheduler_name(assemble.getReplica());
     for (const auto address : assemble.getActors()) {
-      if (!is_scheduler(address.getActor().cStr())) continue;
+      if (wanted != address.getActor().cStr()) continue;
       const caf::actor found = parts->options.resolver(address);
       if (!found) {
-        return outcome_of(unavailable(std::string("cannot reach the actor ") + address.getActor().cStr() + " at " +
-                                      address.getEndpoint().cStr()));
+        return outcome_of(unavailable("cannot reach the actor " + wanted + " at " + address.getEndpoint().cStr()));
       }
-      epoch = assemble.getEpoch();
-      work_with(found);
-      cluster_metrics->work_with(others_of(assemble));
+      work_with(assemble.getReplica(), found, assemble.getEpoch());
+      replica.members = members_of(assemble);
+      ask_members_for_metrics();
       return outcome_of({});
     }
-    return outcome_of(invalid_argument("there is no scheduler among the actors to work with", "actors"));
+    return outcome_of(invalid_argument("there is no " + wanted + " among the actors to work with", "actors"));
   }
 
-  void work_with(const caf::actor& found) {
-    if (found != scheduler) {
-      lose_scheduler("the scheduler was replaced");
-      scheduler = found;
-      self->monitor(scheduler);
+  void work_with(std::uint32_t number, const caf::actor& found, std::uint64_t epoch) {
+    ReplicaLink& replica = replicas[number];
+    if (found != replica.scheduler) {
+      lose_scheduler(number, "the scheduler was replaced");
+      replica.scheduler = found;
+      self->monitor(found);
     }
-    parts->backend->is_ready = !draining;
-    spdlog::info("ready at http://{} in epoch {}", parts->server->address(), epoch);
+    replica.epoch = epoch;
+    router->add(number);
+    update_readiness();
+    spdlog::info("ready at http://{} with replica {} in epoch {}", parts->server->address(), number, epoch);
   }
 
-  // Who has something to tell for /metrics: every actor of the plan but this one, and each node's supervisor.
-  std::vector<caf::actor> others_of(schema::Assemble::Reader assemble) const {
-    std::vector<caf::actor> others;
-    std::set<std::string> nodes;
+  void update_readiness() { parts->backend->is_ready = !draining && !router->empty(); }
+
+  // Who has something to tell for /metrics: every actor but this one, and each node's supervisor.
+  std::vector<caf::actor> members_of(schema::Assemble::Reader assemble) const {
+    std::vector<caf::actor> members;
     const auto add = [&](schema::ActorAddress::Reader address) {
-      if (caf::actor found = parts->options.resolver(address)) others.push_back(std::move(found));
+      if (caf::actor found = parts->options.resolver(address)) members.push_back(std::move(found));
     };
     for (const auto address : assemble.getActors()) {
       if (parts->options.actor != address.getActor().cStr()) add(address);
-      if (!nodes.insert(address.getNode().getName()).second) continue;
       const auto supervisor = fabric::make_message<schema::ActorAddress>([&](schema::ActorAddress::Builder out) {
         out.setNode(address.getNode());
         out.setActor(kSupervisorName);
@@ -162,26 +180,43 @@ struct GatewayState {
       });
       add(*supervisor.read());
     }
-    return others;
+    return members;
   }
 
-  void lose_scheduler(const std::string& reason) {
-    parts->backend->is_ready = false;
-    if (!scheduler) return;
-    self->demonitor(scheduler);
-    scheduler = nullptr;
-    if (!live->empty()) spdlog::warn("requests in flight fail: {}", reason);
-    live->fail_all(http_error(503, reason + "; try again later"));
+  void ask_members_for_metrics() {
+    std::vector<caf::actor> all;
+    std::set<caf::actor> seen;  // a node may have actors of several replicas
+    for (const auto& [number, replica] : replicas) {
+      for (const caf::actor& member : replica.members) {
+        if (seen.insert(member).second) all.push_back(member);
+      }
+    }
+    cluster_metrics->work_with(all);
+  }
+
+  void lose_scheduler(std::uint32_t number, const std::string& reason) {
+    ReplicaLink& replica = replicas[number];
+    router->remove(number);
+    update_readiness();
+    if (!replica.scheduler) return;
+    self->demonitor(replica.scheduler);
+    replica.scheduler = nullptr;
+    if (!live->empty()) spdlog::warn("requests in flight on replica {} fail: {}", number, reason);
+    live->fail_replica(number, http_error(503, reason + "; try again later"));
     end_drain_when_empty();
   }
 
+  // Without a member a replica takes nothing new; what is in flight is its scheduler's to fail, unless that is gone.
   void lose(schema::Lost::Reader lost) {
-    // Without a member nothing new can be answered; what is in flight is the scheduler's to fail, unless it is gone.
-    parts->backend->is_ready = false;
     for (const auto actor : lost.getActors()) {
-      if (is_scheduler(actor.cStr()))
-        return lose_scheduler(std::string("the scheduler is away: ") + lost.getReason().cStr());
+      const auto number = replica_of(actor.cStr());
+      if (!number) continue;
+      router->remove(*number);
+      if (scheduler_name(*number) == actor.cStr()) {
+        lose_scheduler(*number, std::string("the scheduler is away: ") + lost.getReason().cStr());
+      }
     }
+    update_readiness();
   }
 
   void accept(schema::Deltas::Reader deltas) {
@@ -230,8 +265,8 @@ struct GatewayState {
   std::shared_ptr<Parts> parts;
   std::unique_ptr<LiveRequests> live;
   std::unique_ptr<ClusterMetrics> cluster_metrics;
-  caf::actor scheduler;
-  std::uint64_t epoch = 0;
+  std::optional<engine::ReplicaRouter> router;
+  std::map<std::uint32_t, ReplicaLink> replicas;
   bool draining = false;
   std::vector<caf::typed_response_promise<OutcomeMessage>> drained;
 };
@@ -240,10 +275,15 @@ caf::behavior gateway_actor(GatewayState::Self* self, const std::shared_ptr<Part
   GatewayState& state = self->state;
   state.self = self;
   state.parts = parts;
-  state.live = std::make_unique<LiveRequests>(parts->counters);
+  state.router.emplace(parts->options.routing);
+  state.live = std::make_unique<LiveRequests>(parts->counters, *state.router);
   state.cluster_metrics = std::make_unique<ClusterMetrics>(self);
   self->set_down_handler([self](const caf::down_msg& down) {
-    if (down.source == self->state.scheduler) self->state.lose_scheduler("the scheduler is away");
+    for (const auto& [number, replica] : self->state.replicas) {
+      if (replica.scheduler && down.source == replica.scheduler) {
+        return self->state.lose_scheduler(number, "the scheduler is away");
+      }
+    }
   });
   return {
       [self](const Submitted& message) { self->state.submit(message.submission); },

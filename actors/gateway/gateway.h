@@ -12,6 +12,7 @@
 #include "runtime/base/limits.h"
 #include "runtime/base/metrics.h"
 #include "runtime/base/result.h"
+#include "runtime/engine/replica_router.h"
 #include "schema/address.capnp.h"
 
 namespace troupe {
@@ -29,6 +30,7 @@ struct GatewayOptions {
   std::vector<std::uint32_t> eos_token_ids;  // end an answer unless the request says ignore_eos
   std::vector<std::string> api_keys;         // empty = no key needed
   std::string version = "0.1.0";
+  engine::ReplicaRouterOptions routing;  // among the replicas of the model
   Limits limits;
   std::shared_ptr<Metrics> metrics;  // of the process; made if null
   // The actor behind an address of Assemble, or an invalid handle. Called on the gateway's own thread.

@@ -34,6 +34,12 @@ void GatewayMetrics::count_response(const std::string& endpoint, unsigned status
       .Increment();
 }
 
+void GatewayMetrics::count_routed(std::uint32_t replica) {
+  metrics_
+      .counter("troupe_routed_requests_total", "Requests sent to each replica.", {{"replica", std::to_string(replica)}})
+      .Increment();
+}
+
 void GatewayMetrics::count_broken_stream() {
   metrics_
       .counter("troupe_request_errors_total", "Requests answered with an error, and streams that ended with one.",

@@ -15,6 +15,7 @@ class GatewayMetrics {
 
   // `endpoint` is one of a fixed list, never text from outside.
   void count_response(const std::string& endpoint, unsigned status);
+  void count_routed(std::uint32_t replica);
   // An answer that failed after its status was out.
   void count_broken_stream();
 

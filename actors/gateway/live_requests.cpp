@@ -13,38 +13,41 @@ double seconds(std::chrono::steady_clock::duration duration) { return std::chron
 
 void LiveRequests::add(std::shared_ptr<Submission> submission) {
   auto request = std::make_shared<Request>();
-  request->last_token.resize(submission->writer->choices());
-  for (std::size_t i = 0; i < request->last_token.size(); ++i) {
-    choices_.emplace(submission->first_request + i, request);
-  }
+  request->running = submission->writer->choices();
+  request->last_token.resize(request->running);
+  for (std::size_t i = 0; i < request->running; ++i) choices_.emplace(submission->first_request + i, request);
   metrics_->prompt_tokens.Increment(static_cast<double>(submission->writer->prompt_tokens()));
+  metrics_->count_routed(submission->route.replica);
   request->submission = std::move(submission);
   update_gauge();
 }
 
-std::vector<std::uint64_t> LiveRequests::accept(schema::Deltas::Reader deltas, Time now) {
-  std::vector<std::uint64_t> cancelled;
-  for (const auto delta : deltas.getItems()) accept_one(delta, now, cancelled);
+std::vector<Unwanted> LiveRequests::accept(schema::Deltas::Reader deltas, Time now) {
+  std::vector<Unwanted> unwanted;
+  for (const auto delta : deltas.getItems()) accept_one(delta, now, unwanted);
   update_gauge();
-  return cancelled;
+  return unwanted;
 }
 
-void LiveRequests::accept_one(schema::Delta::Reader delta, Time now, std::vector<std::uint64_t>& cancelled) {
-  const auto found = choices_.find(delta.getRequest());
+void LiveRequests::accept_one(schema::Delta::Reader delta, Time now, std::vector<Unwanted>& unwanted) {
+  const std::uint64_t id = delta.getRequest();
+  const auto found = choices_.find(id);
   if (found == choices_.end()) return;
   const RequestPtr request = found->second;
   ResponseWriter& writer = *request->submission->writer;
   if (delta.getFinish() == schema::FinishReason::ERROR) {
-    choices_.erase(found);
-    forget(*request, cancelled);
+    end(id);
+    end_all(*request, unwanted);
     return writer.fail(api_error(engine::read_error(delta.getError())));
   }
-  const std::size_t index = delta.getRequest() - request->submission->first_request;
+  const std::size_t index = id - request->submission->first_request;
   observe(*request, index, delta, now);
   switch (writer.accept(index, delta)) {
     case ChoiceState::kRunning: break;
-    case ChoiceState::kStopped: cancelled.push_back(delta.getRequest()); [[fallthrough]];
-    case ChoiceState::kEnded: choices_.erase(delta.getRequest()); break;
+    case ChoiceState::kStopped:
+      if (const auto stopped = end(id)) unwanted.push_back(*stopped);
+      break;
+    case ChoiceState::kEnded: end(id); break;
   }
   if (writer.complete()) metrics_->end_to_end_seconds.Observe(seconds(now - request->submission->arrival));
 }
@@ -55,6 +58,7 @@ void LiveRequests::observe(Request& request, std::size_t index, schema::Delta::R
   metrics_->generated_tokens.Increment(static_cast<double>(tokens));
   if (!request.answered) {
     metrics_->time_to_first_token_seconds.Observe(seconds(now - request.submission->arrival));
+    prefilled(request);
   }
   request.answered = true;
   if (request.last_token[index] == Time()) {
@@ -67,31 +71,59 @@ void LiveRequests::observe(Request& request, std::size_t index, schema::Delta::R
   request.last_token[index] = now;
 }
 
-std::vector<std::uint64_t> LiveRequests::drop(std::uint64_t first_request, std::size_t choices) {
-  std::vector<std::uint64_t> cancelled;
+std::vector<Unwanted> LiveRequests::drop(std::uint64_t first_request, std::size_t choices) {
+  std::vector<Unwanted> unwanted;
   for (std::uint64_t id = first_request; id < first_request + choices; ++id) {
-    if (choices_.erase(id) > 0) cancelled.push_back(id);
+    if (const auto dropped = end(id)) unwanted.push_back(*dropped);
   }
-  if (!cancelled.empty()) metrics_->cancelled.Increment();
+  if (!unwanted.empty()) metrics_->cancelled.Increment();
   update_gauge();
-  return cancelled;
+  return unwanted;
 }
 
-std::vector<std::uint64_t> LiveRequests::fail_all(const ApiError& error) {
-  std::vector<std::uint64_t> cancelled;
-  for (const auto& [id, request] : std::exchange(choices_, {})) {
+std::vector<Unwanted> LiveRequests::fail_all(const ApiError& error) {
+  std::vector<Unwanted> unwanted;
+  while (!choices_.empty()) {
+    const RequestPtr request = choices_.begin()->second;
     request->submission->writer->fail(error);
-    cancelled.push_back(id);
+    end_all(*request, unwanted);
   }
   update_gauge();
-  return cancelled;
+  return unwanted;
 }
 
-void LiveRequests::forget(const Request& request, std::vector<std::uint64_t>& running) {
-  for (std::size_t i = 0; i < request.last_token.size(); ++i) {
-    const std::uint64_t id = request.submission->first_request + i;
-    if (choices_.erase(id) > 0) running.push_back(id);
+void LiveRequests::fail_replica(std::uint32_t replica, const ApiError& error) {
+  std::vector<RequestPtr> theirs;
+  for (const auto& [id, request] : choices_) {
+    if (request->submission->route.replica == replica) theirs.push_back(request);
   }
+  std::vector<Unwanted> unwanted;
+  for (const RequestPtr& request : theirs) {
+    request->submission->writer->fail(error);
+    end_all(*request, unwanted);
+  }
+  update_gauge();
+}
+
+std::optional<Unwanted> LiveRequests::end(std::uint64_t id) {
+  const auto found = choices_.find(id);
+  if (found == choices_.end()) return std::nullopt;
+  const RequestPtr request = found->second;
+  choices_.erase(found);
+  const auto& route = request->submission->route;
+  router_.ended(route, 1);
+  if (--request->running == 0) prefilled(*request);  // given up before its first token
+  return Unwanted{route.replica, id};
+}
+
+void LiveRequests::end_all(const Request& request, std::vector<Unwanted>& unwanted) {
+  for (std::size_t i = 0; i < request.last_token.size(); ++i) {
+    if (const auto ended = end(request.submission->first_request + i)) unwanted.push_back(*ended);
+  }
+}
+
+void LiveRequests::prefilled(Request& request) {
+  if (!std::exchange(request.prefilled, true)) router_.prefilled(request.submission->route);
 }
 
 void LiveRequests::update_gauge() { metrics_->in_flight.Set(static_cast<double>(choices_.size())); }

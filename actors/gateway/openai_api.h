@@ -15,6 +15,7 @@
 #include "actors/gateway/http_server.h"
 #include "actors/gateway/response_writer.h"
 #include "actors/gateway/served_model.h"
+#include "runtime/engine/replica_router.h"
 #include "runtime/fabric/message.h"
 #include "schema/generate.capnp.h"
 
@@ -41,6 +42,7 @@ struct Submission {
   std::uint64_t first_request = 0;  // id of the first choice; the others follow
   std::vector<fabric::Message<schema::Generate>> generates;
   std::unique_ptr<ResponseWriter> writer;
+  engine::ReplicaRouter::Route route;  // set by the actor
   std::chrono::steady_clock::time_point arrival;
   std::vector<InFlight::Ticket> tickets;
 };

@@ -68,7 +68,8 @@ std::string_view kind_text(PlannedActor::Kind kind) {
 
 void print_text(const Plan& plan) {
   std::cout << "cluster " << plan.cluster << ": model " << plan.served_model_name << " (" << plan.model_path << "), "
-            << plan.num_layers << " layers in " << plan.stages << " stage(s)\n\n";
+            << plan.num_layers << " layers in " << plan.stages << " stage(s)"
+            << (plan.replicas > 1 ? " of " + std::to_string(plan.replicas) + " replicas" : "") << "\n\n";
 
   std::vector<Row> actors = {{"ACTOR", "NODE", "DEVICE", "LAYERS", "WEIGHTS", "KV", "WHY"}};
   struct Sum {
@@ -116,8 +117,8 @@ void print_json(const Plan& plan) {
   json::array actors;
   for (const PlannedActor& actor : plan.actors) {
     json::object object{{"name", actor.name}, {"kind", kind_text(actor.kind)}, {"node", actor.node}};
+    if (actor.kind != PlannedActor::Kind::kGateway) object["replica"] = actor.replica;
     if (actor.kind == PlannedActor::Kind::kStage || actor.kind == PlannedActor::Kind::kShard) {
-      object["replica"] = actor.replica;
       object["stage"] = actor.stage;
       object["ranks"] = actor.ranks;
       object["first_layer"] = actor.first_layer;
@@ -144,6 +145,7 @@ void print_json(const Plan& plan) {
                             {"model", plan.model_path},
                             {"served_model_name", plan.served_model_name},
                             {"num_layers", plan.num_layers},
+                            {"replicas", plan.replicas},
                             {"stages", plan.stages},
                             {"max_model_len", plan.max_model_len},
                             {"block_size", plan.block_size},

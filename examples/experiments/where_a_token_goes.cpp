@@ -32,18 +32,19 @@ Result<Numbers> ask_for_stats(caf::blocking_actor* self, const std::map<std::str
 
 // The actor of this experiment. It blocks, in a thread of its own, so that the script reads from top to bottom.
 Result<void> experiment(caf::blocking_actor* self, cluster::ClusterClient& cluster, std::uint32_t max_tokens) {
-  std::map<std::string, caf::actor> cast;  // whom to ask: the scheduler and every shard
+  const std::string scheduler = scheduler_name(0);
+  std::map<std::string, caf::actor> cast;  // whom to ask: replica 0's scheduler and every shard
   TROUPE_ASSIGN_OR_RETURN(const auto status, cluster.status());
   const auto reader = status.read();
   for (const auto entry : reader->getActors()) {
     const std::string name = entry.getActor();
-    if (name != kSchedulerName && !name.starts_with("shard/")) continue;
+    if (name != scheduler && !name.starts_with("shard/0/")) continue;
     TROUPE_ASSIGN_OR_RETURN(cast[name], cluster.find(name));
   }
   TROUPE_ASSIGN_OR_RETURN(auto before, ask_for_stats(self, cast));
   // Token ids as the prompt need no tokenizer. Without stop tokens the answer is as long as we want it.
   const auto start = self->clock().now();
-  self->send(cast[kSchedulerName], fabric::make_message<schema::Generate>([&](schema::Generate::Builder out) {
+  self->send(cast[scheduler], fabric::make_message<schema::Generate>([&](schema::Generate::Builder out) {
                out.setTokens({1, 2, 3});
                out.setMaxTokens(max_tokens);
                out.initSampling().setTemperature(0);
@@ -70,14 +71,14 @@ Result<void> experiment(caf::blocking_actor* self, cluster::ClusterClient& clust
   double stages_us = 0;  // the first rank of a stage waits for the other ranks and sends on: its time is the stage's
   fmt::print("{} tokens after {:.0f} us in the queue; us a token:\n", tokens, queue_us);
   fmt::print("{:<28} {:>8} {:>12}\n", "", "compute", "collectives");
-  cast.erase(kSchedulerName);
+  cast.erase(scheduler);
   for (const auto& [name, actor] : cast) {
     const double compute_us = us_per_token(name, "troupe_shard_compute_seconds_total");
     const double collective_us = us_per_token(name, "troupe_shard_collective_seconds_total");
     if (name.ends_with("/0")) stages_us += compute_us + collective_us;
     fmt::print("{:<28} {:>8.1f} {:>12.1f}\n", name, compute_us, collective_us);
   }
-  const double step_us = us_per_token(kSchedulerName, "troupe_scheduler_step_seconds");
+  const double step_us = us_per_token(scheduler, "troupe_scheduler_step_seconds");
   fmt::print("{:<28} {:>8.1f}\n{:<28} {:>8.1f}\n", "stages", stages_us, "messages between them", step_us - stages_us);
   fmt::print("{:<28} {:>8.1f}\n{:<28} {:>8.1f}\n", "scheduler and answers to us", token_us - step_us, "all", token_us);
   return {};

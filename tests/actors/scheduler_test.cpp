@@ -118,7 +118,7 @@ struct Cast : troupe::testing::ManualSystem {
     return ask<schema::Assemble>([&](schema::Assemble::Builder assemble) {
       assemble.setEpoch(epoch);
       auto actors = assemble.initActors(2);
-      actors[0].setActor("scheduler");
+      actors[0].setActor("scheduler/0");
       actors[1].setActor(first_stage);
     });
   }
@@ -449,7 +449,7 @@ BOOST_AUTO_TEST_CASE(stats_show_the_queue_the_pages_and_the_steps) {
   pending.receive(
       [&](const Message<schema::Stats>& message) {
         const auto stats = message.read();
-        BOOST_TEST(stats->getActor().cStr() == std::string("scheduler"));
+        BOOST_TEST(stats->getActor().cStr() == std::string("scheduler/0"));
         for (const auto family : stats->getFamilies()) {
           const auto metric = family.getMetrics()[0];
           values[family.getName().cStr()] = metric.getValue();

@@ -41,7 +41,7 @@ caf::behavior witness(caf::event_based_actor*, std::vector<std::string>* seen) {
 // Stage 1 of `stages` with two ranks; everybody around it is a witness.
 struct Cast : troupe::testing::ManualSystem {
   explicit Cast(std::uint32_t stages = 3) : self(system()) {
-    for (const char* name : {"scheduler", "stage/0/2", "shard/0/1/0", "shard/0/1/1"}) {
+    for (const char* name : {"scheduler/0", "stage/0/2", "shard/0/1/0", "shard/0/1/1"}) {
       others[name] = system().spawn(witness, &seen[name]);
     }
     stage = spawn_stage(system(), {.stage = 1,
@@ -74,7 +74,7 @@ struct Cast : troupe::testing::ManualSystem {
                   [](const caf::error&) { BOOST_ERROR("no answer to Assemble"); });
     return ok;
   }
-  bool assemble() { return assemble({"scheduler", "stage/0/2", "shard/0/1/0", "shard/0/1/1"}); }
+  bool assemble() { return assemble({"scheduler/0", "stage/0/2", "shard/0/1/0", "shard/0/1/1"}); }
 
   void activation(std::uint64_t step, std::uint32_t produced_by, std::uint64_t epoch = kEpoch) {
     caf::anon_send(stage, make_message<schema::Activation>([&](schema::Activation::Builder out) {
@@ -123,7 +123,7 @@ BOOST_AUTO_TEST_CASE(hidden_states_reach_every_shard_and_their_output_the_next_s
   BOOST_TEST(cast.seen["shard/0/1/1"] == Seen{"activation 1 of stage 0"});
   BOOST_TEST(cast.seen["stage/0/2"] == Seen{"activation 1 of stage 1"});
   cast.result(2);  // a failed one
-  BOOST_TEST(cast.seen["scheduler"] == Seen{"result 2"});
+  BOOST_TEST(cast.seen["scheduler/0"] == Seen{"result 2"});
 }
 
 BOOST_AUTO_TEST_CASE(messages_of_another_epoch_are_dropped) {
@@ -137,11 +137,11 @@ BOOST_AUTO_TEST_CASE(messages_of_another_epoch_are_dropped) {
 
 BOOST_AUTO_TEST_CASE(an_assembly_that_lacks_a_member_is_refused) {
   Cast cast;
-  BOOST_TEST(!cast.assemble({"scheduler", "stage/0/2", "shard/0/1/0"}));
-  BOOST_TEST(!cast.assemble({"scheduler", "shard/0/1/0", "shard/0/1/1"}));
+  BOOST_TEST(!cast.assemble({"scheduler/0", "stage/0/2", "shard/0/1/0"}));
+  BOOST_TEST(!cast.assemble({"scheduler/0", "shard/0/1/0", "shard/0/1/1"}));
   BOOST_TEST(!cast.assemble({"stage/0/2", "shard/0/1/0", "shard/0/1/1"}));
   Cast last(2);
-  BOOST_TEST(last.assemble({"scheduler", "shard/0/1/0", "shard/0/1/1"}));
+  BOOST_TEST(last.assemble({"scheduler/0", "shard/0/1/0", "shard/0/1/1"}));
 }
 
 BOOST_AUTO_TEST_CASE(stats_show_the_time_from_a_steps_arrival_to_its_output) {

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 
@@ -216,3 +217,32 @@ class Cluster:
                     yield event[6:].decode()
         finally:
             connection.close()
+
+
+class Stream(threading.Thread):
+    """Reads one stream of completions to whatever end it has."""
+
+    def __init__(self, cluster, body):
+        super().__init__(daemon=True)
+        self.cluster, self.body, self.events, self.end = cluster, body, [], None
+        self.first = threading.Event()
+        self.start()
+
+    def run(self):
+        try:
+            for event in self.cluster.stream("/v1/completions", self.body):
+                self.events.append(event)
+                self.first.set()
+            self.end = "closed"
+        except (http.client.HTTPException, OSError, AssertionError) as error:
+            self.end = type(error).__name__
+        self.first.set()
+
+    def complete(self):
+        return bool(self.events) and self.events[-1] == "[DONE]"
+
+    def failed(self):
+        """It has an error event, or was cut."""
+        if self.complete():
+            return False
+        return bool(self.events) and "error" in json.loads(self.events[-1]) or self.end not in (None, "closed")

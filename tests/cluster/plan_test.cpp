@@ -119,6 +119,47 @@ BOOST_AUTO_TEST_CASE(stages_may_have_different_numbers_of_shards) {
   BOOST_TEST(planned.plan->find("shard/0/1/0")->ranks == 1u);
 }
 
+BOOST_AUTO_TEST_CASE(every_replica_is_whole_and_has_its_own_scheduler) {
+  const auto planned = planning(kFour + "parallel: {replicas: 2, pipeline: 2}\n");
+  BOOST_TEST_REQUIRE(planned.plan.has_value());
+  BOOST_TEST(planned.plan->replicas == 2u);
+  BOOST_TEST(planned.plan->stages == 4u);
+  for (const std::uint32_t replica : {0u, 1u}) {
+    const std::string number = std::to_string(replica);
+    const std::string node = replica == 0 ? "a" : "b";
+    std::uint32_t next = 0;
+    for (const PlannedActor& actor : planned.plan->actors) {
+      if (actor.kind == PlannedActor::Kind::kGateway || actor.replica != replica) continue;
+      BOOST_TEST(actor.node == node);
+      BOOST_TEST(actor.stages == 2u);
+      if (actor.kind != PlannedActor::Kind::kStage) continue;
+      BOOST_TEST(actor.first_layer == next);
+      next = actor.last_layer;
+    }
+    BOOST_TEST(next == 6u);
+    BOOST_TEST(planned.plan->find("scheduler/" + number)->reason == "beside its stage 0");
+    BOOST_TEST(planned.plan->find("shard/" + number + "/1/0") != nullptr);
+  }
+  for (const PlannedLink& link : planned.plan->links) {
+    if (link.what == "activation") BOOST_TEST(link.from.substr(0, 7) == link.to.substr(0, 7));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(replicas_may_be_cut_differently) {
+  const auto planned = planning(kFour +
+                                "place:\n  stages:\n    - {layers: 0-5, shards: [a/cpu:0, a/cpu:1]}\n"
+                                "    - {replica: 1, layers: 0-3, shards: [b/cpu:2]}\n"
+                                "    - {replica: 1, layers: 4-5, shards: [b/cpu:3]}\n");
+  BOOST_TEST(planned.diagnostics.size() == 0u);
+  BOOST_TEST(planned.plan->find("scheduler/0")->stages == 1u);
+  BOOST_TEST(planned.plan->find("scheduler/1")->stages == 2u);
+  BOOST_TEST(planned.plan->find("shard/0/0/1")->ranks == 2u);
+  BOOST_TEST(planned.plan->find("shard/1/1/0")->first_layer == 4u);
+  const std::string place = kFour + "place:\n  stages:\n    - {layers: 0-4, shards: [a/cpu:0]}\n";
+  BOOST_TEST(only_finding(planning(place + "    - {replica: 1, layers: 0-5, shards: [b/cpu:2]}\n")) ==
+             "t.yaml:5:16: layer 5 of the model belongs to no stage; it has 6 layers");
+}
+
 BOOST_AUTO_TEST_CASE(shared_cores_and_idle_nodes_are_warnings) {
   const auto planned = planning(
       "nodes:\n  - {name: a, devices: [cpu:0]}\n  - {name: b, devices: [cpu:0, cpu:1]}\n  - {name: c}\n"

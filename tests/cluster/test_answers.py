@@ -58,7 +58,7 @@ class Answers(unittest.TestCase):
         status = self.cluster.status()
         self.assertTrue(status["ready"])
         places = {actor["actor"]: actor["node"] for actor in status["actors"]}
-        self.assertEqual(places, {"gateway": "front", "scheduler": "brain", "stage/0/0": "a", "shard/0/0/0": "a",
+        self.assertEqual(places, {"gateway": "front", "scheduler/0": "brain", "stage/0/0": "a", "shard/0/0/0": "a",
                                   "shard/0/0/1": "b", "stage/0/1": "c", "shard/0/1/0": "c", "shard/0/1/1": "d"})
         self.assertEqual(len({actor["pid"] for actor in status["actors"]}), 6, "six processes")
 

@@ -94,7 +94,7 @@ BOOST_AUTO_TEST_CASE(several_mistakes_are_reported_in_one_run_each_with_place_an
       "nodes:\n"
       "  - {name: left, devcies: [cpu:0]}\n"
       "  - {name: right, port: 70000, devices: [cpu:3-1, gpu:0]}\n"
-      "parallel: {pipeline: two, expert: 8, replicas: 2}\n",
+      "parallel: {pipeline: two, expert: 8, replicas: 0}\nrouting: best\n",
       {
           "t.yaml:1:1: the topology has no 'model', which it must have",
           "t.yaml:1:10: a cluster's name is 1 to 64 of the characters A-Z a-z 0-9 . _ -, not 'a b'",
@@ -105,7 +105,8 @@ BOOST_AUTO_TEST_CASE(several_mistakes_are_reported_in_one_run_each_with_place_an
           "t.yaml:5:51: device 'gpu:0' is none of cpu:N, cpu:N-M and cuda:N (N at most 4095)",
           "t.yaml:6:22: pipeline: expected a whole number from 1 to 1024, found 'two'",
           "t.yaml:6:35: expert parallelism is not supported yet; write 1",
-          "t.yaml:6:48: more than one replica is not supported yet; write 1",
+          "t.yaml:6:48: replicas: expected a whole number from 1 to 256, found '0'",
+          "t.yaml:7:10: routing 'best' is neither prefix nor round_robin",
       });
 }
 
@@ -137,6 +138,25 @@ BOOST_AUTO_TEST_CASE(layers_must_follow_each_other_without_overlap_or_gap) {
                   "4096"});
 }
 
+BOOST_AUTO_TEST_CASE(the_stages_of_each_replica_are_checked_by_themselves) {
+  const std::string stages = kTwo +
+                             "routing: round_robin\n"
+                             "place:\n  stages:\n    - {replica: 1, layers: 0-5, shards: [right/cpu:1]}\n"
+                             "    - {layers: 0-2, shards: [left/cpu:0]}\n";
+  const auto reading = parse_topology(stages + "    - {layers: 3-5, shards: [left/cpu:0]}\n", "t.yaml");
+  BOOST_TEST_REQUIRE(reading.topology.has_value());
+  BOOST_TEST((*reading.topology->routing == Routing::kRoundRobin));
+  const auto& placed = reading.topology->place.stages;
+  BOOST_TEST_REQUIRE(placed.size() == 3u);
+  BOOST_TEST(*placed[1].replica == 0u);
+  BOOST_TEST(placed[1].first_layer == 3u);
+  BOOST_TEST(*placed[2].replica == 1u);
+  check_findings(stages + "    - {layers: 4-5, shards: [left/cpu:0]}\n",
+                 {"t.yaml:10:16: layer 3 belongs to no stage; stage 1 must begin with layer 3"});
+  check_findings(stages + "    - {replica: 3, layers: 0-5, shards: [left/cpu:0]}\n",
+                 {"t.yaml:10:17: replica 2 has no stages; number the replicas 0, 1, 2, ..."});
+}
+
 BOOST_AUTO_TEST_CASE(limits_are_checked_by_name_unit_and_range) {
   check_findings(
       kTwo + "limits: {kv_memori: 2GiB, max_model_len: 4KiB, block_size: 0, kv_memory: 2Gib, queue: -1}\n",
@@ -162,7 +182,7 @@ BOOST_AUTO_TEST_CASE(wrong_types_name_what_was_expected) {
                                         });
   check_findings("- a\n",
                  {"t.yaml:1:1: the topology must be a map with the keys cluster, model, served_model_name, kv_dtype, "
-                  "nodes, parallel, place, limits or fabric, not a list"});
+                  "nodes, parallel, routing, place, limits or fabric, not a list"});
   check_findings("", {"t.yaml:1:1: the file is empty"});
   check_findings("model: m\nkv_dtype: q4\nnodes: [{name: a}]\n",
                  {"t.yaml:2:11: kv_dtype: KV pages are f32, f16, bf16 or int8, not 'q4'"});

@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 
+#include "actors/names.h"
 #include "runtime/fabric/message.h"
 #include "schema/cluster.capnp.h"
 #include "schema/generate.capnp.h"
@@ -40,7 +41,7 @@ struct Cast {
     options.max_model_len = 512;
     options.eos_token_ids = {kImEnd};
     options.resolver = [this](schema::ActorAddress::Reader address) {
-      if (address.getActor() == "scheduler") return scheduler;
+      if (address.getActor() == "scheduler/0") return scheduler;
       const auto found = others.find(address.getActor());
       return found == others.end() ? caf::actor{} : found->second;
     };
@@ -58,13 +59,14 @@ struct Cast {
   }
 
   // The gateway's answer to an Assemble of this epoch.
-  bool assemble(std::uint64_t epoch = 1) {
+  bool assemble(std::uint64_t epoch = 1, std::uint32_t replica = 0) {
     bool ok = false;
     self->request(gateway.actor, std::chrono::seconds(30),
                   fabric::make_message<schema::Assemble>([&](schema::Assemble::Builder assemble) {
+                    assemble.setReplica(replica);
                     assemble.setEpoch(epoch);
                     auto actors = assemble.initActors(static_cast<unsigned>(1 + others.size()));
-                    actors[0].setActor("scheduler");
+                    actors[0].setActor(scheduler_name(replica));
                     unsigned next = 1;
                     for (const auto& [name, actor] : others) actors[next++].setActor(name);
                   }))
@@ -278,7 +280,8 @@ BOOST_AUTO_TEST_CASE(several_choices_of_a_prompt_count_it_once) {
       });
     }
     const auto response = client.read();
-    const auto& usage = (stream ? parsed(response.events().end()[-2]) : response.json()).at("usage");
+    const auto body = stream ? parsed(response.events().end()[-2]) : response.json();
+    const auto& usage = body.at("usage");
     BOOST_TEST(usage.at("prompt_tokens").as_int64() == 3);
     BOOST_TEST(usage.at("completion_tokens").as_int64() == 2);
     BOOST_TEST(usage.at("prompt_tokens_details").at("cached_tokens").as_int64() == 0);
@@ -286,7 +289,6 @@ BOOST_AUTO_TEST_CASE(several_choices_of_a_prompt_count_it_once) {
       BOOST_TEST(parsed(response.events()[0]).at("choices").at(0).at("index").as_int64() == 1);
       continue;
     }
-    const auto body = response.json();
     BOOST_TEST(body.at("choices").at(0).at("text").as_string() == "A");
     BOOST_TEST(body.at("choices").at(1).at("text").as_string() == "B");
   }
@@ -396,7 +398,7 @@ BOOST_AUTO_TEST_CASE(a_stream_that_fails_ends_with_an_error_event_and_is_cut) {
   cast.text(id, "a");
   stream.read_until("assistant");
   cast.self->send(cast.gateway.actor, fabric::make_message<schema::Lost>([](schema::Lost::Builder lost) {
-                    lost.initActors(1).set(0, "scheduler");
+                    lost.initActors(1).set(0, "scheduler/0");
                     lost.setReason("node left died");
                   }));
   const auto response = stream.read();
@@ -424,6 +426,39 @@ BOOST_AUTO_TEST_CASE(a_scheduler_that_dies_fails_what_is_in_flight) {
   Client client(cast.gateway.port);
   client.post("/v1/completions", kCompletion + "}");
   BOOST_TEST(client.read().status == 503u);
+}
+
+// Takes requests, answers none, and tells the test their first prompt tokens.
+caf::actor other_scheduler(Cast& cast) {
+  return cast.system.spawn(
+      [to = caf::actor_cast<caf::actor>(cast.self)](caf::event_based_actor* self) -> caf::behavior {
+        return {[=](const fabric::Message<schema::Generate>& message) { self->send(to, message); },
+                [=](const fabric::Message<schema::Cancel>& message) { self->send(to, message); }};
+      });
+}
+
+BOOST_AUTO_TEST_CASE(a_lost_replica_fails_its_own_requests_only) {
+  Cast cast;
+  const caf::actor other = other_scheduler(cast);
+  cast.others["scheduler/1"] = other;
+  BOOST_TEST(cast.assemble(1, 0));
+  BOOST_TEST(cast.assemble(2, 1));
+  Client first(cast.gateway.port), second(cast.gateway.port);
+  first.post("/v1/completions", kCompletion + "}");
+  const auto of_first = cast.request_of(cast.generate());
+  second.post("/v1/completions", kCompletion + "}");
+  cast.generate();
+  // Both are loaded alike: they went to one replica each, the first to replica 0.
+  caf::anon_send_exit(other, caf::exit_reason::kill);
+  BOOST_TEST(second.read().status == 503u);
+  Client third(cast.gateway.port);
+  third.get("/ready");
+  BOOST_TEST(third.read().status == 200u);
+  third.post("/v1/completions", kCompletion + "}");
+  const auto of_third = cast.request_of(cast.generate());
+  for (const auto id : {of_first, of_third}) cast.text(id, "a", schema::FinishReason::LENGTH);
+  BOOST_TEST(first.read().status == 200u);
+  BOOST_TEST(third.read().status == 200u);
 }
 
 BOOST_AUTO_TEST_CASE(draining_lets_streams_finish_until_the_deadline) {
