@@ -111,8 +111,22 @@ Result<void> check_shape(std::span<const std::uint64_t> shape, const TensorSlice
   const std::vector<std::uint64_t> expected =
       slice.is_vector ? std::vector<std::uint64_t>{slice.cols} : std::vector<std::uint64_t>{slice.rows, slice.cols};
   if (std::equal(shape.begin(), shape.end(), expected.begin(), expected.end())) return {};
+  // A projection to one number is a matrix of one row in some files.
+  const bool is_projection = slice.role == TensorRole::kSharedRouter;
+  if (is_projection && shape.size() == 2 && shape[0] == 1 && shape[1] == slice.cols) return {};
   return corrupt_data(place + ": has the shape " + to_string(shape) + "; the model's config calls for " +
                       to_string(expected));
+}
+
+// What Mixtral's checkpoints call the experts' tensors, and nothing for any other.
+std::string mixtral_name(const TensorSlice& slice) {
+  const std::string moe = "model.layers." + std::to_string(slice.layer) + ".block_sparse_moe.";
+  if (slice.role == TensorRole::kRouter) return moe + "gate.weight";
+  if (!is_of_an_expert(slice.role)) return {};
+  const std::string_view part = slice.role == TensorRole::kExpertGate ? "w1"
+                                : slice.role == TensorRole::kExpertUp ? "w3"
+                                                                      : "w2";
+  return moe + "experts." + std::to_string(slice.expert) + "." + std::string(part) + ".weight";
 }
 
 Result<kernels::DType> usable_type(const StoredTensor& tensor, const std::string& place) {
@@ -187,23 +201,33 @@ Result<Checkpoint::Located> Checkpoint::locate_in_gguf(const TensorSlice& slice)
   return Located{part.bytes.data(), dtype, nullptr, part.place};
 }
 
+// Mixtral's own spelling where the checkpoint has it, else that of tensor_slices, which troupe quantize writes.
+Result<std::string> Checkpoint::name_of(const TensorSlice& slice) {
+  const std::string mixtral = mixtral_name(slice);
+  if (mixtral.empty()) return slice.name;
+  if (!index_path_.empty()) return weight_map_.contains(mixtral) ? mixtral : slice.name;
+  TROUPE_ASSIGN_OR_RETURN(const SafetensorsFile* file, this->file(std::string(kSingleFile)));
+  return file->find(mixtral) != nullptr ? mixtral : slice.name;
+}
+
 Result<Checkpoint::Located> Checkpoint::locate(const TensorSlice& slice) {
   if (gguf_) return locate_in_gguf(slice);
+  TROUPE_ASSIGN_OR_RETURN(const std::string name, name_of(slice));
   std::string file_name(kSingleFile);
   if (!index_path_.empty()) {
-    const auto entry = weight_map_.find(slice.name);
+    const auto entry = weight_map_.find(name);
     if (entry == weight_map_.end()) {
-      return corrupt_data(index_path_.string() + ": tensor '" + slice.name + "' is not in weight_map");
+      return corrupt_data(index_path_.string() + ": tensor '" + name + "' is not in weight_map");
     }
     file_name = entry->second;
   }
   TROUPE_ASSIGN_OR_RETURN(const SafetensorsFile* file, this->file(file_name));
-  const StoredTensor* tensor = file->find(slice.name);
+  const StoredTensor* tensor = file->find(name);
   if (tensor == nullptr) {
-    return corrupt_data(file->path().string() + ": tensor '" + slice.name + "' is missing; config.json calls for it");
+    return corrupt_data(file->path().string() + ": tensor '" + name + "' is missing; config.json calls for it");
   }
   const std::string place =
-      file->path().string() + ": tensor '" + slice.name + "' at offset " + std::to_string(tensor->begin);
+      file->path().string() + ": tensor '" + name + "' at offset " + std::to_string(tensor->begin);
   if (tensor->type == StoredType::kU8 && !slice.is_vector) return locate_panels(*file, *tensor, slice, place);
   TROUPE_RETURN_IF_ERROR(check_shape(tensor->shape, slice, place));
   TROUPE_ASSIGN_OR_RETURN(const kernels::DType dtype, usable_type(*tensor, place));

@@ -69,6 +69,7 @@ class Checkpoint {
     // Bytes of the file in a part of the tensor.
     std::uint64_t bytes(std::uint64_t rows, std::uint64_t cols) const;
   };
+  Result<std::string> name_of(const TensorSlice& slice);
   Result<Located> locate(const TensorSlice& slice);
   Result<Located> locate_in_gguf(const TensorSlice& slice);
   Result<Located> locate_panels(const SafetensorsFile& file, const StoredTensor& tensor, const TensorSlice& slice,

@@ -27,6 +27,11 @@ enum class Window : std::uint8_t {
   kEveryLayer,  // sliding_window
   kByLayer,     // use_sliding_window, with layer_types or max_window_layers
 };
+enum class Experts : std::uint8_t {
+  kNone,
+  kMixtral,  // of intermediate_size, in every layer; the chosen ones' weights add up to 1
+  kQwen,     // of moe_intermediate_size, in the layers that decoder_sparse_step and mlp_only_layers leave them
+};
 
 // What transformers' modelling code of a family fixes, and the defaults of its configuration class.
 struct Family {
@@ -40,6 +45,13 @@ struct Family {
   std::uint32_t default_num_kv_heads;    // 0 = num_attention_heads
   std::uint32_t default_head_dim;        // 0 = hidden_size / num_attention_heads
   std::uint32_t default_sliding_window;  // when the key is absent; null means none
+  Experts experts = Experts::kNone;
+  std::uint32_t default_num_experts = 0;
+  std::uint32_t default_experts_per_token = 0;
+  std::uint32_t default_expert_size = 0;  // Experts::kQwen
+  std::uint32_t default_shared_size = 0;  // of the shared expert; 0 = the family has none
+  double default_rope_theta = 10000;
+  double default_rms_norm_eps = 1e-6;
 };
 
 constexpr Family kFamilies[] = {
@@ -47,8 +59,14 @@ constexpr Family kFamilies[] = {
     {"mistral", "MistralForCausalLM", Bias::kNone, Bias::kNone, Bias::kNone, false, Window::kEveryLayer, 8, 0, 4096},
     {"qwen2", "Qwen2ForCausalLM", Bias::kAlways, Bias::kNone, Bias::kNone, false, Window::kByLayer, 32, 0, 4096},
     {"qwen3", "Qwen3ForCausalLM", Bias::kByKey, Bias::kByKey, Bias::kNone, true, Window::kByLayer, 32, 128, 4096},
+    {"mixtral", "MixtralForCausalLM", Bias::kNone, Bias::kNone, Bias::kNone, false, Window::kEveryLayer, 8, 0, 0,
+     Experts::kMixtral, 8, 2, 0, 0, 1e6, 1e-5},
+    {"qwen2_moe", "Qwen2MoeForCausalLM", Bias::kAlways, Bias::kNone, Bias::kNone, false, Window::kByLayer, 16, 0, 4096,
+     Experts::kQwen, 60, 4, 1408, 5632},
+    {"qwen3_moe", "Qwen3MoeForCausalLM", Bias::kByKey, Bias::kByKey, Bias::kNone, true, Window::kNone, 4, 0, 0,
+     Experts::kQwen, 128, 8, 768, 0},
 };
-constexpr std::uint32_t kDefaultMaxWindowLayers = 28;  // of Qwen2Config and Qwen3Config
+constexpr std::uint32_t kDefaultMaxWindowLayers = 28;  // of the configuration classes of Qwen
 
 // config.json is a few kilobytes, and the document made of it takes several times its text: a tighter bound than
 // json_file_bytes.
@@ -178,9 +196,66 @@ Result<void> refuse_what_is_not_computed(const Section& config) {
   return {};
 }
 
+// The layers that have an MLP where the others have experts: those that mlp_only_layers lists, and all but every
+// decoder_sparse_step-th. Empty when there are none.
+Result<std::vector<bool>> read_dense_layers(const Section& config, std::uint32_t num_layers) {
+  TROUPE_ASSIGN_OR_RETURN(const std::uint32_t step, config.integer("decoder_sparse_step", 1, kMaxLayers, 1));
+  std::vector<bool> dense(num_layers);
+  for (std::uint32_t layer = 0; layer < num_layers; ++layer) dense[layer] = (layer + 1) % step != 0;
+  if (const json::value* listed = config.find("mlp_only_layers")) {
+    const auto is_layer = [&](const json::value& layer) {
+      return layer.is_int64() && layer.get_int64() >= 0 && layer.get_int64() < num_layers;
+    };
+    if (!listed->is_array() || !std::all_of(listed->get_array().begin(), listed->get_array().end(), is_layer)) {
+      return config.bad("mlp_only_layers", "is " + shown(*listed) + "; it must be a list of layers from 0 to " +
+                                               std::to_string(num_layers - 1));
+    }
+    for (const json::value& layer : listed->get_array()) dense[static_cast<std::size_t>(layer.get_int64())] = true;
+  }
+  const auto count = std::count(dense.begin(), dense.end(), true);
+  if (count == 0) return std::vector<bool>();
+  if (count == num_layers) {
+    return config.refused("decoder_sparse_step",
+                          "and mlp_only_layers leave no layer with experts; a model without "
+                          "them has another model_type");
+  }
+  return dense;
+}
+
+// REQUIRES: the sizes have been read; intermediate_size becomes that of an expert.
+Result<void> read_experts(const Section& config, const Family& family, ModelConfig& out) {
+  if (family.experts == Experts::kNone) return {};
+  const std::string_view count_key = config.find("num_experts") != nullptr ? "num_experts" : "num_local_experts";
+  TROUPE_ASSIGN_OR_RETURN(out.num_experts, config.integer(count_key, 1, kMaxExperts, family.default_num_experts));
+  if (out.num_experts > kMaxModelExperts / out.num_layers) {
+    return config.refused(count_key, "is " + std::to_string(out.num_experts) + " for each of " +
+                                         std::to_string(out.num_layers) + " layers; at most " +
+                                         std::to_string(kMaxModelExperts) + " experts in all are supported");
+  }
+  TROUPE_ASSIGN_OR_RETURN(out.num_experts_per_token,
+                          config.integer("num_experts_per_tok", 1, out.num_experts, family.default_experts_per_token));
+  if (family.experts == Experts::kMixtral) {
+    out.normalise_experts = true;
+    return {};
+  }
+  TROUPE_ASSIGN_OR_RETURN(out.normalise_experts, config.boolean("norm_topk_prob", false));
+  TROUPE_ASSIGN_OR_RETURN(out.dense_layers, read_dense_layers(config, out.num_layers));
+  if (!out.dense_layers.empty()) out.dense_intermediate_size = out.intermediate_size;
+  TROUPE_ASSIGN_OR_RETURN(out.intermediate_size,
+                          config.integer("moe_intermediate_size", 1, kMaxWidth, family.default_expert_size));
+  if (family.default_shared_size == 0) return {};
+  TROUPE_ASSIGN_OR_RETURN(out.shared_intermediate_size,
+                          config.integer("shared_expert_intermediate_size", 1, kMaxWidth, family.default_shared_size));
+  return {};
+}
+
 Result<bool> bias(const Section& config, std::string_view key, Bias rule) {
   TROUPE_ASSIGN_OR_RETURN(const bool asked, config.boolean(key, false));
-  if (rule == Bias::kAlways) return true;
+  if (rule == Bias::kAlways) {
+    TROUPE_ASSIGN_OR_RETURN(const bool qwen, config.boolean("qkv_bias", true));
+    if (!qwen) return config.refused("qkv_bias", "is false; supported for this model_type: true");
+    return true;
+  }
   if (asked && rule == Bias::kNone) return config.refused(key, "is true, which this model_type does not have");
   return asked;
 }
@@ -218,15 +293,15 @@ Result<void> read_sizes(const Section& config, const Family& family, ModelConfig
     return config.bad("num_attention_heads", "times head_dim is more than " + std::to_string(kMaxWidth));
   }
   TROUPE_ASSIGN_OR_RETURN(out.max_position_embeddings, config.integer("max_position_embeddings", 1, kMaxPositions));
-  TROUPE_ASSIGN_OR_RETURN(const double eps, config.positive("rms_norm_eps", 1.0, 1e-6));
+  TROUPE_ASSIGN_OR_RETURN(const double eps, config.positive("rms_norm_eps", 1.0, family.default_rms_norm_eps));
   out.rms_norm_eps = static_cast<float>(eps);
   return {};
 }
 
 // transformers 4 writes rope_theta and rope_scaling, transformers 5 one object rope_parameters.
-Result<Rope> read_rope(const Section& config) {
+Result<Rope> read_rope(const Section& config, const Family& family) {
   Rope rope;
-  TROUPE_ASSIGN_OR_RETURN(rope.theta, config.positive("rope_theta", kMaxRopeTheta, rope.theta));
+  TROUPE_ASSIGN_OR_RETURN(rope.theta, config.positive("rope_theta", kMaxRopeTheta, family.default_rope_theta));
   const std::string key = config.find("rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
   const json::value* value = config.find(key);
   if (value == nullptr) return rope;
@@ -263,6 +338,9 @@ Result<Rope> read_rope(const Section& config) {
 Result<std::vector<std::uint32_t>> read_windows(const Section& config, const Family& family, std::uint32_t num_layers) {
   std::uint32_t window = 0;
   TROUPE_ASSIGN_OR_RETURN(const bool use, config.boolean("use_sliding_window", false));
+  if (use && family.window == Window::kNone) {
+    return config.refused("use_sliding_window", "is true; supported for this model_type: false");
+  }
   if (family.window == Window::kEveryLayer || (family.window == Window::kByLayer && use)) {
     const std::uint32_t otherwise = config.contains("sliding_window") ? 0 : family.default_sliding_window;
     TROUPE_ASSIGN_OR_RETURN(window, config.integer("sliding_window", 1, kMaxPositions, otherwise));
@@ -365,7 +443,8 @@ Result<ModelConfig> parse_config(std::string_view config, const std::string& pla
   ModelConfig out;
   out.model_type = family->model_type;
   TROUPE_RETURN_IF_ERROR(read_sizes(section, *family, out));
-  TROUPE_ASSIGN_OR_RETURN(out.rope, read_rope(section));
+  TROUPE_RETURN_IF_ERROR(read_experts(section, *family, out));
+  TROUPE_ASSIGN_OR_RETURN(out.rope, read_rope(section, *family));
   TROUPE_ASSIGN_OR_RETURN(out.qkv_bias, bias(section, "attention_bias", family->attention_bias));
   out.output_bias = family->output_bias == Bias::kByKey && out.qkv_bias;
   TROUPE_ASSIGN_OR_RETURN(out.mlp_bias, bias(section, "mlp_bias", family->mlp_bias));

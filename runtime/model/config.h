@@ -38,7 +38,7 @@ struct Rope {
 // A decoder as data: everything the forward pass, the weight slices and the planner need to know, with no
 // family left to ask for. Plain value; validated when it comes from load_config, parse_config or gguf_config.
 struct ModelConfig {
-  std::string model_type;  // "llama", "mistral", "qwen2", "qwen3moe": for people, not for decisions
+  std::string model_type;  // "llama", "mixtral", "qwen2", "qwen3moe": for people, not for decisions
   std::uint32_t vocab_size = 0;
   std::uint32_t hidden_size = 0;
   std::uint32_t intermediate_size = 0;  // of the MLP, or of each expert
@@ -56,10 +56,12 @@ struct ModelConfig {
   bool tie_word_embeddings = false;            // lm_head is the embedding table
   std::vector<std::uint32_t> sliding_windows;  // (num_layers): positions a query sees, itself included; 0 = all
 
-  std::uint32_t num_experts = 0;               // in every layer, in the place of its MLP; 0 = the MLP
+  std::uint32_t num_experts = 0;               // in the place of the MLP; 0 = the MLP
   std::uint32_t num_experts_per_token = 0;     // those with the largest router logits
   bool normalise_experts = false;              // the softmax is over the chosen experts, not over all
   std::uint32_t shared_intermediate_size = 0;  // of one more expert that every token takes (Qwen2-MoE); 0 = none
+  std::vector<bool> dense_layers;              // (num_layers): those that have an MLP all the same; empty = none
+  std::uint32_t dense_intermediate_size = 0;   // of their MLP
 
   kernels::DType dtype = kernels::DType::kF32;  // what the config says the weights are stored as: for estimates
   // The tensors that are stored as something else, by their name in tensor_slices (slice.h).
@@ -70,6 +72,10 @@ struct ModelConfig {
   kernels::DType stored_type(std::string_view tensor) const {
     const auto found = stored_types.find(tensor);
     return found == stored_types.end() ? dtype : found->second;
+  }
+
+  bool has_experts(std::uint32_t layer) const {
+    return num_experts != 0 && (dense_layers.empty() || !dense_layers[layer]);
   }
 
   bool operator==(const ModelConfig&) const = default;

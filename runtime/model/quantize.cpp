@@ -52,7 +52,8 @@ std::vector<Entry> entries_of(const std::vector<TensorSlice>& tensors, QuantForm
       continue;
     }
     const kernels::DType dtype = quantised_type(format, tensor.role);
-    panels.push_back({&tensor, false, dtype, kernels::matrix_bytes(dtype, tensor.rows, tensor.cols)});
+    (kernels::is_panel_format(dtype) ? panels : rest)
+        .push_back({&tensor, false, dtype, kernels::matrix_bytes(dtype, tensor.rows, tensor.cols)});
     if (dtype == kernels::DType::kInt8) {
       rest.push_back({&tensor, true, kernels::DType::kF32, tensor.rows * sizeof(float)});
     }
@@ -73,6 +74,7 @@ std::string header_of(const std::vector<Entry>& entries) {
                kernels::row_bytes(entry.dtype, tensor.cols)};
     } else {
       shape = {entry.is_scales ? tensor.rows : tensor.cols};
+      if (!entry.is_scales && !tensor.is_vector) shape = {tensor.rows, tensor.cols};
     }
     header[entry.is_scales ? scales_name(tensor.name) : tensor.name] =
         json::object{{"dtype", is_panels ? "U8" : "F32"},
@@ -210,7 +212,8 @@ Result<QuantizeReport> quantize_model(const fs::path& model, const fs::path& out
       file.write(scales[tensor.name].data(), entry.bytes);
       continue;
     } else {
-      TROUPE_ASSIGN_OR_RETURN(const std::vector<float> values, checkpoint.vector(tensor));
+      TROUPE_ASSIGN_OR_RETURN(const std::vector<float> values,
+                              tensor.is_vector ? checkpoint.vector(tensor) : read_rows(checkpoint, tensor));
       file.write(values.data(), entry.bytes);
     }
     if (progress) progress(tensor.name, checkpoint.bytes_read(), report.bytes_before);

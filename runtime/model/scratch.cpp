@@ -16,7 +16,7 @@ std::array<Piece, 13> pieces(const ModelConfig& config, const Slice& slice, cons
   const RankShape shape = rank_shape(config, slice);
   const std::uint64_t tokens = size.max_batch_tokens;
   const std::uint64_t heads_size = shape.heads.size() * config.head_dim;
-  const std::uint64_t gated_size = std::max(shape.intermediate.size(), shape.shared.size());
+  const std::uint64_t gated_size = std::max({shape.intermediate.size(), shape.shared.size(), shape.dense.size()});
   const std::uint64_t routed_size = config.num_experts != 0 ? config.hidden_size : 0;
   const std::uint64_t logits_rows = slice.is_last_stage() ? size.max_logits_rows : 0;
   const std::uint64_t part_rows = slice.world_size > 1 ? logits_rows : 0;

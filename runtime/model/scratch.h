@@ -22,7 +22,7 @@ struct Scratch {
   kernels::MatrixF32 partial;        // (max_batch_tokens, hidden_size): this rank's addend of a sum over ranks
   kernels::MatrixF32 queries;        // (max_batch_tokens, heads * head_dim)
   kernels::MatrixF32 attended;       // (max_batch_tokens, heads * head_dim)
-  kernels::MatrixF32 gated;          // (max_batch_tokens, intermediate), the shared expert's if that is wider
+  kernels::MatrixF32 gated;          // (max_batch_tokens, intermediate), of the widest MLP or expert
   kernels::MatrixF32 router_logits;  // experts: (max_batch_tokens, num_experts)
   kernels::MatrixF32 routed;         // experts: (max_batch_tokens, hidden_size): the rows that go to one of them
   kernels::MatrixF32 expert_out;     // experts: (max_batch_tokens, hidden_size): what it makes of them

@@ -59,10 +59,10 @@ class SliceList {
     }
 
     whole_vector(TensorRole::kMlpNorm, prefix + "post_attention_layernorm.weight", hidden);
-    if (config_.num_experts == 0) {
-      mlp(prefix + "mlp.", owns_output_biases);
-    } else {
+    if (config_.has_experts(index)) {
       experts(prefix + "mlp.");
+    } else {
+      mlp(prefix + "mlp.", owns_output_biases);
     }
     layer_ = 0;
   }
@@ -72,12 +72,12 @@ class SliceList {
  private:
   void mlp(const std::string& mlp, bool owns_output_biases) {
     const std::uint64_t hidden = config_.hidden_size;
-    const std::uint64_t intermediate = config_.intermediate_size;
-    split_rows(TensorRole::kGate, TensorRole::kGateBias, mlp + "gate_proj", intermediate, shape_.intermediate,
-               config_.mlp_bias);
-    split_rows(TensorRole::kUp, TensorRole::kUpBias, mlp + "up_proj", intermediate, shape_.intermediate,
-               config_.mlp_bias);
-    matrix(TensorRole::kDown, mlp + "down_proj.weight", hidden, intermediate, {0, hidden}, shape_.intermediate);
+    const bool among_experts = config_.num_experts != 0;
+    const std::uint64_t intermediate = among_experts ? config_.dense_intermediate_size : config_.intermediate_size;
+    const Range part = among_experts ? shape_.dense : shape_.intermediate;
+    split_rows(TensorRole::kGate, TensorRole::kGateBias, mlp + "gate_proj", intermediate, part, config_.mlp_bias);
+    split_rows(TensorRole::kUp, TensorRole::kUpBias, mlp + "up_proj", intermediate, part, config_.mlp_bias);
+    matrix(TensorRole::kDown, mlp + "down_proj.weight", hidden, intermediate, {0, hidden}, part);
     if (config_.mlp_bias && owns_output_biases) {
       whole_vector(TensorRole::kDownBias, mlp + "down_proj.bias", hidden);
     }
@@ -164,6 +164,8 @@ Result<void> check_units(const ModelConfig& config, std::uint32_t world) {
   if (most_intermediate < world) return refuse("down_proj", most_intermediate);
   const std::uint64_t most_shared = units_in(config.shared_intermediate_size, units.intermediate);
   if (config.shared_intermediate_size != 0 && most_shared < world) return refuse("shared_expert", most_shared);
+  const std::uint64_t most_dense = units_in(config.dense_intermediate_size, units.intermediate);
+  if (config.dense_intermediate_size != 0 && most_dense < world) return refuse("down_proj", most_dense);
   const std::uint64_t most_vocab = units_in(config.vocab_size, units.vocab);
   if (most_vocab < world) return refuse("lm_head", most_vocab);
   return {};
@@ -202,6 +204,7 @@ RankShape rank_shape(const ModelConfig& config, const Slice& slice) {
   }
   shape.intermediate = even_units(config.intermediate_size, units.intermediate, slice.rank, slice.world_size);
   shape.shared = even_units(config.shared_intermediate_size, units.intermediate, slice.rank, slice.world_size);
+  shape.dense = even_units(config.dense_intermediate_size, units.intermediate, slice.rank, slice.world_size);
   shape.vocab = even_units(config.vocab_size, units.vocab, slice.rank, slice.world_size);
   return shape;
 }
@@ -236,6 +239,11 @@ Result<void> check_slice(const ModelConfig& config, const Slice& slice) {
                                 " tensor-parallel ranks are more than shared_expert_intermediate_size = " +
                                 std::to_string(config.shared_intermediate_size) + " of config.json",
                             "shared_expert_intermediate_size");
+  }
+  if (config.dense_intermediate_size != 0 && config.dense_intermediate_size < world) {
+    return invalid_argument(std::to_string(world) + " tensor-parallel ranks are more than intermediate_size = " +
+                                std::to_string(config.dense_intermediate_size) + " of config.json",
+                            "intermediate_size");
   }
   if (config.vocab_size < world) {
     return invalid_argument(std::to_string(world) + " tensor-parallel ranks are more than vocab_size = " +

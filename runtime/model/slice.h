@@ -43,6 +43,7 @@ struct RankShape {
   Range kv_heads;
   Range intermediate;  // of the MLP or of every expert
   Range shared;        // of the shared expert
+  Range dense;         // of the MLP, where most layers have experts
   Range vocab;         // rows of the embedding and of lm_head
 };
 

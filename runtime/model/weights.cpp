@@ -69,7 +69,9 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, cons
   TROUPE_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::open(model, limits));
   ShardWeights weights{std::move(checkpoint)};
   weights.layers.resize(slice.layer_count());
-  for (LayerWeights& layer : weights.layers) layer.experts.resize(config.num_experts);
+  for (std::uint32_t i = 0; i < slice.layer_count(); ++i) {
+    if (config.has_experts(slice.first_layer + i)) weights.layers[i].experts.resize(config.num_experts);
+  }
   std::map<kernels::DType, std::uint64_t> elements_of;
   const std::vector<TensorSlice> tensors = tensor_slices(config, slice);
   // What the file holds may differ from config.dtype, so that the total is only known once its headers are read.

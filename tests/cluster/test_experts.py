@@ -1,4 +1,4 @@
-"""A model with experts from a GGUF file: its answers through running clusters, however it is split."""
+"""A model with experts: its answers through running clusters, however it is stored and split."""
 
 import concurrent.futures
 import json
@@ -24,23 +24,32 @@ class Experts(unittest.TestCase):
         cls.file = pathlib.Path(folder.name) / "tutor-moe.gguf"
         write_mixtral_gguf(TUTOR_MOE, cls.file)
 
-    def right_answers(self, name, topology, questions):
+    def right_answers(self, name, topology, questions, model=TUTOR_MOE):
         if "served_model_name" not in topology:
             topology += "served_model_name: planned\n"
-        with Cluster(topology, model=self.file, name=name) as cluster:
+        with Cluster(topology, model=model, name=name) as cluster:
             with concurrent.futures.ThreadPoolExecutor(16) as pool:
                 answers = list(pool.map(lambda item: cluster.ask(item["question"], model="planned"), questions))
         right = sum(answer.strip() == item["answer"].strip() for answer, item in zip(answers, questions))
-        print(f"tutor-moe from GGUF, {name}: {right} of {len(questions)} held-out questions right")
+        print(f"{model.name}, {name}: {right} of {len(questions)} held-out questions right")
         return right
 
     def test_it_answers_95_percent_of_held_out_questions_exactly(self):
-        self.assertGreaterEqual(self.right_answers("one", ONE_PROCESS, QUESTIONS), 0.95 * len(QUESTIONS))
+        whole = self.right_answers("one", ONE_PROCESS, QUESTIONS)
+        self.assertGreaterEqual(whole, 0.95 * len(QUESTIONS))
+        self.assertEqual(self.right_answers("gguf", ONE_PROCESS, QUESTIONS, self.file), whole)
+        for quantised, kept in {"q8": 0.98, "q4": 0.95}.items():
+            model = self.file.with_name(quantised)
+            done = subprocess.run([TROUPE, "quantize", str(TUTOR_MOE), "--format", quantised, "--out", str(model)],
+                                  capture_output=True, text=True, timeout=120)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertGreaterEqual(self.right_answers(quantised, ONE_PROCESS, QUESTIONS, model), kept * whole)
 
     def test_stages_and_ranks_answer_as_well(self):
         some = QUESTIONS[::4]
         for name, topology in {"two-by-two": TWO_BY_TWO, "uneven": UNEVEN, "planned": PLANNED}.items():
-            self.assertGreaterEqual(self.right_answers(name, topology, some), 0.95 * len(some), name)
+            for model in (TUTOR_MOE, self.file):
+                self.assertGreaterEqual(self.right_answers(name, topology, some, model), 0.95 * len(some), name)
 
     def weight_bytes(self, batch):
         """Bytes of weights that a step of so many tokens reads, as the bench counts them."""

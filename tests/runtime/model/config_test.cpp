@@ -136,6 +136,36 @@ BOOST_AUTO_TEST_CASE(frequencies_follow_the_scaling) {
   BOOST_TEST(scaled[2] == 0.01f / 8, boost::test_tools::tolerance(1e-6f));
 }
 
+BOOST_AUTO_TEST_CASE(experts_take_the_place_of_the_mlp) {
+  const ModelConfig mixtral = parsed(config_text("mixtral", R"(,"num_local_experts":4)"));
+  BOOST_TEST(mixtral.num_experts == 4u);
+  BOOST_TEST(mixtral.num_experts_per_token == 2u);
+  BOOST_TEST(mixtral.normalise_experts);
+  BOOST_TEST(mixtral.dense_layers.empty());
+  BOOST_TEST(mixtral.has_experts(0));
+  const std::string experts = R"(,"num_experts":4,"num_experts_per_tok":2,"moe_intermediate_size":48)";
+  const ModelConfig qwen2 = parsed(config_text("qwen2_moe", experts + R"(,"decoder_sparse_step":2)"));
+  BOOST_TEST(qwen2.intermediate_size == 48u);
+  BOOST_TEST(qwen2.shared_intermediate_size == 5632u);
+  BOOST_TEST(qwen2.dense_intermediate_size == parsed(config_text("llama")).intermediate_size);
+  BOOST_TEST(!qwen2.has_experts(0));
+  BOOST_TEST(qwen2.has_experts(1));
+  const ModelConfig qwen3 = parsed(config_text("qwen3_moe", experts + R"(,"mlp_only_layers":[1])"));
+  BOOST_TEST(qwen3.has_experts(0));
+  BOOST_TEST(!qwen3.has_experts(1));
+  BOOST_TEST(qwen3.shared_intermediate_size == 0u);
+  BOOST_TEST(!qwen3.normalise_experts);
+  check_refused(config_text("mixtral", R"(,"num_local_experts":0)"), "num_local_experts", "from 1 to");
+  check_refused(config_text("mixtral", R"(,"num_experts_per_tok":9)"), "num_experts_per_tok", "from 1 to 8");
+  check_refused(config_text("qwen3_moe", experts + R"(,"mlp_only_layers":[99])"), "mlp_only_layers", "from 0 to");
+  check_refused(config_text("qwen3_moe", experts + R"(,"decoder_sparse_step":4096)"), "decoder_sparse_step",
+                "no layer with experts");
+  check_refused(config_text("qwen3_moe", experts + R"(,"use_sliding_window":true)"), "use_sliding_window", "false");
+  check_refused(config_text("qwen2_moe", experts + R"(,"qkv_bias":false)"), "qkv_bias", "true");
+  check_refused(config_text("qwen3_moe", R"(,"num_experts":4096,"num_hidden_layers":4096)"), "num_experts",
+                "65536 experts in all");
+}
+
 BOOST_AUTO_TEST_CASE(token_ids_of_generation_config_win) {
   const std::string text = config_text("llama", R"(,"bos_token_id":1,"eos_token_id":2)");
   using Ids = std::vector<std::uint32_t>;
@@ -156,7 +186,8 @@ BOOST_AUTO_TEST_CASE(dtype_has_two_names) {
 }
 
 BOOST_AUTO_TEST_CASE(what_is_not_computed_is_refused_with_what_is) {
-  check_refused(config_text("mixtral"), "model_type", "supported: llama, mistral, qwen2, qwen3");
+  check_refused(config_text("gemma2"), "model_type",
+                "supported: llama, mistral, qwen2, qwen3, mixtral, qwen2_moe, qwen3_moe");
   check_refused("{}", "model_type", "missing");
   check_refused(config_text("llama", R"(,"architectures":["LlamaForSequenceClassification"])"), "architectures",
                 "supported: LlamaForCausalLM");
@@ -215,7 +246,8 @@ BOOST_AUTO_TEST_CASE(a_directory_without_config_is_not_found) {
 }
 
 BOOST_AUTO_TEST_CASE(transformers_4_and_5_spell_the_same_models, *boost::unit_test::precondition(&has_fixtures)) {
-  for (const std::string model : {"llama", "llama3-rope", "mistral", "qwen2", "qwen2-sliding", "qwen3"}) {
+  for (const std::string model :
+       {"llama", "llama3-rope", "mistral", "qwen2", "qwen2-sliding", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe"}) {
     BOOST_TEST_CONTEXT(model) {
       const TemporaryDirectory directory;
       std::filesystem::copy_file(fixtures() / "golden" / model / "config.v5.json", directory / "config.json");

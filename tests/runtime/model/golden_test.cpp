@@ -101,6 +101,9 @@ BOOST_AUTO_TEST_CASE(llama3_rope_computes_what_transformers_computes) { check_go
 BOOST_AUTO_TEST_CASE(mistral_computes_what_transformers_computes) { check_golden_model("mistral"); }
 BOOST_AUTO_TEST_CASE(qwen2_computes_what_transformers_computes) { check_golden_model("qwen2"); }
 BOOST_AUTO_TEST_CASE(qwen2_sliding_computes_what_transformers_computes) { check_golden_model("qwen2-sliding"); }
+BOOST_AUTO_TEST_CASE(mixtral_computes_what_transformers_computes) { check_golden_model("mixtral"); }
+BOOST_AUTO_TEST_CASE(qwen2_moe_computes_what_transformers_computes) { check_golden_model("qwen2_moe"); }
+BOOST_AUTO_TEST_CASE(qwen3_moe_computes_what_transformers_computes) { check_golden_model("qwen3_moe"); }
 BOOST_AUTO_TEST_CASE(qwen3_computes_what_transformers_computes) { check_golden_model("qwen3"); }
 
 // The reference was computed on the F32 weights. Rounding them to BF16 moves logits by up to `tolerance`, so that
