@@ -108,8 +108,9 @@ Result<HostedActor> ActorHost::make_actor(schema::Spawn::Reader spawn) {
 
 CommunicatorFactory ActorHost::communicator_factory(const Limits& limits) {
   const auto timeout = std::chrono::milliseconds(limits.step_timeout_ms);
-  return [this, timeout](schema::ShardSpec::Reader spec,
-                         schema::Assemble::Reader plan) -> Result<std::unique_ptr<collective::Communicator>> {
+  return [this, timeout, connect_timeout_ms = limits.connect_timeout_ms](
+             schema::ShardSpec::Reader spec,
+             schema::Assemble::Reader plan) -> Result<std::unique_ptr<collective::Communicator>> {
     const collective::GroupKey key = {spec.getReplica(), spec.getStage(), plan.getEpoch()};
     std::map<std::string, fabric::NodeId> nodes;  // by actor
     for (const auto address : plan.getActors()) nodes[address.getActor()] = node_id(address.getNode());
@@ -129,7 +130,9 @@ CommunicatorFactory ActorHost::communicator_factory(const Limits& limits) {
     if (local_ranks > 1) {
       return unsupported("the ranks of a stage live either all on one node or each on a node of its own");
     }
-    return collective::make_group_over_fabric(spec.getRank(), std::move(channels), timeout);
+    const auto agreement = std::chrono::milliseconds(connect_timeout_ms);
+    TROUPE_ASSIGN_OR_RETURN(auto links, collective::make_links(spec.getRank(), std::move(channels), agreement));
+    return collective::make_group_over_fabric(spec.getRank(), std::move(links), timeout);
   };
 }
 

@@ -15,18 +15,20 @@ constexpr std::size_t kExchangeWholeBytes = 32 << 10;
 
 class OverFabric final : public Communicator {
  public:
-  OverFabric(std::uint32_t rank, std::vector<fabric::Channel> channels, std::chrono::milliseconds timeout)
-      : rank_(rank), channels_(std::move(channels)), timeout_(timeout) {}
+  OverFabric(std::uint32_t rank, std::vector<std::unique_ptr<Link>> links, std::chrono::milliseconds timeout)
+      : rank_(rank), links_(std::move(links)), timeout_(timeout) {}
 
   std::uint32_t rank() const override { return rank_; }
-  std::uint32_t world_size() const override { return static_cast<std::uint32_t>(channels_.size()); }
+  std::uint32_t world_size() const override { return static_cast<std::uint32_t>(links_.size()); }
 
   void abort(std::string_view reason) override {
     {
       std::lock_guard lock(abort_mutex_);
       if (abort_reason_.empty()) abort_reason_ = reason.empty() ? "aborted" : std::string(reason);
     }
-    for (fabric::Channel& channel : channels_) channel.abort();
+    for (const auto& link : links_) {
+      if (link) link->abort();
+    }
   }
 
   Result<void> all_reduce(std::span<float> data) override {
@@ -114,22 +116,18 @@ class OverFabric final : public Communicator {
   }
 
   Result<void> send(std::uint32_t peer, std::span<const float> data) {
-    auto sent = channels_[peer].send(std::as_bytes(data));
+    auto sent = links_[peer]->send(std::as_bytes(data));
     if (!sent.ok()) return explained(std::move(sent).error(), peer);
     return {};
   }
 
   Result<void> receive(std::uint32_t peer, std::span<float> data) {
-    auto size = channels_[peer].receive(std::as_writable_bytes(data), timeout_);
-    if (!size.ok()) return explained(std::move(size).error(), peer);
-    if (*size != data.size_bytes()) {
-      return corrupt_data("rank " + std::to_string(peer) + " sent " + std::to_string(*size) + " bytes, expected " +
-                          std::to_string(data.size_bytes()));
-    }
+    auto received = links_[peer]->receive(std::as_writable_bytes(data), timeout_);
+    if (!received.ok()) return explained(std::move(received).error(), peer);
     return {};
   }
 
-  // A channel knows that it was aborted, but not why.
+  // A link knows that it was aborted, but not why.
   Error explained(Error error, std::uint32_t peer) {
     std::lock_guard lock(abort_mutex_);
     if (error.code == ErrorCode::kCancelled && !abort_reason_.empty()) return cancelled(abort_reason_);
@@ -137,7 +135,7 @@ class OverFabric final : public Communicator {
   }
 
   std::uint32_t rank_;
-  std::vector<fabric::Channel> channels_;  // by rank; the own one is closed
+  std::vector<std::unique_ptr<Link>> links_;  // by rank; the own one is null
   std::chrono::milliseconds timeout_;
   std::mutex abort_mutex_;
   std::string abort_reason_;  // guarded by abort_mutex_
@@ -150,10 +148,10 @@ class OverFabric final : public Communicator {
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_group_over_fabric(std::uint32_t rank, std::vector<fabric::Channel> channels,
+std::unique_ptr<Communicator> make_group_over_fabric(std::uint32_t rank, std::vector<std::unique_ptr<Link>> links,
                                                      std::chrono::milliseconds timeout) {
-  assert(rank < channels.size());
-  return std::make_unique<OverFabric>(rank, std::move(channels), timeout);
+  assert(rank < links.size());
+  return std::make_unique<OverFabric>(rank, std::move(links), timeout);
 }
 
 }  // namespace troupe::collective

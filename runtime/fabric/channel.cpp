@@ -29,6 +29,12 @@ Result<std::size_t> Channel::receive(std::span<std::byte> frame, std::chrono::mi
   return state_->receive(frame, timeout);
 }
 
+Result<void> Channel::check() const {
+  if (!state_) return unavailable("channel is closed");
+  if (auto error = state_->failure()) return *std::move(error);
+  return {};
+}
+
 void Channel::abort() {
   if (state_) state_->fail(cancelled("channel was aborted"));
 }

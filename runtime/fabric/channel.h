@@ -33,6 +33,9 @@ class Channel {
   // kResourceExhausted when `frame` is too small (the frame stays).
   Result<std::size_t> receive(std::span<std::byte> frame, std::chrono::milliseconds timeout);
 
+  // What the next operation would fail with, if at all. Thread-safe.
+  Result<void> check() const;
+
   // Fails this and all later operations with kCancelled.
   void abort();
 

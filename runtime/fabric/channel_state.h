@@ -32,10 +32,9 @@ class ChannelState {
   void deliver(Attachment frame);
   // The first failure stays. Frames that are there already are not received any more.
   void fail(Error error);
-
- private:
   std::optional<Error> failure() const;
 
+ private:
   const std::shared_ptr<Endpoint> endpoint_;
   const std::uint64_t id_;
   const std::uint64_t spin_us_;
