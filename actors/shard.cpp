@@ -119,7 +119,8 @@ struct ShardState {
                                 .max_model_len = model_spec.getMaxModelLen(),
                                 .max_batch_tokens = model_spec.getMaxBatchTokens(),
                                 .max_batch_sequences = model_spec.getMaxBatchSequences(),
-                                .kv_dtype = kv_dtype};
+                                .kv_dtype = kv_dtype,
+                                .packed_cache = model_spec.getPackedCache().cStr()};
     for (std::uint32_t core = device.first; core <= device.last; ++core) plan.cores.push_back(core);
     TROUPE_ASSIGN_OR_RETURN(compute, ShardCompute::load(plan, progress, options.limits));
     spawn = message;

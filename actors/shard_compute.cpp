@@ -63,7 +63,8 @@ Result<std::unique_ptr<ShardCompute>> ShardCompute::load(const ShardComputeOptio
                                                          .block_size = options.block_size,
                                                          .max_batch_tokens = options.max_batch_tokens,
                                                          .max_batch_sequences = options.max_batch_sequences,
-                                                         .kv_dtype = options.kv_dtype};
+                                                         .kv_dtype = options.kv_dtype,
+                                                         .packed_cache = options.packed_cache};
   TROUPE_ASSIGN_OR_RETURN(auto transformer, model::Transformer::load(options.model, config, slice, *kernels, *group,
                                                                      transformer_options, progress, limits));
   const engine::ShardSequencesOptions sequence_options = {.num_blocks = options.num_blocks,

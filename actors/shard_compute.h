@@ -31,6 +31,7 @@ struct ShardComputeOptions {
   std::uint32_t max_batch_tokens = 0;
   std::uint32_t max_batch_sequences = 0;
   kernels::DType kv_dtype = kernels::DType::kF32;
+  std::filesystem::path packed_cache;  // a folder that keeps packed weights for later starts, or empty
 };
 
 // What a shard is without the messages around it: the kernels, weights, KV pages and sequences of one tensor-parallel

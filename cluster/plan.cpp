@@ -58,6 +58,7 @@ class Planner {
     plan_.model_path = *topology_.model;
     plan_.served_model_name = *topology_.served_model_name;
     plan_.kv_dtype = *topology_.kv_dtype;
+    plan_.packed_cache = *topology_.packed_cache;
     plan_.num_layers = model_.num_layers;
     stages_ = topology_.place.stages.empty() ? stages_by_planner() : stages_of_file();
     check_devices();

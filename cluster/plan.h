@@ -71,6 +71,7 @@ struct Plan {
   std::uint32_t max_model_len = 0;
   std::uint32_t block_size = 0;  // tokens of a KV block
   kernels::DType kv_dtype = kernels::DType::kF32;
+  std::string packed_cache;      // as in the topology
   std::uint32_t num_blocks = 0;  // of every shard: what the tightest one can hold within kv_memory
 
   // The gateway, then replica by replica the scheduler, and stage by stage the stage and its shards.

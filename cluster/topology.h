@@ -85,6 +85,7 @@ struct Topology {
                               // the current directory
   Placed<std::string> served_model_name;                  // default: default_model_name(model)
   Placed<kernels::DType> kv_dtype{kernels::DType::kF32};  // what KV pages are stored as
+  Placed<std::string> packed_cache;                       // absolute: a folder for packed weights, or empty
   std::vector<NodeSpec> nodes;                            // at least one
   ParallelSpec parallel;
   Placed<Routing> routing{Routing::kPrefix};

@@ -50,6 +50,7 @@ class Reader {
              {"model", [&](const DocumentNode& v) { text(v, topology_.model); }},
              {"served_model_name", [&](const DocumentNode& v) { text(v, topology_.served_model_name); }},
              {"kv_dtype", [&](const DocumentNode& v) { kv_dtype(v); }},
+             {"packed_cache", [&](const DocumentNode& v) { packed_cache(v); }},
              {"nodes", [&](const DocumentNode& v) { nodes(v); }},
              {"parallel", [&](const DocumentNode& v) { parallel(v); }},
              {"routing", [&](const DocumentNode& v) { routing(v); }},
@@ -119,6 +120,17 @@ class Reader {
     }
     out = {node.scalar, node.place};
     return true;
+  }
+
+  void packed_cache(const DocumentNode& node) {
+    Placed<std::string> read;
+    if (!text(node, read)) return;
+    if (!read->starts_with('/')) {
+      diagnostics_.error(node.place, "packed_cache: '" + printable(*read) +
+                                         "' is not an absolute path; every node has the folder on its own disk");
+      return;
+    }
+    topology_.packed_cache = read;
   }
 
   void kv_dtype(const DocumentNode& node) {

@@ -18,7 +18,14 @@ class PackedWeight {
   virtual std::size_t rows() const = 0;   // out_features
   virtual std::size_t cols() const = 0;   // in_features
   virtual std::size_t bytes() const = 0;  // memory that one pass over the weight reads
+
+  // The memory of the packed weight, from which Kernels::pack makes it again; empty where it refers to what was given,
+  // or is not worth keeping.
+  virtual std::span<const std::byte> image() const { return {}; }
 };
+
+// Changes whenever an image of any implementation means something else.
+inline constexpr unsigned kImageVersion = 1;
 
 // A weight and its bias: null or (out_features).
 struct LinearWeight {
@@ -108,8 +115,10 @@ class Kernels {
 
   // Copies the weight into this implementation's layout (reading `weight` once), or refers to it where the layout is
   // the same: then the caller keeps it mapped. group: outputs that one operation needs together (QkvWeights), a divisor
-  // of weight.rows; 0 = none.
-  virtual std::unique_ptr<PackedWeight> pack(const WeightView& weight, std::size_t group = 0) = 0;
+  // of weight.rows; 0 = none. image: that of the same weight and group by the same implementation (name) and
+  // kImageVersion, which is copied instead, and the weight is not read; one of another size is not used.
+  virtual std::unique_ptr<PackedWeight> pack(const WeightView& weight, std::size_t group = 0,
+                                             std::span<const std::byte> image = {}) = 0;
 
   // out(rows, out_features) = in(rows, in_features) * weight^T + bias.
   virtual void linear(ConstMatrixF32 in, const LinearWeight& weight, MatrixF32 out) = 0;

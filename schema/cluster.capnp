@@ -38,6 +38,7 @@ struct ModelSpec {
   maxBatchTokens @5 :UInt32;
   maxBatchSequences @6 :UInt32;
   kvDtype @7 :Text;         # of the KV pages: f32, f16, bf16 or int8
+  packedCache @8 :Text;     # a folder for packed weights, as seen by the node, or empty
 }
 
 struct LimitSpec {

@@ -157,6 +157,7 @@ VerbRun prepare_bench(CLI::App& app) {
   count("--repetitions", local.repetitions, 1, "Of which medians are printed")->capture_default_str();
   app.add_option("--kv-dtype", options->kv_dtype, "What KV pages are stored as: f32, f16, bf16 or int8")
       ->capture_default_str();
+  app.add_option("--packed-cache", local.packed_cache, "A folder that keeps packed weights for later starts");
   app.add_flag("--json", options->as_json, "Print one JSON object; bytes, seconds, operations a second");
   app.footer(
       R"(How fast this machine runs a model, and how fast it could: prefill is reading the prompts, decode is generating after

@@ -232,6 +232,7 @@ Result<LocalBenchReport> run_local_bench(const LocalBenchOptions& options,
                                                             .batch = options.batch,
                                                             .max_length = options.prompt + ramp + options.generate,
                                                             .kv_dtype = options.kv_dtype,
+                                                            .packed_cache = options.packed_cache,
                                                             .limits = options.limits}));
   const double load_s = seconds_since(load_start);
   const model::Transformer& first = replica->rank(0).transformer();
@@ -252,6 +253,7 @@ Result<LocalBenchReport> run_local_bench(const LocalBenchOptions& options,
   report.start_to_first_token_s = seconds_since_process_start();
   TROUPE_RETURN_IF_ERROR(bench.run(1, std::min(options.prompt, kWarmUpPrompt), std::min(options.generate, 3u)));
   progress(fmt::format("loaded in {:.2f} s", load_s));
+  bench.replica().wait_for_packed_cache();  // what is measured next has the disk and the cores for itself
 
   TROUPE_ASSIGN_OR_RETURN(const auto roofline, Roofline::make(options.cores));
   std::vector<double> first_token_s, prefill_rates, prefill_fractions, decode_rates, decode_fractions, step_s;

@@ -20,7 +20,8 @@ struct LocalBenchOptions {
   std::uint32_t shards = 1;      // tensor-parallel ranks, >= 1
   std::uint32_t repetitions = 3;
   kernels::DType kv_dtype = kernels::DType::kF32;
-  std::vector<int> cores;  // shared out among the shards; at least one each
+  std::string packed_cache;  // a folder that keeps packed weights for later starts, or empty
+  std::vector<int> cores;              // shared out among the shards; at least one each
   Limits limits;
 };
 

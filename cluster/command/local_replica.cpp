@@ -57,7 +57,8 @@ Result<std::unique_ptr<LocalReplica>> LocalReplica::load(const LocalReplicaOptio
                                                 .max_model_len = engine_options.max_model_len,
                                                 .max_batch_tokens = engine_options.max_batch_tokens,
                                                 .max_batch_sequences = engine_options.max_batch_sequences,
-                                                .kv_dtype = options.kv_dtype},
+                                                .kv_dtype = options.kv_dtype,
+                                                .packed_cache = options.packed_cache},
                                                {}, options.limits));
     replica->ranks_[rank].compute->join(std::move(group[rank]));
     return {};
@@ -77,6 +78,12 @@ LocalReplica::~LocalReplica() {
   round_.notify_all();
   for (Rank& rank : ranks_) {
     if (rank.thread.joinable()) rank.thread.join();
+  }
+}
+
+void LocalReplica::wait_for_packed_cache() const {
+  for (const Rank& rank : ranks_) {
+    if (const auto& writer = rank.compute->transformer().weights().writer) writer->wait();
   }
 }
 

@@ -21,6 +21,7 @@ struct LocalReplicaOptions {
   std::uint32_t batch = 0;              // sequences at a time
   std::uint32_t max_length = 0;         // of a sequence, prompt and answer together
   kernels::DType kv_dtype = kernels::DType::kF32;
+  std::filesystem::path packed_cache;  // a folder that keeps packed weights for later starts, or empty
   Limits limits;
 };
 
@@ -33,6 +34,9 @@ class LocalReplica {
   // Errors: of the model's files (kInvalidArgument where it cannot be cut so), of the cores, of memory.
   static Result<std::unique_ptr<LocalReplica>> load(const LocalReplicaOptions& options);
   ~LocalReplica();
+
+  // Returns when the packed weights are kept, if they are to be.
+  void wait_for_packed_cache() const;
 
   // Queues a request that is answered greedily with exactly max_tokens tokens. Errors: of the engine.
   Result<void> admit(std::uint64_t request, const std::vector<std::uint32_t>& prompt, std::uint32_t max_tokens);

@@ -24,6 +24,7 @@ struct ServeOptions {
   std::uint64_t max_model_len = 0;
   std::string kv_memory;
   std::string kv_dtype = "f32";
+  std::string packed_cache;
   std::string api_key_file;
   std::uint32_t threads = 0;
   std::string log_level = "warn";
@@ -73,6 +74,7 @@ Result<Topology> topology_of(const ServeOptions& options) {
   }
   TROUPE_ASSIGN_OR_RETURN(const kernels::DType kv_dtype, model::parse_kv_dtype(options.kv_dtype));
   topology.kv_dtype = kv_dtype;
+  if (!options.packed_cache.empty()) topology.packed_cache = {std::filesystem::absolute(options.packed_cache).string()};
   return topology;
 }
 
@@ -109,6 +111,7 @@ VerbRun prepare_serve(CLI::App& app) {
   app.add_option("--kv-memory", options->kv_memory, "for KV pages, such as 2GiB; default 256MiB");
   app.add_option("--kv-dtype", options->kv_dtype, "what KV pages are stored as: f32, f16, bf16 or int8")
       ->capture_default_str();
+  app.add_option("--packed-cache", options->packed_cache, "a folder that keeps packed weights for later starts");
   app.add_option("--api-key-file", options->api_key_file, "accept only these keys, one a line");
   app.add_option("--threads", options->threads, "cores to compute on; default: all");
   app.add_option("--log-level", options->log_level, "trace, debug, info, warn, error")->capture_default_str();

@@ -27,16 +27,19 @@ void transpose(const T* from, std::size_t count, std::size_t cols, std::size_t s
 
 }  // namespace
 
-PackedPanels::PackedPanels(const WeightView& weight, std::size_t group, const VectorOps& ops, Team& team)
+PackedPanels::PackedPanels(const WeightView& weight, std::size_t group, const VectorOps& ops, Team& team,
+                           std::span<const std::byte> image)
     : PanelWeight(PanelLayout(weight.rows, group, ops.width, ops.panel_vectors), weight.cols),
       ops_(ops),
       dtype_(weight.dtype),
       memory_(layout().vectors() * ops.width * weight.cols * size_of(weight.dtype)) {
   assert(is_float_storage(dtype_));
+  const bool use_image = !image.empty() && image.size() == memory_.bytes();
   team.run(layout().panels(), [&](std::size_t panel, std::size_t) {
     const std::size_t first = layout().first_out(panel);
     const std::size_t count = layout().outs(panel);
     const std::size_t lanes = layout().vectors(panel) * ops.width;
+    if (use_image) return memory_.copy(image, panel_data(panel), lanes * cols() * size_of(dtype_));
     // Fresh memory is zero, as lanes beyond the outputs must be.
     if (dtype_ == DType::kF32) {
       transpose(static_cast<const std::uint32_t*>(weight.data) + first * weight.row_stride, count, cols(),

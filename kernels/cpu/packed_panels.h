@@ -12,9 +12,11 @@ namespace troupe::kernels {
 // vector of sums takes one input at a time and none is ever added across lanes. Elements stay in their storage type.
 class PackedPanels final : public PanelWeight {
  public:
-  PackedPanels(const WeightView& weight, std::size_t group, const VectorOps& ops, Team& team);
+  PackedPanels(const WeightView& weight, std::size_t group, const VectorOps& ops, Team& team,
+               std::span<const std::byte> image = {});
 
   std::size_t bytes() const override { return memory_.bytes(); }
+  std::span<const std::byte> image() const override { return memory_.span(); }
   InputFormat input_format() const override { return InputFormat::kFloats; }
   std::size_t prepared_bytes(std::size_t) const override { return 0; }
   void prepare(ConstMatrixF32, std::size_t, std::byte*) const override {}

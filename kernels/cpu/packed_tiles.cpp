@@ -28,17 +28,20 @@ void fill_tile(const std::uint16_t* rows, std::size_t outs, std::size_t features
 
 }  // namespace
 
-PackedTiles::PackedTiles(const WeightView& weight, std::size_t group, const TileOps& ops, Team& team)
+PackedTiles::PackedTiles(const WeightView& weight, std::size_t group, const TileOps& ops, Team& team,
+                         std::span<const std::byte> image)
     : PanelWeight(PanelLayout(weight.rows, group, kTileOuts, kPanelTiles), weight.cols),
       ops_(ops),
       depth_((weight.cols + kTileFeatures - 1) / kTileFeatures),
       memory_(layout().vectors() * depth_ * kTileBytes) {
   assert(weight.dtype == DType::kBF16);
+  const bool use_image = !image.empty() && image.size() == memory_.bytes();
   const auto* elements = static_cast<const std::uint16_t*>(weight.data);
   team.run(layout().panels(), [&](std::size_t panel, std::size_t) {
     const std::size_t first = layout().first_out(panel);
     const std::size_t outs = layout().outs(panel);
     std::byte* tile = panel_data(panel);
+    if (use_image) return memory_.copy(image, tile, layout().vectors(panel) * depth_ * kTileBytes);
     for (std::size_t depth = 0; depth < depth_; ++depth) {
       const std::size_t feature = depth * kTileFeatures;
       for (std::size_t out = 0; out < outs; out += kTileOuts, tile += kTileBytes) {

@@ -13,9 +13,11 @@ namespace troupe::kernels {
 class PackedTiles final : public PanelWeight {
  public:
   // REQUIRES: weight.dtype == kBF16
-  PackedTiles(const WeightView& weight, std::size_t group, const TileOps& ops, Team& team);
+  PackedTiles(const WeightView& weight, std::size_t group, const TileOps& ops, Team& team,
+              std::span<const std::byte> image = {});
 
   std::size_t bytes() const override { return memory_.bytes(); }
+  std::span<const std::byte> image() const override { return memory_.span(); }
   InputFormat input_format() const override { return InputFormat::kBf16Parts; }
   std::size_t prepared_bytes(std::size_t rows) const override;
   void prepare(ConstMatrixF32 in, std::size_t first, std::byte* prepared) const override;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cstring>
 #include <new>
 
 namespace troupe::kernels {
@@ -57,6 +58,11 @@ WeightMemory::WeightMemory(std::size_t bytes) : bytes_(bytes), data_(nullptr, Un
     ::madvise(memory, bytes, MADV_HUGEPAGE);  // in vain on some systems, and only slower there
   }
   data_ = {memory, Unmap{bytes}};
+}
+
+void WeightMemory::copy(std::span<const std::byte> image, const std::byte* first, std::size_t bytes) const {
+  const auto offset = static_cast<std::size_t>(first - data_.get());
+  std::memcpy(data_.get() + offset, image.data() + offset, bytes);
 }
 
 void WeightMemory::Unmap::operator()(std::byte* memory) const { ::munmap(memory, bytes); }

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "kernels/kernels.h"
 
@@ -92,6 +93,10 @@ class WeightMemory {
 
   std::byte* data() const { return data_.get(); }
   std::size_t bytes() const { return bytes_; }
+  std::span<const std::byte> span() const { return {data_.get(), bytes_}; }
+
+  // Copies [first, first + bytes) of an image to the same place.
+  void copy(std::span<const std::byte> image, const std::byte* first, std::size_t bytes) const;
 
  private:
   struct Unmap {

@@ -93,7 +93,7 @@ void put_block(DType dtype, const SpreadBlock& block, std::byte* chunk, std::siz
 
 void QuantisedPanels::Free::operator()(std::byte* memory) const { ::operator delete[](memory, kAlignment); }
 
-QuantisedPanels::QuantisedPanels(const WeightView& weight, Team& team)
+QuantisedPanels::QuantisedPanels(const WeightView& weight, Team& team, std::span<const std::byte> image)
     : dtype_(weight.dtype),
       rows_(weight.rows),
       cols_(weight.cols),
@@ -108,7 +108,7 @@ QuantisedPanels::QuantisedPanels(const WeightView& weight, Team& team)
     first_panel_ = static_cast<const std::byte*>(weight.data);
   } else {
     panel_stride_ = panel_bytes();
-    repack(weight, team);
+    repack(weight, team, image);
     first_panel_ = repacked_.get();
   }
 }
@@ -117,7 +117,7 @@ std::size_t QuantisedPanels::bytes() const {
   return panels() * panel_bytes() + (scales_ != nullptr ? rows_ * sizeof(float) : 0);
 }
 
-void QuantisedPanels::repack(const WeightView& weight, Team& team) {
+void QuantisedPanels::repack(const WeightView& weight, Team& team, std::span<const std::byte> image) {
   const std::size_t grain = block_elements(dtype_);
   assert(cols_ % grain == 0 && weight.row_stride % grain == 0);
   const std::size_t size = panels() * panel_bytes();
@@ -128,6 +128,10 @@ void QuantisedPanels::repack(const WeightView& weight, Team& team) {
   const std::size_t stored_row_bytes = row_bytes(dtype_, weight.row_stride);
   team.run(panels(), [&](std::size_t index, std::size_t) {
     std::byte* panel = repacked_.get() + index * panel_stride_;
+    if (image.size() == size) {
+      std::memcpy(panel, image.data() + index * panel_stride_, panel_stride_);
+      return;
+    }
     std::memset(panel, 0, panel_stride_);
     SpreadBlock spread;
     for (std::size_t row = index * kPanelOuts; row < std::min(rows_, (index + 1) * kPanelOuts); ++row) {

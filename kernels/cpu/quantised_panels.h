@@ -19,11 +19,14 @@ namespace troupe::kernels {
 // Our own formats are referred to where they are: the caller keeps them mapped.
 class QuantisedPanels : public PackedWeight {
  public:
-  QuantisedPanels(const WeightView& weight, Team& team);
+  QuantisedPanels(const WeightView& weight, Team& team, std::span<const std::byte> image = {});
 
   std::size_t rows() const override { return rows_; }
   std::size_t cols() const override { return cols_; }
   std::size_t bytes() const override;
+  std::span<const std::byte> image() const override {
+    return {repacked_.get(), repacked_ ? panels() * panel_bytes() : 0};
+  }
 
   DType dtype() const { return dtype_; }
   std::size_t padded_cols() const { return padded_cols_; }  // to whole chunks
@@ -37,7 +40,7 @@ class QuantisedPanels : public PackedWeight {
     void operator()(std::byte* memory) const;
   };
 
-  void repack(const WeightView& weight, Team& team);
+  void repack(const WeightView& weight, Team& team, std::span<const std::byte> image);
 
   DType dtype_;
   std::size_t rows_;

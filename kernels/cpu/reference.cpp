@@ -53,7 +53,8 @@ class ReferenceKernels : public Kernels {
  public:
   std::string_view name() const override { return "reference"; }
 
-  std::unique_ptr<PackedWeight> pack(const WeightView& weight, [[maybe_unused]] std::size_t group) override {
+  std::unique_ptr<PackedWeight> pack(const WeightView& weight, [[maybe_unused]] std::size_t group,
+                                     std::span<const std::byte>) override {
     assert(group == 0 || weight.rows % group == 0);
     return std::make_unique<ReferenceWeight>(weight);
   }

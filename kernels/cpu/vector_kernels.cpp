@@ -37,12 +37,13 @@ class VectorKernels : public Kernels {
 
   std::string_view name() const override { return name_; }
 
-  std::unique_ptr<PackedWeight> pack(const WeightView& weight, std::size_t group) override {
-    if (is_quantised(weight.dtype)) return std::make_unique<QuantisedPanels>(weight, *team_);
+  std::unique_ptr<PackedWeight> pack(const WeightView& weight, std::size_t group,
+                                     std::span<const std::byte> image) override {
+    if (is_quantised(weight.dtype)) return std::make_unique<QuantisedPanels>(weight, *team_, image);
     if (tiles_ != nullptr && weight.dtype == DType::kBF16) {
-      return std::make_unique<PackedTiles>(weight, group, *tiles_, *team_);
+      return std::make_unique<PackedTiles>(weight, group, *tiles_, *team_, image);
     }
-    return std::make_unique<PackedPanels>(weight, group, ops_, *team_);
+    return std::make_unique<PackedPanels>(weight, group, ops_, *team_, image);
   }
 
   void linear(ConstMatrixF32 in, const LinearWeight& linear, MatrixF32 out) override {

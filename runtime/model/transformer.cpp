@@ -59,7 +59,8 @@ Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::pa
   TROUPE_ASSIGN_OR_RETURN(Arena arena, Arena::create(scratch_bytes(config, slice, size),
                                                      "scratch (limits max_batch_tokens, max_batch_sequences)"));
   const Scratch scratch = Scratch::take(arena, config, slice, size);
-  TROUPE_ASSIGN_OR_RETURN(ShardWeights weights, ShardWeights::load(model, config, slice, kernels, progress, limits));
+  TROUPE_ASSIGN_OR_RETURN(ShardWeights weights,
+                          ShardWeights::load(model, config, slice, kernels, options.packed_cache, progress, limits));
   return std::unique_ptr<Transformer>(new Transformer(config, slice, kernels, communicator, options, std::move(weights),
                                                       std::move(kv), std::move(arena), scratch));
 }

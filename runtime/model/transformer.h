@@ -28,6 +28,7 @@ struct TransformerOptions {
   std::uint32_t max_batch_sequences = 64;
   std::uint32_t max_logits_rows = 0;  // of one call to logits(); 0 = max_batch_sequences
   kernels::DType kv_dtype = kernels::DType::kF32;
+  std::filesystem::path packed_cache;  // a folder that keeps packed weights for later starts (packed_cache.h), or empty
 };
 
 // The forward pass of layers [first, last) of one tensor-parallel rank: pre-norm decoders (Llama, Touvron et al.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "runtime/model/read_ahead.h"
@@ -64,7 +65,8 @@ void PackedSize::add(const kernels::PackedWeight& weight) {
 }
 
 Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, const ModelConfig& config,
-                                        const Slice& slice, kernels::Kernels& kernels, const ProgressCallback& progress,
+                                        const Slice& slice, kernels::Kernels& kernels,
+                                        const std::filesystem::path& packed_cache, const ProgressCallback& progress,
                                         const Limits& limits) {
   TROUPE_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::open(model, limits));
   ShardWeights weights{std::move(checkpoint)};
@@ -78,10 +80,19 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, cons
   TROUPE_ASSIGN_OR_RETURN(const std::uint64_t bytes_total, weights.checkpoint.bytes_of(tensors));
 
   TROUPE_ASSIGN_OR_RETURN(auto places, weights.checkpoint.places_of(tensors));
-  // A step reads a few rows of the embedding table: it stays in its file.
+  std::optional<PackedCacheKey> key;
+  std::unique_ptr<PackedCache> cache;
+  if (!packed_cache.empty()) {
+    TROUPE_ASSIGN_OR_RETURN(key, packed_cache_key(packed_cache, model, slice, kernels.name()));
+    cache = PackedCache::open(*key, limits);
+  }
   for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const auto image = cache ? cache->image(i) : std::span<const std::byte>();
+    if (!image.empty()) places[i] = image;
+    // A step reads a few rows of the embedding table: it stays in its file.
     if (tensors[i].role == TensorRole::kEmbedding) places[i] = {};
   }
+  std::vector<PackedImage> images;
   ReadAhead read_ahead(std::move(places));
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const TensorSlice& tensor = tensors[i];
@@ -97,7 +108,9 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, cons
         weights.embedding = matrix.view;
       } else {
         Linear& linear = layer != nullptr ? matrix_for(tensor, *layer) : weights.lm_head;
-        linear.weight = kernels.pack(matrix.view, makes_heads(tensor.role) ? config.head_dim : 0);
+        const auto image = cache ? cache->image(i) : std::span<const std::byte>();
+        linear.weight = kernels.pack(matrix.view, makes_heads(tensor.role) ? config.head_dim : 0, image);
+        if (!linear.weight->image().empty()) images.push_back({i, linear.weight->image()});
         PackedSize& size = layer == nullptr               ? weights.lm_head_size
                            : is_of_an_expert(tensor.role) ? weights.experts_size
                                                           : weights.layers_size;
@@ -110,6 +123,9 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, cons
   const auto most = std::max_element(elements_of.begin(), elements_of.end(),
                                      [](const auto& a, const auto& b) { return a.second < b.second; });
   if (most != elements_of.end()) weights.stored_dtype = most->first;
+  if (key && !cache && !images.empty()) {
+    weights.writer = std::make_unique<PackedCacheWriter>(*std::move(key), std::move(images));
+  }
   return weights;
 }
 

@@ -10,6 +10,7 @@
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
 #include "runtime/model/checkpoint.h"
+#include "runtime/model/packed_cache.h"
 #include "runtime/model/slice.h"
 
 namespace troupe::model {
@@ -60,10 +61,11 @@ struct LayerWeights {
 // file, and kernels may refer to weights there.
 struct ShardWeights {
   // Reads the tensors of tensor_slices(config, slice), in that order, and packs them.
+  // packed_cache: a folder for what was packed, taken from there by the next load (packed_cache.h); empty = none.
   // REQUIRES: check_slice(config, slice).ok()
   static Result<ShardWeights> load(const std::filesystem::path& model, const ModelConfig& config, const Slice& slice,
-                                   kernels::Kernels& kernels, const ProgressCallback& progress = {},
-                                   const Limits& limits = {});
+                                   kernels::Kernels& kernels, const std::filesystem::path& packed_cache = {},
+                                   const ProgressCallback& progress = {}, const Limits& limits = {});
 
   Checkpoint checkpoint;
   std::vector<std::unique_ptr<std::byte[]>> copies;  // of matrices that lie unaligned in their file
@@ -77,6 +79,8 @@ struct ShardWeights {
   PackedSize experts_size;                             // of all experts, of which a token takes some
   PackedSize lm_head_size;                             // last stage
   kernels::DType stored_dtype = kernels::DType::kF32;  // in the file, of the matrices that hold most elements
+
+  std::unique_ptr<PackedCacheWriter> writer;  // last, so that it ends before the weights that it writes
 };
 
 }  // namespace troupe::model

@@ -94,7 +94,7 @@ BOOST_AUTO_TEST_CASE(several_mistakes_are_reported_in_one_run_each_with_place_an
       "nodes:\n"
       "  - {name: left, devcies: [cpu:0]}\n"
       "  - {name: right, port: 70000, devices: [cpu:3-1, gpu:0]}\n"
-      "parallel: {pipeline: two, expert: 8, replicas: 0}\nrouting: best\n",
+      "parallel: {pipeline: two, expert: 8, replicas: 0}\nrouting: best\npacked_cache: here\n",
       {
           "t.yaml:1:1: the topology has no 'model', which it must have",
           "t.yaml:1:10: a cluster's name is 1 to 64 of the characters A-Z a-z 0-9 . _ -, not 'a b'",
@@ -107,6 +107,7 @@ BOOST_AUTO_TEST_CASE(several_mistakes_are_reported_in_one_run_each_with_place_an
           "t.yaml:6:35: expert parallelism is not supported yet; write 1",
           "t.yaml:6:48: replicas: expected a whole number from 1 to 256, found '0'",
           "t.yaml:7:10: routing 'best' is neither prefix nor round_robin",
+          "t.yaml:8:15: packed_cache: 'here' is not an absolute path; every node has the folder on its own disk",
       });
 }
 
@@ -182,7 +183,7 @@ BOOST_AUTO_TEST_CASE(wrong_types_name_what_was_expected) {
                                         });
   check_findings("- a\n",
                  {"t.yaml:1:1: the topology must be a map with the keys cluster, model, served_model_name, kv_dtype, "
-                  "nodes, parallel, routing, place, limits or fabric, not a list"});
+                  "packed_cache, nodes, parallel, routing, place, limits or fabric, not a list"});
   check_findings("", {"t.yaml:1:1: the file is empty"});
   check_findings("model: m\nkv_dtype: q4\nnodes: [{name: a}]\n",
                  {"t.yaml:2:11: kv_dtype: KV pages are f32, f16, bf16 or int8, not 'q4'"});
