@@ -151,6 +151,7 @@ Result<HostedActor> ActorHost::make_gateway(schema::Spawn::Reader spawn, const L
   options.vocab_size = config.vocab_size;
   options.max_model_len = model_spec.getMaxModelLen();
   options.eos_token_ids = config.eos_token_ids;
+  options.sampling = config.sampling;
   options.version = TROUPE_VERSION;
   using Policy = engine::ReplicaRouterOptions::Policy;
   const bool by_prefix = spec.getRouting() == schema::GatewaySpec::Routing::PREFIX;

@@ -354,6 +354,7 @@ Result<Gateway> spawn_gateway(caf::actor_system& system, GatewayOptions options)
   model->vocab_size = options.vocab_size;
   model->max_model_len = options.max_model_len;
   model->eos_token_ids = options.eos_token_ids;
+  model->sampling = options.sampling;
   model->created = std::time(nullptr);
   TROUPE_RETURN_IF_ERROR(load_text_parts(options.model_path, options.limits, *model));
 

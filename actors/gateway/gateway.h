@@ -13,6 +13,7 @@
 #include "runtime/base/metrics.h"
 #include "runtime/base/result.h"
 #include "runtime/engine/replica_router.h"
+#include "runtime/model/config.h"
 #include "schema/address.capnp.h"
 
 namespace troupe {
@@ -28,6 +29,7 @@ struct GatewayOptions {
   std::uint32_t vocab_size = 0;              // of the model: ids from outside are below it
   std::uint32_t max_model_len = 0;           // prompt and answer together
   std::vector<std::uint32_t> eos_token_ids;  // end an answer unless the request says ignore_eos
+  model::SamplingDefaults sampling;          // where a request does not say
   std::vector<std::string> api_keys;         // empty = no key needed
   std::string version = "0.1.0";
   engine::ReplicaRouterOptions routing;  // among the replicas of the model

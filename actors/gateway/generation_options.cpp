@@ -139,11 +139,13 @@ Result<void> read_sampling(JsonFields& fields, const ServedModel& model, const L
   TROUPE_ASSIGN_OR_RETURN(const auto presence, fields.number("presence_penalty", -2, 2));
   TROUPE_ASSIGN_OR_RETURN(const auto frequency, fields.number("frequency_penalty", -2, 2));
   TROUPE_ASSIGN_OR_RETURN(const std::uint64_t seed, read_seed(fields));
-  if (temperature) sampling.setTemperature(static_cast<float>(*temperature));
-  if (top_p) sampling.setTopP(static_cast<float>(*top_p));
-  if (top_k && *top_k > 0) sampling.setTopK(static_cast<std::uint32_t>(*top_k));  // -1 and 0 both mean off
-  if (min_p) sampling.setMinP(static_cast<float>(*min_p));
-  if (repetition) sampling.setRepetitionPenalty(static_cast<float>(*repetition));
+  const model::SamplingDefaults& usual = model.sampling;
+  sampling.setTemperature(static_cast<float>(temperature.value_or(usual.temperature.value_or(1))));
+  sampling.setTopP(static_cast<float>(top_p.value_or(usual.top_p.value_or(1))));
+  // -1 and 0 both mean off.
+  sampling.setTopK(static_cast<std::uint32_t>(std::max<std::int64_t>(top_k.value_or(usual.top_k.value_or(0)), 0)));
+  sampling.setMinP(static_cast<float>(min_p.value_or(usual.min_p.value_or(0))));
+  sampling.setRepetitionPenalty(static_cast<float>(repetition.value_or(usual.repetition_penalty.value_or(1))));
   if (presence) sampling.setPresencePenalty(static_cast<float>(*presence));
   if (frequency) sampling.setFrequencyPenalty(static_cast<float>(*frequency));
   sampling.setSeed(seed);

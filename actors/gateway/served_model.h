@@ -9,6 +9,7 @@
 
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
+#include "runtime/model/config.h"
 #include "runtime/text/chat_template.h"
 #include "runtime/text/tokenizer.h"
 
@@ -20,6 +21,7 @@ struct ServedModel {
   std::uint32_t vocab_size = 0;
   std::uint32_t max_model_len = 0;  // prompt and answer together
   std::vector<std::uint32_t> eos_token_ids;
+  model::SamplingDefaults sampling;  // where a request does not say
   std::time_t created = 0;
 
   std::shared_ptr<const text::Tokenizer> tokenizer;  // null: only token-id prompts

@@ -431,6 +431,36 @@ Result<void> read_special_tokens(const Section& section, const Limits& limits, M
   return {};
 }
 
+Result<std::optional<double>> read_number(const Section& section, std::string_view key, double min, double max) {
+  const json::value* value = section.find(key);
+  if (value == nullptr) return std::optional<double>();
+  const double number = value->is_double()  ? value->get_double()
+                        : value->is_int64() ? static_cast<double>(value->get_int64())
+                                            : std::numeric_limits<double>::quiet_NaN();
+  if (!(number >= min && number <= max)) {
+    return section.bad(key, "is " + shown(*value) + "; it must be a number from " + std::to_string(min) + " to " +
+                                std::to_string(max));
+  }
+  return std::optional(number);
+}
+
+Result<SamplingDefaults> read_sampling_defaults(const Section& generation) {
+  SamplingDefaults out;
+  TROUPE_ASSIGN_OR_RETURN(const bool samples, generation.boolean("do_sample", true));
+  if (!samples) {
+    out.temperature = 0;
+    return out;
+  }
+  TROUPE_ASSIGN_OR_RETURN(out.temperature, read_number(generation, "temperature", 0, 2));
+  TROUPE_ASSIGN_OR_RETURN(out.top_p, read_number(generation, "top_p", 1e-6, 1));
+  TROUPE_ASSIGN_OR_RETURN(out.min_p, read_number(generation, "min_p", 0, 1));
+  TROUPE_ASSIGN_OR_RETURN(out.repetition_penalty, read_number(generation, "repetition_penalty", 0.01, 100));
+  if (generation.find("top_k") != nullptr) {
+    TROUPE_ASSIGN_OR_RETURN(out.top_k, generation.integer("top_k", 0, kMaxVocab));
+  }
+  return out;
+}
+
 }  // namespace
 
 Result<ModelConfig> parse_config(std::string_view config, const std::string& place, std::string_view generation_config,
@@ -456,7 +486,9 @@ Result<ModelConfig> parse_config(std::string_view config, const std::string& pla
   TROUPE_RETURN_IF_ERROR(read_special_tokens(section, limits, out));
   if (!generation_config.empty()) {
     TROUPE_ASSIGN_OR_RETURN(const json::value generation, parse_json(generation_config, generation_place, limits));
-    TROUPE_RETURN_IF_ERROR(read_special_tokens(Section(generation.get_object(), generation_place), limits, out));
+    const Section rules(generation.get_object(), generation_place);
+    TROUPE_RETURN_IF_ERROR(read_special_tokens(rules, limits, out));
+    TROUPE_ASSIGN_OR_RETURN(out.sampling, read_sampling_defaults(rules));
   }
   return out;
 }

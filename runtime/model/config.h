@@ -35,6 +35,17 @@ struct Rope {
   bool operator==(const Rope&) const = default;
 };
 
+// How a model is sampled where a request does not say: what its makers wrote in generation_config.json.
+struct SamplingDefaults {
+  std::optional<double> temperature;  // 0..2; 0 where do_sample is false
+  std::optional<double> top_p;        // (0, 1]
+  std::optional<std::uint32_t> top_k;
+  std::optional<double> min_p;               // 0..1
+  std::optional<double> repetition_penalty;  // 0.01..100
+
+  bool operator==(const SamplingDefaults&) const = default;
+};
+
 // A decoder as data: everything the forward pass, the weight slices and the planner need to know, with no
 // family left to ask for. Plain value; validated when it comes from load_config, parse_config or gguf_config.
 struct ModelConfig {
@@ -68,6 +79,7 @@ struct ModelConfig {
   std::map<std::string, kernels::DType, std::less<>> stored_types;
   std::optional<std::uint32_t> bos_token_id;
   std::vector<std::uint32_t> eos_token_ids;  // any of them ends an answer; may be empty
+  SamplingDefaults sampling;
 
   kernels::DType stored_type(std::string_view tensor) const {
     const auto found = stored_types.find(tensor);

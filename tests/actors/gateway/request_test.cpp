@@ -300,9 +300,34 @@ BOOST_AUTO_TEST_CASE(a_model_without_a_tokenizer_takes_token_ids_only) {
   BOOST_TEST(plan->prompts.size() == 2u);
 }
 
+BOOST_AUTO_TEST_CASE(a_request_that_says_nothing_is_sampled_as_the_model_is_meant_to_be) {
+  const auto model = std::make_shared<ServedModel>(*id_model());
+  model->sampling = {.temperature = 0.0, .top_p = 0.5, .top_k = 7, .min_p = 0.1, .repetition_penalty = 1.5};
+  const auto sampled = [&](const std::string& more) {
+    const auto plan = plan_completion(R"({"model":"m","prompt":[1,2])" + more + "}", *model, Limits{});
+    BOOST_REQUIRE(plan.ok());
+    return generate_message(*plan, 0, 1);
+  };
+  const auto usual = sampled("");
+  const auto usual_reader = usual.read();
+  BOOST_TEST(usual_reader->getSampling().getTemperature() == 0.0f);
+  BOOST_TEST(usual_reader->getSampling().getTopP() == 0.5f);
+  BOOST_TEST(usual_reader->getSampling().getTopK() == 7u);
+  BOOST_TEST(usual_reader->getSampling().getMinP() == 0.1f);
+  BOOST_TEST(usual_reader->getSampling().getRepetitionPenalty() == 1.5f);
+  const auto said = sampled(R"(,"temperature":1,"top_p":1,"top_k":-1,"min_p":0,"repetition_penalty":1)");
+  const auto said_reader = said.read();
+  BOOST_TEST(said_reader->getSampling().getTemperature() == 1.0f);
+  BOOST_TEST(said_reader->getSampling().getTopP() == 1.0f);
+  BOOST_TEST(said_reader->getSampling().getTopK() == 0u);
+  BOOST_TEST(said_reader->getSampling().getMinP() == 0.0f);
+  BOOST_TEST(said_reader->getSampling().getRepetitionPenalty() == 1.0f);
+}
+
 BOOST_AUTO_TEST_CASE(choices_of_a_prompt_differ_in_their_seeds) {
   const auto model = id_model();
-  const auto plan = plan_completion(R"({"model":"m","prompt":[[1,2],[3]],"n":3,"best_of":3,"seed":7})", *model, Limits{});
+  const auto plan =
+      plan_completion(R"({"model":"m","prompt":[[1,2],[3]],"n":3,"best_of":3,"seed":7})", *model, Limits{});
   BOOST_REQUIRE(plan.ok());
   BOOST_TEST(plan->choices() == 6u);
   for (const std::size_t choice : {0u, 2u, 3u, 5u}) {

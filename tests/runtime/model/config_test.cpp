@@ -179,6 +179,21 @@ BOOST_AUTO_TEST_CASE(token_ids_of_generation_config_win) {
   check_refused(config_text("llama", R"(,"eos_token_id":"</s>")"), "eos_token_id", "token id");
 }
 
+BOOST_AUTO_TEST_CASE(generation_config_says_how_a_model_is_sampled) {
+  const std::string text = config_text("llama");
+  BOOST_TEST((parsed(text).sampling == SamplingDefaults()));
+  BOOST_TEST((parsed(text, R"({"eos_token_id":1})").sampling == SamplingDefaults()));
+  const SamplingDefaults sampled =
+      parsed(text, R"({"do_sample":true,"temperature":0.7,"top_p":0.8,"top_k":20,"min_p":0,"repetition_penalty":1.05})")
+          .sampling;
+  BOOST_TEST((sampled == SamplingDefaults{0.7, 0.8, 20, 0.0, 1.05}));
+  BOOST_TEST((parsed(text, R"({"do_sample":false,"temperature":0.7})").sampling == SamplingDefaults{.temperature = 0}));
+  for (const char* wrong : {R"({"temperature":-1})", R"({"temperature":"hot"})", R"({"top_p":0})", R"({"top_k":-2})",
+                            R"({"do_sample":1})", R"({"repetition_penalty":0})", R"({"min_p":2})"}) {
+    BOOST_TEST(!parse_config(text, "config.json", wrong, "generation_config.json").ok(), wrong);
+  }
+}
+
 BOOST_AUTO_TEST_CASE(dtype_has_two_names) {
   BOOST_TEST((parsed(config_text("llama", R"(,"torch_dtype":"bfloat16")")).dtype == kernels::DType::kBF16));
   BOOST_TEST((parsed(config_text("llama", R"(,"dtype":"float16")")).dtype == kernels::DType::kF16));
