@@ -213,9 +213,8 @@ Result<BenchReport> bench_report_from_json(std::string_view text) {
     if (wrong.empty() && (found == nullptr || !from_value(*found, member))) wrong = key;
   });
   const std::size_t intervals = report.output_tokens_over_time.size();
-  if (report.answers_over_time.size() != intervals || report.in_flight_over_time.size() != intervals) {
-    wrong = "in_flight_over_time";
-  }
+  const bool even = report.answers_over_time.size() == intervals && report.in_flight_over_time.size() == intervals;
+  if (wrong.empty() && !even) wrong = "in_flight_over_time";
   if (!wrong.empty()) return invalid_argument("\"" + wrong + "\" is missing, or not what troupe bench writes");
   return report;
 }

@@ -2,6 +2,7 @@
 
 #include <boost/url/parse.hpp>
 #include <boost/url/url_view.hpp>
+#include <charconv>
 
 #include "runtime/base/log.h"
 
@@ -25,9 +26,13 @@ Result<HttpUrl> parse_http_url(std::string_view text) {
   found.host = url.host_type() == boost::urls::host_type::ipv6 ? std::string(url.encoded_host().substr(1))
                                                                : std::string(url.encoded_host());
   if (url.host_type() == boost::urls::host_type::ipv6) found.host.pop_back();
-  if (url.has_port()) {
-    found.port = url.port_number();
-    if (found.port == 0) return invalid_argument("'" + shown + "' has a port outside 1..65535");
+  if (url.has_port() && !url.port().empty()) {
+    // Not port_number(): it wraps around.
+    const std::string_view text_of_port(url.port().data(), url.port().size());
+    const auto parsed = std::from_chars(text_of_port.data(), text_of_port.data() + text_of_port.size(), found.port);
+    if (parsed.ec != std::errc() || found.port == 0) {
+      return invalid_argument("'" + shown + "' has a port outside 1..65535");
+    }
   }
   found.root = std::string(url.encoded_path());
   while (found.root.ends_with('/')) found.root.pop_back();
