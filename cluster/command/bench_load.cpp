@@ -165,8 +165,10 @@ Result<Prepared> prepare(const BenchLoadOptions& options) {
 Result<void> ask_server(const BenchLoadOptions& options, HttpClient& http, Prepared& prepared) {
   if (options.model.empty() || options.vocab_size == 0 || options.max_model_len == 0) {
     auto asked = ask_served_model(http, prepared.target.root, options.model);
-    // One who named the model can do without the rest.
-    if (!asked.ok() && (options.model.empty() || asked.error().code != ErrorCode::kNotFound)) return asked.error();
+    // One who named the model can do without the rest, but not without a server.
+    const bool needed = options.model.empty() || (!asked.ok() && (asked.error().code == ErrorCode::kUnavailable ||
+                                                                  asked.error().code == ErrorCode::kDeadlineExceeded));
+    if (!asked.ok() && needed) return asked.error();
     if (asked.ok()) prepared.model = *std::move(asked);
   }
   ServedModelInfo& model = prepared.model;
