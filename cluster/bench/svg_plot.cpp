@@ -66,6 +66,7 @@ Range range_of(const Plot& plot) {
       range.y_high = std::max(range.y_high, point.second);
     }
   }
+  if (!plot.log_x && range.x_low <= range.x_high) range.x_low = std::min(range.x_low, 0.0);
   return range;
 }
 

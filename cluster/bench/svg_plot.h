@@ -16,7 +16,8 @@ struct PlotSeries {
 };
 
 // A plot as a self-contained <svg> element for an HTML page. Its colours are the page's: elements have the classes
-// axis, grid, label and series0, series1, ...; y begins at 0.
+// axis, grid, label and series0, series1, ...; y begins at 0, and so does x unless it is
+// logarithmic.
 struct Plot {
   std::string title;
   std::string x_label;

@@ -31,7 +31,7 @@ class TimeSeries {
   Interval& at(double time_s);
   void halve();
 
-  double interval_s_ = 0.25;
+  double interval_s_ = 0.125;
   std::vector<Interval> intervals_;
   double level_since_s_ = 0;
   std::uint32_t level_ = 0;

@@ -53,9 +53,9 @@ Result<void> add(Trace& trace, const TraceLine& line, double first_s, const Limi
 
 }  // namespace
 
-double Trace::rate() const {
-  const double span_s = requests.back().arrival_s;
-  return span_s > 0 ? static_cast<double>(requests.size() - 1) / span_s : 0;
+double Trace::rate(std::size_t count) const {
+  const double span_s = requests[count - 1].arrival_s;
+  return span_s > 0 ? static_cast<double>(count - 1) / span_s : 0;
 }
 
 Result<Trace> read_trace(const std::string& file, const Limits& limits) {

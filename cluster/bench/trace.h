@@ -36,8 +36,9 @@ struct Trace {
   std::span<const std::uint64_t> blocks_of(const TraceRequest& request) const {
     return std::span(blocks).subspan(request.first_block, request.num_blocks);
   }
-  // Requests a second, from the first to the last; 0 if they all come at once.
-  double rate() const;
+  // Requests a second of the first `count` of them, from the first to the last; 0 if they all come at once.
+  // REQUIRES: 1 <= count <= requests.size()
+  double rate(std::size_t count) const;
 };
 
 inline constexpr std::uint32_t kTraceBlockTokens = 512;

@@ -126,11 +126,11 @@ Result<void> read_arrivals(const BenchLoadOptions& options, Prepared& prepared) 
   if (options.rate > 0) {
     plan.arrivals = Arrivals::poisson(options.rate, options.seed);
   } else if (by_trace) {
-    double scale = options.trace_scale;
-    if (options.trace_rate > 0) scale = prepared.trace->rate() / options.trace_rate;
+    const std::uint64_t all = prepared.trace->requests.size();
+    plan.requests = plan.requests == 0 ? all : std::min(plan.requests, all);
+    const double scale =
+        options.trace_rate > 0 ? prepared.trace->rate(plan.requests) / options.trace_rate : options.trace_scale;
     plan.arrivals = Arrivals::of_trace(prepared.trace, scale);
-    if (plan.requests == 0) plan.requests = prepared.trace->requests.size();
-    plan.requests = std::min<std::uint64_t>(plan.requests, prepared.trace->requests.size());
   }
   plan.concurrency = options.concurrency > 0 ? options.concurrency : kDefaultClients;
   if (plan.requests == 0 && plan.duration_s == 0) plan.requests = kDefaultRequests;
@@ -349,8 +349,7 @@ void add_bench_load_options(CLI::App& app, BenchLoadOptions& options) {
       ->capture_default_str()
       ->check(number_in(0, kLargest))
       ->group(trace);
-  app.add_option("--trace-rate", options.trace_rate,
-                 "Or scale them so that so many requests a second arrive on average")
+  app.add_option("--trace-rate", options.trace_rate, "Or scale them so that those sent are so many a second on average")
       ->check(number_in(0, kLargest, true))
       ->group(trace);
   app.add_option("--trace-block-tokens", options.trace_block_tokens,

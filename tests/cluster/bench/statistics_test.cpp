@@ -98,9 +98,9 @@ BOOST_AUTO_TEST_CASE(a_series_keeps_its_sums_however_long_the_run) {
 
 BOOST_AUTO_TEST_CASE(what_is_under_way_fills_the_intervals_in_which_nothing_changes) {
   TimeSeries series;
-  series.set_in_flight(0.1, 3);
-  series.set_in_flight(1.1, 0);
-  series.set_in_flight(1.6, 1);
+  series.set_in_flight(0.05, 3);
+  series.set_in_flight(0.55, 0);
+  series.set_in_flight(0.8, 1);
   std::vector<std::uint32_t> levels;
   for (const auto& interval : series.intervals()) levels.push_back(interval.in_flight);
   const std::vector<std::uint32_t> expected = {3, 3, 3, 3, 3, 0, 1};

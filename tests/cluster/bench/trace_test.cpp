@@ -39,7 +39,9 @@ BOOST_AUTO_TEST_CASE(a_csv_trace_has_times_after_its_first_request) {
   BOOST_TEST(trace->requests[2].arrival_s == 60.5, boost::test_tools::tolerance(1e-6));
   BOOST_TEST(trace->requests[1].prompt_tokens == 396u);
   BOOST_TEST(trace->requests[1].output_tokens == 109u);
-  BOOST_TEST(trace->rate() == 2 / 60.5, boost::test_tools::tolerance(1e-6));
+  BOOST_TEST(trace->rate(3) == 2 / 60.5, boost::test_tools::tolerance(1e-6));
+  BOOST_TEST(trace->rate(2) == 1 / 0.75, boost::test_tools::tolerance(1e-6));
+  BOOST_TEST(trace->rate(1) == 0);
   BOOST_TEST(!trace->has_blocks());
 }
 
