@@ -27,9 +27,11 @@ Workload::Workload(WorkloadOptions options, std::shared_ptr<const Trace> trace)
 PlannedRequest Workload::request(std::uint64_t index) const {
   PlannedRequest request = plan(index, RandomStream(options_.seed, Purpose::kRequest, index));
   if (trace_ == nullptr || !trace_->has_blocks()) return request;
+  const auto shared = blocks(index);
+  if (shared.empty()) return request;  // a prompt of no tokens in the trace: one of its own
   const std::size_t length = request.prompt.size();
   request.prompt.clear();
-  for (const std::uint64_t block : blocks(index)) {
+  for (const std::uint64_t block : shared) {
     RandomStream random(options_.seed, Purpose::kTraceBlock, block);
     for (std::uint32_t i = 0; i < options_.block_tokens && request.prompt.size() < length; ++i) {
       request.prompt.push_back(token(random));

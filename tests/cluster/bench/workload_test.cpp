@@ -140,6 +140,13 @@ BOOST_AUTO_TEST_CASE(a_csv_trace_gives_lengths_that_scale) {
   BOOST_TEST(workload.request(1).max_tokens == 1u);
 }
 
+BOOST_AUTO_TEST_CASE(an_empty_prompt_of_a_trace_with_blocks_becomes_one_token) {
+  const Workload workload({}, trace_of(kBlocks + "{\"timestamp\": 7000, \"input_length\": 0, \"output_length\": 0, "
+                                                 "\"hash_ids\": []}\n"));
+  BOOST_TEST(workload.request(3).prompt.size() == 1u);
+  BOOST_TEST(workload.request(3).max_tokens == 1u);
+}
+
 BOOST_AUTO_TEST_CASE(reuse_counts_leading_full_blocks_that_came_before) {
   BlockReuse reuse;
   const std::vector<std::uint64_t> a = {1, 2, 3}, b = {1, 2, 4}, c = {9, 2}, d = {1, 2};
