@@ -94,7 +94,7 @@ VerbRun prepare_bench(CLI::App& app) {
 at the times of a trace, and says how fast the answers came. The first token counts from the moment a request was sent;
 the time per output token is that from the first piece to the last, divided by the tokens after the first; rates are over
 the time from the first request to the last answer. Ctrl-C ends a run early and still reports it. A second run with the
-same --seed finds its prompts in the server's prefix cache: give each its own.
+same --seed finds its prompts in the server's prefix cache.
 
 --local: how fast this machine runs a model, and how fast it could. Prefill is reading the prompts, decode is generating
 after them. Decoding one sequence reads every weight once for each token, so that it cannot be faster than the memory;

@@ -10,6 +10,7 @@
 #include <cmath>
 #include <ctime>
 #include <memory>
+#include <random>
 #include <utility>
 
 #include "cluster/bench/html_report.h"
@@ -65,7 +66,8 @@ Result<void> read_workload(const BenchLoadOptions& options, Prepared& prepared) 
   TROUPE_RETURN_IF_ERROR(length("--prompt-tokens", options.prompt_tokens, workload.prompt_tokens));
   TROUPE_RETURN_IF_ERROR(length("--max-tokens", options.max_tokens, workload.max_tokens));
   workload.shared_prefix = options.shared_prefix;
-  workload.seed = options.seed;
+  // A fixed default would send every run the same prompts, which the second one would find in the server's cache.
+  workload.seed = options.seed ? *options.seed : std::random_device{}();
   workload.prompt_scale = options.trace_prompt_scale;
   workload.output_scale = options.trace_output_scale;
   if (options.trace_block_tokens != 0) workload.block_tokens = options.trace_block_tokens;
@@ -124,7 +126,7 @@ Result<void> read_arrivals(const BenchLoadOptions& options, Prepared& prepared) 
   }
   LoadPlan& plan = prepared.plan;
   if (options.rate > 0) {
-    plan.arrivals = Arrivals::poisson(options.rate, options.seed);
+    plan.arrivals = Arrivals::poisson(options.rate, prepared.workload.seed);
   } else if (by_trace) {
     const std::uint64_t all = prepared.trace->requests.size();
     plan.requests = plan.requests == 0 ? all : std::min(plan.requests, all);
@@ -328,8 +330,8 @@ void add_bench_load_options(CLI::App& app, BenchLoadOptions& options) {
                  "Prompt and answer are clipped to it together; default: what the server says")
       ->check(CLI::Range(2, 1 << 24))
       ->group(what);
-  app.add_option("--seed", options.seed, "The same seed sends the same requests at the same times")
-      ->capture_default_str()
+  app.add_option("--seed", options.seed,
+                 "The same seed sends the same requests at the same times; default: drawn, and told")
       ->group(what);
   app.add_flag("--ignore-eos", options.ignore_eos, "Generate all tokens, also after the end-of-text token")
       ->group(what);

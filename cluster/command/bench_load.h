@@ -39,7 +39,7 @@ struct BenchLoadOptions {
   std::uint32_t trace_block_tokens = 0;
   double trace_prompt_scale = 1;
   double trace_output_scale = 1;
-  std::uint64_t seed = 0;
+  std::optional<std::uint64_t> seed;  // drawn if not given
   bool ignore_eos = false;
   double temperature = 0;
   std::string extra = "{}";

@@ -36,7 +36,7 @@ Result<HttpAnswer> HttpClient::run(HttpRequest request, const EventHandler& on_e
     case HttpEnding::kCancelled: outcome->answer.stopped = true; break;
     case HttpEnding::kNoConnection:
       return unavailable("no gateway there: " + outcome->error.message +
-                         "; is the cluster up (troupe status), and are --host and --port right?");
+                         "; is it up (troupe status), and is that its address?");
     case HttpEnding::kTimedOut:
     case HttpEnding::kCut:
     case HttpEnding::kMalformed: return std::move(outcome->error);
