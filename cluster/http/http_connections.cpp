@@ -40,8 +40,8 @@ struct HttpConnections::Connection {
   boost::beast::flat_buffer buffer;
 };
 
-// One request and its answer. Exactly one operation is under way at any time, and every handler checks `cancelled_` and
-// `timed_out_` through its error before the next one starts.
+// One request and its answer. Exactly one operation is under way at any time, and every handler asks stopped() before
+// it starts the next one: interrupting the operation is enough to end the exchange.
 class HttpConnections::Exchange : public std::enable_shared_from_this<Exchange> {
  public:
   Exchange(HttpConnections& owner, HttpRequest request, EventHandler on_event, EndHandler on_end)

@@ -35,6 +35,13 @@ Workload small(std::shared_ptr<const Trace> trace = nullptr) {
                   trace);
 }
 
+std::shared_ptr<const Trace> trace_of(const std::string& text) {
+  std::istringstream in(text);
+  auto parsed = parse_trace(in, "trace", {});
+  BOOST_REQUIRE_MESSAGE(parsed.ok(), (parsed.ok() ? "" : parsed.error().message));
+  return std::make_shared<const Trace>(*std::move(parsed));
+}
+
 BenchReport run(LoadPlan plan, std::shared_ptr<const Trace> trace = nullptr) {
   LoadRun load(std::move(plan), small(trace), body(), trace, [](const LoadProgress&) {});
   const auto warm = load.warm_up();
@@ -80,16 +87,19 @@ BOOST_AUTO_TEST_CASE(the_same_seed_sends_the_same_requests_whatever_their_order)
   BOOST_TEST(bodies(1) == bodies(7), boost::test_tools::per_element());
 }
 
-BOOST_AUTO_TEST_CASE(an_open_loop_sends_when_requests_are_due_and_sheds_beyond_its_bound) {
-  // Nobody is answered before all are due.
+BOOST_AUTO_TEST_CASE(an_open_loop_waits_for_no_answer_and_sheds_beyond_its_bound) {
+  // All are due at once, and nobody is answered.
+  std::string rows = "TIMESTAMP,ContextTokens,GeneratedTokens\n";
+  for (int i = 0; i < 20; ++i) rows += "0,5,3\n";
+  const auto trace = trace_of(rows);
   ScriptedServer server([](std::size_t number, const std::string&) {
     return number == 0 ? answer() : ScriptedServer::Reply{stream_head(), false};
   });
   LoadPlan plan = plan_for(server);
-  plan.arrivals = Arrivals::poisson(2000, 1);
+  plan.arrivals = Arrivals::of_trace(trace, 1);
   plan.max_in_flight = 6;
-  plan.timeouts = {500ms, 500ms};
-  const BenchReport report = run(std::move(plan));
+  plan.timeouts = {2s, 2s};
+  const BenchReport report = run(std::move(plan), trace);
   BOOST_TEST(report.sent == 6u);
   BOOST_TEST(report.shed == 14u);
   BOOST_TEST(report.peak_in_flight == 6u);
@@ -99,13 +109,10 @@ BOOST_AUTO_TEST_CASE(an_open_loop_sends_when_requests_are_due_and_sheds_beyond_i
 }
 
 BOOST_AUTO_TEST_CASE(a_trace_is_sent_once_and_its_reuse_counted) {
-  std::istringstream text(
+  const auto trace = trace_of(
       "{\"timestamp\": 0, \"input_length\": 1024, \"output_length\": 3, \"hash_ids\": [1, 2]}\n"
       "{\"timestamp\": 5, \"input_length\": 1024, \"output_length\": 3, \"hash_ids\": [1, 3]}\n"
       "{\"timestamp\": 9, \"input_length\": 1024, \"output_length\": 3, \"hash_ids\": [4, 3]}\n");
-  auto parsed = parse_trace(text, "trace", {});
-  BOOST_REQUIRE(parsed.ok());
-  const auto trace = std::make_shared<const Trace>(*std::move(parsed));
   ScriptedServer server([](std::size_t, const std::string&) { return answer(); });
   LoadPlan plan = plan_for(server);
   plan.arrivals = Arrivals::of_trace(trace, 1);
