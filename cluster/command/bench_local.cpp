@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cluster/command/output_file.h"
+#include "runtime/base/log.h"
 #include "runtime/model/kv_pages.h"
 
 namespace troupe::cluster {
@@ -111,6 +112,7 @@ int run_bench_local(BenchLocalOptions options, const std::string& json_file) {
   const auto kv_dtype = model::parse_kv_dtype(options.kv_dtype);
   if (!kv_dtype.ok()) return refuse("--kv-dtype: " + kv_dtype.error().message);
   options.local.kv_dtype = *kv_dtype;
+  if (auto logging = start_logging("bench", "warn", "text"); !logging.ok()) return refuse(logging.error().message);
   std::optional<Result<LocalBenchReport>> ran;
   // In a thread of its own: it becomes pinned, and which cores are open to the process is asked of its first thread.
   std::jthread([&] {
