@@ -74,7 +74,8 @@ json::object model_object(const ServedModel& model) {
           {"object", "model"},
           {"created", model.created},
           {"owned_by", "troupe"},
-          {"max_model_len", model.max_model_len}};
+          {"max_model_len", model.max_model_len},
+          {"vocab_size", model.vocab_size}};
 }
 
 ApiError unknown_model(const std::string& name, const ServedModel& model) {

@@ -1,183 +1,121 @@
 #include <fmt/format.h>
-#include <sched.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <boost/json.hpp>
-#include <iostream>
 #include <memory>
-#include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
-#include "cluster/command/local_bench.h"
+#include "cluster/bench/comparison.h"
+#include "cluster/bench/html_report.h"
+#include "cluster/command/bench_load.h"
+#include "cluster/command/bench_local.h"
+#include "cluster/command/output_file.h"
 #include "cluster/command/verbs.h"
-#include "runtime/base/log.h"
-#include "runtime/model/kv_pages.h"
 
 namespace troupe::cluster {
 namespace {
 
 struct BenchOptions {
-  LocalBenchOptions local;
-  std::uint32_t threads = 0;
-  std::string kv_dtype = "f32";
-  bool as_json = false;
+  BenchLoadOptions load;
+  BenchLocalOptions local;
+  std::vector<std::string> compare;  // two reports
+  std::string json_file;             // "-" = standard output
+  std::string html_file;
 };
 
-std::vector<int> open_cores() {
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  std::vector<int> cores;
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return {0};
-  for (int core = 0; core < CPU_SETSIZE; ++core) {
-    if (CPU_ISSET(core, &allowed)) cores.push_back(core);
-  }
-  return cores;
+int refuse(const std::string& why) {
+  fmt::print(stderr, "troupe bench: {}\n", why);
+  return 2;
 }
 
-std::string_view name_of(Bound bound) { return bound == Bound::kReadBandwidth ? "read_bandwidth" : "multiply_adds"; }
-
-void print_json(const LocalBenchOptions& options, const LocalBenchReport& report) {
-  boost::json::object object{{"model", report.model},
-                             {"format", report.format},
-                             {"kernels", report.kernels},
-                             {"threads", report.threads},
-                             {"shards", options.shards},
-                             {"prompt", options.prompt},
-                             {"generate", options.generate},
-                             {"batch", options.batch},
-                             {"repetitions", options.repetitions},
-                             {"file_bytes", report.file_bytes},
-                             {"load_s", report.load_s},
-                             {"start_to_first_token_s", report.start_to_first_token_s},
-                             {"time_to_first_token_s", report.time_to_first_token_s},
-                             {"prefill_tokens_per_s", report.prefill_tokens_per_s},
-                             {"prefill_bound", name_of(report.prefill.bound)},
-                             {"prefill_fraction_of_bound", report.prefill.fraction}};
-  if (options.generate > 0) {
-    object["decode_tokens_per_s"] = report.decode_tokens_per_s;
-    object["time_per_output_token_s"] = report.time_per_output_token_s;
-    object["bound"] = name_of(report.decode.bound);
-    object["fraction_of_bound"] = report.decode.fraction;
+int run_compare(const BenchOptions& options) {
+  if (!options.json_file.empty()) return refuse("--json: a comparison is a table, or --html");
+  const Limits limits;
+  std::vector<BenchReport> reports;
+  for (const std::string& file : options.compare) {
+    auto report = read_bench_report(file, limits);
+    if (!report.ok()) return refuse(report.error().message);
+    reports.push_back(*std::move(report));
   }
-  object["weight_bytes_per_token"] = report.weight_bytes_per_token;
-  object["read_bandwidth_bytes_per_s"] = report.read_bandwidth_bytes_per_s;
-  object["multiply_add_peak"] = report.multiply_add_peak;
-  object["multiply_add_peaks"] = {{"fp32", report.peaks.fp32},
-                                  {"int8", report.peaks.int8},
-                                  {"amx_bf16", report.peaks.amx_bf16},
-                                  {"amx_int8", report.peaks.amx_int8}};
-  std::cout << boost::json::serialize(object) << "\n";
+  if (options.html_file != "-") fmt::print("{}", comparison_table(reports[0], reports[1]));
+  if (options.html_file.empty()) return 0;
+  return write_output("troupe bench", options.html_file, html_comparison(reports[0], reports[1]));
 }
 
-std::string share_text(const BoundReport& report) {
-  return fmt::format("{:4.0f} % of {}", 100 * report.fraction,
-                     report.bound == Bound::kReadBandwidth ? "the read bandwidth" : "the multiply-add peak");
+// The first option given that does not belong to what is done; null if there is none.
+const CLI::Option* foreign_option(const CLI::App& app, bool local, bool load) {
+  for (const CLI::Option* option : app.get_options()) {
+    if (option->count() == 0 || option->get_group() == "Options") continue;  // --help and those of every use
+    const bool of_local = option->get_group() == kBenchLocalGroup;
+    const bool of_compare = option->get_lnames() == std::vector<std::string>{"compare"};
+    if (of_compare ? local || load : of_local ? !local : !load) return option;
+  }
+  return nullptr;
 }
 
-void print_text(const LocalBenchOptions& options, const LocalBenchReport& report) {
-  const auto row = [](std::string_view what, std::string_view value, std::string_view note = "") {
-    fmt::print("  {:<20}{:>16}{}{}\n", what, value, note.empty() ? "" : "   ", note);
-  };
-  fmt::print("{}, {}: kernels {}, {} thread(s), {} shard(s); {} x ({} + {} tokens), median of {}\n\n", report.model,
-             report.format, report.kernels, report.threads, options.shards, options.batch, options.prompt,
-             options.generate, options.repetitions);
-  row("load", fmt::format("{:.2f} s", report.load_s),
-      fmt::format("{:.2f} GB from files; first token {:.2f} s after the start", double(report.file_bytes) * 1e-9,
-                  report.start_to_first_token_s));
-  row("first token", fmt::format("{:.0f} ms", 1e3 * report.time_to_first_token_s), "of a prompt, warm");
-  row("prefill", fmt::format("{:.1f} tokens/s", report.prefill_tokens_per_s), share_text(report.prefill));
-  if (options.generate > 0) {
-    row("decode", fmt::format("{:.1f} tokens/s", report.decode_tokens_per_s), share_text(report.decode));
-    row("step", fmt::format("{:.1f} ms", 1e3 * report.time_per_output_token_s),
-        fmt::format("{:.2f} GB of weights", double(report.weight_bytes_per_token) * 1e-9));
+int run_bench(const CLI::App& app, const BenchOptions& options) {
+  const bool local = !options.local.local.model.empty();
+  const bool load = !options.load.target.empty();
+  if (!local && !load && options.compare.empty()) {
+    return refuse(
+        "what is to be measured? A URL or a topology file names a server; --local MODEL runs a model in this "
+        "process; --compare shows two reports side by side");
   }
-  row("this machine", fmt::format("{:.1f} GB/s", report.read_bandwidth_bytes_per_s * 1e-9),
-      fmt::format("{:.0f} Gflop/s float32, {:.0f} Gop/s int8", report.peaks.fp32 * 1e-9, report.peaks.int8 * 1e-9) +
-          (report.peaks.amx_int8 > 0 ? fmt::format(", AMX {:.0f} Gflop/s bfloat16, {:.0f} Gop/s int8",
-                                                   report.peaks.amx_bf16 * 1e-9, report.peaks.amx_int8 * 1e-9)
-                                     : ""));
-}
-
-int run_bench(BenchOptions options) {
-  const auto refuse = [](const std::string& why) {
-    std::cerr << "troupe bench: " << why << "\n";
-    return 2;
-  };
-  if (options.local.model.empty()) return refuse("what is to be measured? --local MODEL runs a model in this process");
-  std::vector<int> cores = open_cores();
-  if (options.threads > cores.size()) {
-    return refuse(fmt::format("--threads {}: this process may use {} core(s)", options.threads, cores.size()));
+  if (const CLI::Option* foreign = foreign_option(app, local, load && !local)) {
+    return refuse(fmt::format("{} has no place beside {}", foreign->get_name(),
+                              local  ? "--local"
+                              : load ? "a server under load"
+                                     : "--compare"));
   }
-  if (options.threads != 0) cores.resize(options.threads);
-  if (options.local.shards > cores.size()) {
-    return refuse(fmt::format("--shards {}: each needs a thread of its own, and there are {}", options.local.shards,
-                              cores.size()));
+  if (local) {
+    if (!options.html_file.empty()) return refuse("--html: only a load on a server and a comparison have a page");
+    return run_bench_local(options.local, options.json_file);
   }
-  options.local.cores = std::move(cores);
-  const auto kv_dtype = model::parse_kv_dtype(options.kv_dtype);
-  if (!kv_dtype.ok()) return refuse("--kv-dtype: " + kv_dtype.error().message);
-  options.local.kv_dtype = *kv_dtype;
-  if (auto logging = start_logging("bench", "warn", "text"); !logging.ok()) return refuse(logging.error().message);
-  std::optional<Result<LocalBenchReport>> ran;
-  // In a thread of its own: it becomes pinned, and which cores are open to the process is asked of its first thread.
-  std::jthread([&] {
-    ran =
-        run_local_bench(options.local, [](const std::string& line) { std::cerr << "troupe bench: " << line << "\n"; });
-  }).join();
-  const Result<LocalBenchReport>& report = *ran;
-  if (!report.ok()) {
-    std::cerr << "troupe bench: " << report.error().message << "\n";
-    return report.error().code == ErrorCode::kInvalidArgument ? 2 : 1;
-  }
-  if (options.as_json) {
-    print_json(options.local, *report);
-  } else {
-    print_text(options.local, *report);
-  }
-  return 0;
+  return load ? run_bench_load(options.load, options.json_file, options.html_file) : run_compare(options);
 }
 
 }  // namespace
 
 VerbRun prepare_bench(CLI::App& app) {
   auto options = std::make_shared<BenchOptions>();
-  LocalBenchOptions& local = options->local;
-  const auto count = [&app](const char* name, std::uint32_t& value, std::uint32_t least, const char* what) {
-    return app.add_option(name, value, what)->check(CLI::Range(least, std::uint32_t{1} << 20));
-  };
-  app.add_option("--local", local.model,
-                 "The model to run in this process, without a gateway: a directory or a .gguf file");
-  count("--prompt", local.prompt, 1, "Tokens of each prompt")->capture_default_str();
-  count("--generate", local.generate, 0, "Tokens to generate for each prompt; 0 = only read prompts")
-      ->capture_default_str();
-  count("--batch", local.batch, 1, "Sequences at a time")->capture_default_str();
-  count("--threads", options->threads, 1, "Cores to compute on; default: all that this process may use");
-  count("--shards", local.shards, 1, "Tensor-parallel ranks, which share the threads")->capture_default_str();
-  count("--repetitions", local.repetitions, 1, "Of which medians are printed")->capture_default_str();
-  app.add_option("--kv-dtype", options->kv_dtype, "What KV pages are stored as: f32, f16, bf16 or int8")
-      ->capture_default_str();
-  app.add_option("--packed-cache", local.packed_cache, "A folder that keeps packed weights for later starts");
-  app.add_flag("--json", options->as_json, "Print one JSON object; bytes, seconds, operations a second");
+  add_bench_load_options(app, options->load);
+  app.add_option("--compare", options->compare, "Two reports written with --json, side by side")
+      ->expected(2)
+      ->group("Two runs");
+  add_bench_local_options(app, options->local);
+  // Last, so that a word after it is its file and not the target.
+  app.add_option("--json", options->json_file, "Write the report as JSON to this file; without one, or -, print it")
+      ->expected(0, 1)
+      ->default_str("-");
+  app.add_option("--html", options->html_file, "Write it as an HTML page with plots; - prints it");
   app.footer(
-      R"(How fast this machine runs a model, and how fast it could: prefill is reading the prompts, decode is generating after
-them. Decoding one sequence reads every weight once for each token, so that it cannot be faster than the memory; with
-many sequences, and in prefill, the multiply-adds become the bound. Both bounds are measured here, right before each
+      R"(A server under load: sends requests as many clients would, in a closed loop (--concurrency), an open one (--rate) or
+at the times of a trace, and says how fast the answers came. The first token counts from the moment a request was sent;
+the time per output token is that from the first piece to the last, divided by the tokens after the first; rates are over
+the time from the first request to the last answer. Ctrl-C ends a run early and still reports it. A second run with the
+same --seed finds its prompts in the server's prefix cache.
+
+--local: how fast this machine runs a model, and how fast it could. Prefill is reading the prompts, decode is generating
+after them. Decoding one sequence reads every weight once for each token, so that it cannot be faster than the memory;
+with many sequences, and in prefill, the multiply-adds become the bound. Both bounds are measured here, right before each
 repetition and on the same cores, and each speed is given as a share of the bound that limits it.
 
-Prompts are random tokens, answers are sampled greedily; the engine, the KV pages and the kernels are those that serve.
 Progress goes to standard error, the result to standard output.
 
 Examples:
-  troupe bench --local examples/models/tutor
+  troupe bench http://127.0.0.1:8080 --concurrency 16 --requests 200 --prompt-tokens 128 --max-tokens 64 --ignore-eos
+  troupe bench examples/topologies/two-by-two.yaml --rate 5 --duration 60 --slo-ttft-ms 500 --slo-tpot-ms 50
+  troupe bench http://127.0.0.1:8080 --trace conversation.jsonl --trace-block-tokens 16 --trace-rate 2 --html run.html
+  troupe bench http://127.0.0.1:8080 --label before --json before.json
+  troupe bench --compare before.json after.json --html both.html
   troupe bench --local MODEL --prompt 128 --generate 64 --batch 16
   troupe bench --local MODEL --shards 2 --json | jq .fraction_of_bound
   taskset -c 0 troupe bench --local MODEL            on one core
 
-Exit codes: 0 measured, 1 the model cannot be run, 2 the command line is wrong.)");
-  return [options] { return run_bench(*options); };
+Exit codes: 0 measured, 1 nothing was answered or the model cannot be run, 2 the command line or a file is wrong, 130
+ended with Ctrl-C.)");
+  return [&app, options] { return run_bench(app, *options); };
 }
 
 }  // namespace troupe::cluster

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "cluster/command/http_client.h"
+#include "cluster/http/http_client.h"
 #include "runtime/base/result.h"
 
 namespace CLI {

@@ -25,7 +25,7 @@ constexpr std::array kVerbs = {
     Verb{"quantize", "Make a smaller model of a model", prepare_quantize},
     Verb{"chat", "Talk to a running cluster", prepare_chat},
     Verb{"generate", "Complete one prompt on a running cluster", prepare_generate},
-    Verb{"bench", "Measure how fast this machine runs a model, and how fast it could", prepare_bench},
+    Verb{"bench", "Measure a server under load, or how fast this machine runs a model", prepare_bench},
     Verb{"node", "Be one node of a cluster (started by launchers)", prepare_node},
     Verb{"version", "Show the version and what it was built with", prepare_version},
 };

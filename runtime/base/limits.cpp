@@ -54,6 +54,13 @@ const std::vector<LimitField>& limit_fields() {
       {"drain_timeout_ms", &Limits::drain_timeout_ms, 1, 86'400'000, false},
       {"restart_backoff_ms", &Limits::restart_backoff_ms, 1, 86'400'000, false},
       {"restart_backoff_max_ms", &Limits::restart_backoff_max_ms, 1, 86'400'000, false},
+      {"bench_requests", &Limits::bench_requests, 1, 100'000'000, false},
+      {"bench_in_flight", &Limits::bench_in_flight, 1, 1'000'000, false},
+      {"bench_pieces", &Limits::bench_pieces, 1, std::uint64_t{1} << 30, false},
+      {"bench_report_bytes", &Limits::bench_report_bytes, 1, std::uint64_t{1} << 40, true},
+      {"trace_line_bytes", &Limits::trace_line_bytes, 1, std::uint64_t{1} << 30, true},
+      {"trace_requests", &Limits::trace_requests, 1, 100'000'000, false},
+      {"trace_blocks", &Limits::trace_blocks, 1, std::uint64_t{1} << 32, false},
   };
   return fields;
 }

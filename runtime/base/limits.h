@@ -70,6 +70,15 @@ struct Limits {
   std::uint64_t drain_timeout_ms = 10'000;
   std::uint64_t restart_backoff_ms = 200;  // doubled with each failure in a row
   std::uint64_t restart_backoff_max_ms = 10'000;
+
+  // Load generator.
+  std::uint64_t bench_requests = 1'000'000;     // of one run
+  std::uint64_t bench_in_flight = 16'384;       // at a time
+  std::uint64_t bench_pieces = 1 << 20;         // streamed pieces of one answer
+  std::uint64_t bench_report_bytes = 64 << 20;  // a report that is read for comparison
+  std::uint64_t trace_line_bytes = 1 << 20;
+  std::uint64_t trace_requests = 1'000'000;
+  std::uint64_t trace_blocks = 16 << 20;  // hash_ids of all requests
 };
 
 // One overridable limit: its name as in the topology file, and the range that makes sense.

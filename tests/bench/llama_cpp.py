@@ -46,6 +46,12 @@ class LlamaCpp:
         line = next(line for line in done.stdout.splitlines() if line.startswith("{"))
         return json.loads(line)["speed_tg"]
 
+    def server_command(self, file, port, threads, slots, slot_tokens):
+        """The command of a llama-server with so many slots of so many tokens each."""
+        return [str(self.folder / "sid"), "llama-server", "-m", self._inside(file), "--host", "127.0.0.1", "--port",
+                str(port), "-t", str(threads), "-tb", str(threads), "--parallel", str(slots), "-c",
+                str(slots * slot_tokens)]
+
     @contextlib.contextmanager
     def rpc_servers(self, count):
         """So many servers with one thread each; yields what decode_over_rpc needs."""

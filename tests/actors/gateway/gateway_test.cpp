@@ -497,6 +497,7 @@ BOOST_AUTO_TEST_CASE(a_wrong_key_a_wrong_model_and_a_wrong_path_have_their_error
   client.get("/v1/models", "authorization: bearer other\r\n");
   const auto models = client.read().json();
   BOOST_TEST(models.at("data").at(0).at("max_model_len").as_int64() == 512);
+  BOOST_TEST(models.at("data").at(0).at("vocab_size").as_int64() == kByteVocabulary);
   const std::string key = "Authorization: Bearer secret\r\n";
   client.get("/v1/models/nope", key);
   BOOST_TEST(client.read().json().at("error").at("code").as_string() == "model_not_found");

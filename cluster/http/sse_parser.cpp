@@ -1,4 +1,4 @@
-#include "cluster/command/sse_parser.h"
+#include "cluster/http/sse_parser.h"
 
 namespace troupe::cluster {
 

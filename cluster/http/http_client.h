@@ -1,30 +1,22 @@
 #pragma once
 
-#include <chrono>
-#include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
 
+#include "cluster/http/http_connections.h"
 #include "runtime/base/result.h"
 
 namespace troupe::cluster {
 
-// What the gateway answered.
-struct HttpAnswer {
-  int status = 0;
-  std::string body;      // of an answer that is no event stream
-  bool stopped = false;  // Ctrl-C, or the event handler, cut the stream off
-};
-
-// A blocking HTTP/1.1 client of the gateway, one connection a request. One thread.
+// Asks a gateway one thing at a time, and waits for the answer. One thread.
 class HttpClient {
  public:
   // Called with the payload of each `data:` event; false = enough.
   using EventHandler = std::function<bool(std::string_view data)>;
 
-  // `api_key` may be empty. `timeout` bounds connecting and each wait for more bytes.
-  HttpClient(std::string host, std::uint16_t port, std::string api_key, std::chrono::milliseconds timeout);
+  // `timeout` bounds connecting and each wait for more bytes.
+  HttpClient(HttpServer server, std::chrono::milliseconds timeout);
 
   Result<HttpAnswer> get(const std::string& target);
 
@@ -33,12 +25,10 @@ class HttpClient {
   Result<HttpAnswer> post(const std::string& target, const std::string& json, const EventHandler& on_event);
 
  private:
-  class Exchange;
+  Result<HttpAnswer> run(HttpRequest request, const EventHandler& on_event);
 
-  std::string host_;
-  std::uint16_t port_;
-  std::string api_key_;
-  std::chrono::milliseconds timeout_;
+  HttpServer server_;
+  HttpTimeouts timeouts_;
 };
 
 }  // namespace troupe::cluster
