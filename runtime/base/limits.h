@@ -30,8 +30,11 @@ struct Limits {
 
   // Scheduler.
   std::uint64_t queue = 1024;                   // waiting requests
+  std::uint64_t target_ttft_ms = 60'000;        // what waits may take so long until its last prompt begins; 0 = no bound
+  std::uint64_t idle_tenants = 4096;            // API keys whose share is remembered while they ask for nothing
   std::uint64_t max_batch_sequences = 64;       // sequences of one step
   std::uint64_t max_batch_tokens = 512;         // tokens of one step; longer prompts go in pieces
+  std::uint64_t decode_stall_percent = 100;     // that prompts may lengthen a step of running answers; 0 = no bound
   std::uint64_t max_model_len = 0;              // prompt and answer together; 0 = what the model says
   std::uint64_t kv_memory = 256 << 20;          // bytes of KV pages of one shard
   std::uint64_t block_size = 16;                // tokens of a KV block
