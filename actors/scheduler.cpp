@@ -31,6 +31,8 @@ using std::chrono::milliseconds;
 using DueAtom = caf::atom_constant<caf::atom("due")>;
 using SchedulerImpl = SchedulerActor::extend<caf::reacts_to<DueAtom>>;
 
+constexpr std::uint64_t kMostRoom = 0xfffffffe;  // of Deltas.queueRoom, below what says nothing
+
 std::uint64_t nanoseconds(TimePoint time) {
   return static_cast<std::uint64_t>(
       std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count());
@@ -103,7 +105,9 @@ class SchedulerState {
       spdlog::warn("step {} of epoch {} failed: {}", fence.getStep(), fence.getEpoch(),
                    one_line(result->getError().getMessage().cStr()));
     }
-    send_deltas(engine_.apply(result.root(), nanoseconds(now())));
+    std::vector<Delta> deltas = engine_.apply(result.root(), nanoseconds(now()));
+    send_steps();  // first, so that the stages go on, and the gateways hear of the room that it makes in the queue
+    send_deltas(std::move(deltas));
     turn();
   }
 
@@ -179,6 +183,7 @@ class SchedulerState {
   void due() {
     const TimePoint time = now();
     wake_at_.reset();
+    send_deltas(engine_.expire(nanoseconds(time)));
     if (!sent_.empty() && time >= sent_.front().sent + step_timeout()) {
       const std::string took = std::to_string(step_timeout().count()) + " ms (limit step_timeout_ms)";
       spdlog::warn("step {} of epoch {} gave no result within {}", sent_.front().step, epoch_, took);
@@ -210,16 +215,20 @@ class SchedulerState {
 
   // Ends every event: whatever can run is sent, and whoever waits for the end is answered.
   void turn() {
+    send_steps();
+    if (drain_ && engine_.idle()) {
+      for (auto& promise : std::exchange(drain_->promises, {})) promise.deliver(outcome_of({}));
+    }
+    wake_when_due();
+  }
+
+  void send_steps() {
     while (!away_since_) {
       MessageBuilder<schema::Step> builder;
       if (!engine_.form_step(builder.root(), nanoseconds(now()))) break;
       sent_.push_back({.epoch = epoch_, .step = builder.root().getFence().getStep(), .sent = now()});
       self_->send(stage_, std::move(builder).finish());
     }
-    if (drain_ && engine_.idle()) {
-      for (auto& promise : std::exchange(drain_->promises, {})) promise.deliver(outcome_of({}));
-    }
-    wake_when_due();
   }
 
   // At most one timer runs towards the nearest deadline; it may find that nothing is due any more.
@@ -232,6 +241,7 @@ class SchedulerState {
       consider(std::max(oldest, *away_since_) + away_wait());
     }
     if (drain_ && !engine_.idle()) consider(drain_->deadline);
+    if (const auto expiry = engine_.next_expiry_ns()) consider(TimePoint(std::chrono::nanoseconds(*expiry)));
     if (!next || (wake_at_ && *wake_at_ <= *next)) return;
     wake_at_ = next;
     self_->delayed_send(self_, *next - now(), DueAtom::value);
@@ -267,6 +277,8 @@ class SchedulerState {
 
   // One message for each gateway that is concerned.
   void send_deltas(std::vector<Delta> deltas) {
+    if (deltas.empty()) return;
+    const engine::QueueRoom room = engine_.queue_room();
     for (const auto& entry : gateways_) {
       const Gateway& gateway = entry.second;
       const auto theirs = std::partition(deltas.begin(), deltas.end(),
@@ -274,6 +286,8 @@ class SchedulerState {
       const auto count = static_cast<unsigned>(deltas.end() - theirs);
       if (count == 0) continue;
       self_->send(gateway.handle, make_message<schema::Deltas>([&](schema::Deltas::Builder message) {
+                    message.setQueueRoom(static_cast<std::uint32_t>(std::min(room.requests, kMostRoom)));
+                    message.setRetryAfterMs(room.retry_after_ms);
                     auto items = message.initItems(count);
                     for (unsigned i = 0; i < count; ++i) {
                       if (theirs[i].queue_ns > 0)

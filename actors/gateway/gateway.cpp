@@ -7,6 +7,7 @@
 #include <caf/typed_response_promise.hpp>
 #include <charconv>
 #include <fstream>
+#include <limits>
 #include <set>
 
 #include "actors/gateway/cluster_metrics.h"
@@ -50,6 +51,7 @@ using OutcomeMessage = fabric::Message<schema::Outcome>;
 using StatsMessage = fabric::Message<schema::Stats>;
 
 constexpr std::uintmax_t kKeyFileBytes = 1 << 20;
+constexpr std::uint32_t kRoomNotTold = std::numeric_limits<std::uint32_t>::max();
 
 class ActorBackend final : public GatewayBackend {
  public:
@@ -74,6 +76,7 @@ struct Parts {
   std::shared_ptr<Metrics> metrics;
   std::shared_ptr<GatewayMetrics> counters;
   std::shared_ptr<ActorBackend> backend;
+  std::shared_ptr<SchedulerRoom> room;
   std::unique_ptr<OpenAiApi> api;
   std::unique_ptr<HttpServer> server;
 };
@@ -172,7 +175,7 @@ struct GatewayState {
     scheduler = nullptr;
     if (!live->empty()) spdlog::warn("requests in flight fail: {}", reason);
     live->fail_all(http_error(503, reason + "; try again later"));
-    end_drain_when_empty();
+    end_when_empty();
   }
 
   void lose(schema::Lost::Reader lost) {
@@ -185,8 +188,9 @@ struct GatewayState {
   }
 
   void accept(schema::Deltas::Reader deltas) {
+    if (deltas.getQueueRoom() != kRoomNotTold) parts->room->tell(deltas.getQueueRoom(), deltas.getRetryAfterMs());
     cancel(live->accept(deltas, std::chrono::steady_clock::now()));
-    end_drain_when_empty();
+    end_when_empty();
   }
 
   caf::typed_response_promise<OutcomeMessage> drain(schema::Drain::Reader request) {
@@ -196,12 +200,15 @@ struct GatewayState {
     auto promise = self->make_response_promise<OutcomeMessage>();
     drained.push_back(promise);
     self->delayed_send(self, std::chrono::milliseconds(request.getDeadlineMs()), DrainDeadline{});
-    end_drain_when_empty();
+    end_when_empty();
     return promise;
   }
 
-  void end_drain_when_empty() {
-    if (!draining || !live->empty()) return;
+  // Who has nothing at the scheduler hears nothing from it, and whoever drains is done.
+  void end_when_empty() {
+    if (!live->empty()) return;
+    parts->room->forget();
+    if (!draining) return;
     for (auto& promise : drained) promise.deliver(outcome_of({}));
     drained.clear();
   }
@@ -249,13 +256,13 @@ caf::behavior gateway_actor(GatewayState::Self* self, const std::shared_ptr<Part
       [self](const Submitted& message) { self->state.submit(message.submission); },
       [self](const ClientGone& message) {
         self->state.cancel(self->state.live->drop(message.first_request, message.choices));
-        self->state.end_drain_when_empty();
+        self->state.end_when_empty();
       },
       [self](const Scrape& message) { self->state.scrape(message.responder); },
       [self](MetricsDeadline deadline) { self->state.cluster_metrics->close_round(deadline); },
       [self](DrainDeadline) {
         self->state.cancel(self->state.live->fail_all(http_error(503, "the gateway is ending")));
-        self->state.end_drain_when_empty();
+        self->state.end_when_empty();
       },
       [self](const fabric::Message<schema::Deltas>& message) {
         const auto reader = message.read();
@@ -322,7 +329,8 @@ Result<Gateway> spawn_gateway(caf::actor_system& system, GatewayOptions options)
   parts->counters = std::make_shared<GatewayMetrics>(*parts->metrics);
   parts->backend = std::make_shared<ActorBackend>();
   OpenAiApiOptions api_options{options.api_keys, options.version, options.incarnation, options.limits};
-  parts->api = std::make_unique<OpenAiApi>(model, std::move(api_options), parts->counters, parts->backend);
+  parts->room = std::make_shared<SchedulerRoom>(options.limits.queue);
+  parts->api = std::make_unique<OpenAiApi>(model, std::move(api_options), parts->counters, parts->backend, parts->room);
   HttpServerOptions server_options{listen.first, listen.second};
   server_options.limits = options.limits;
   TROUPE_ASSIGN_OR_RETURN(parts->server, HttpServer::bind(std::move(server_options)));

@@ -11,9 +11,11 @@
 #include <string>
 #include <vector>
 
+#include "actors/gateway/api_keys.h"
 #include "actors/gateway/gateway_metrics.h"
 #include "actors/gateway/http_server.h"
 #include "actors/gateway/response_writer.h"
+#include "actors/gateway/scheduler_room.h"
 #include "actors/gateway/served_model.h"
 #include "runtime/fabric/message.h"
 #include "schema/generate.capnp.h"
@@ -72,7 +74,7 @@ struct OpenAiApiOptions {
 class OpenAiApi {
  public:
   OpenAiApi(std::shared_ptr<const ServedModel> model, OpenAiApiOptions options, std::shared_ptr<GatewayMetrics> metrics,
-            std::shared_ptr<GatewayBackend> backend);
+            std::shared_ptr<GatewayBackend> backend, std::shared_ptr<SchedulerRoom> room);
   // Waits for what is being prepared.
   ~OpenAiApi();
 
@@ -91,14 +93,14 @@ class OpenAiApi {
   void completion(Endpoint endpoint, HttpRequest request, std::shared_ptr<MeteredResponder> responder);
   void prepare(Endpoint endpoint, const HttpRequest& request, std::shared_ptr<MeteredResponder> responder,
                std::vector<InFlight::Ticket> tickets);
-  bool authorized(const HttpRequest& request) const;
   void log_unknown_fields(const std::vector<std::string>& names);
 
   const std::shared_ptr<const ServedModel> model_;
   const OpenAiApiOptions options_;
   const std::shared_ptr<GatewayMetrics> metrics_;
   const std::shared_ptr<GatewayBackend> backend_;
-  std::vector<std::string> key_digests_;
+  const std::shared_ptr<SchedulerRoom> room_;
+  const ApiKeys keys_;
   InFlight in_flight_;
   std::atomic<std::uint64_t> next_request_ = 1;
   std::atomic<std::uint64_t> next_response_ = 1;

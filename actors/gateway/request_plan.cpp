@@ -1,6 +1,7 @@
 #include "actors/gateway/request_plan.h"
 
 #include <algorithm>
+#include <span>
 
 #include "actors/gateway/chat_request.h"
 #include "actors/gateway/completion_request.h"
@@ -90,7 +91,8 @@ std::optional<ApiError> fit_lengths(RequestPlan& plan, const ServedModel& model)
   return std::nullopt;
 }
 
-fabric::Message<schema::Generate> generate_message(const RequestPlan& plan, std::size_t index, std::uint64_t request) {
+fabric::Message<schema::Generate> generate_message(const RequestPlan& plan, std::size_t index, std::uint64_t request,
+                                                   std::uint32_t deadline_ms) {
   const Prompt& prompt = plan.prompts[index];
   return fabric::make_message<schema::Generate>([&](schema::Generate::Builder generate) {
     const auto blueprint = plan.options.blueprint.read();
@@ -101,6 +103,14 @@ fabric::Message<schema::Generate> generate_message(const RequestPlan& plan, std:
     generate.setMinTokens(std::min(blueprint->getMinTokens(), prompt.max_tokens));
     generate.setSampling(blueprint->getSampling());
     generate.setCacheSalt(blueprint->getCacheSalt());
+    generate.setPriority(blueprint->getPriority());
+    generate.setTenant(plan.tenant);
+    generate.setDeadlineMs(deadline_ms);
+    const auto siblings = std::span(plan.prompts).subspan(index + 1);
+    generate.setSiblings(static_cast<std::uint32_t>(siblings.size()));
+    std::uint64_t sibling_tokens = 0;
+    for (const Prompt& sibling : siblings) sibling_tokens += sibling.tokens.size();
+    generate.setSiblingTokens(sibling_tokens);
     generate.getSampling().setPromptLogprobs(plan.echo && plan.options.logprobs);
   });
 }

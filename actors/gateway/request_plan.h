@@ -25,6 +25,7 @@ struct RequestPlan {
   GenerationOptions options;
   bool echo = false;
   std::vector<Prompt> prompts;  // one a choice
+  std::uint64_t tenant = 0;     // whose it is
 };
 
 // Parse a body, render the chat template and tokenize: as slow as the prompt is long.
@@ -35,7 +36,8 @@ Result<RequestPlan> plan_completion(std::string_view body, const ServedModel& mo
 // context_length_exceeded with the numbers.
 std::optional<ApiError> fit_lengths(RequestPlan& plan, const ServedModel& model);
 
-// The message for prompt `index`.
-fabric::Message<schema::Generate> generate_message(const RequestPlan& plan, std::size_t index, std::uint64_t request);
+// The message for prompt `index`. `deadline_ms`: what is left of the request's time, 0 = no end.
+fabric::Message<schema::Generate> generate_message(const RequestPlan& plan, std::size_t index, std::uint64_t request,
+                                                   std::uint32_t deadline_ms);
 
 }  // namespace troupe

@@ -40,11 +40,11 @@ struct Batch {
 // sequence computes the very block that would come next, it waits for that: a prompt that many send at a time is
 // computed once.
 //
-// When a decode finds no free block, a sequence that ranks behind it and is not in flight is preempted, the last in rank
-// first: its blocks are freed, and its prompt and generated tokens are computed anew later, except for what is still in
-// the pages. The first in rank, the oldest of the most urgent priority, can thus always go on. A newcomer for whom there
-// is no slot or there are no blocks preempts too, but only what has a less urgent priority than its own: equals never
-// take anything from each other in turns.
+// When a decode finds no free block, a sequence that ranks behind it and is not in flight is preempted, the last in
+// rank first: its blocks are freed, and its prompt and generated tokens are computed anew later, except for what is
+// still in the pages. The first in rank, the oldest of the most urgent priority, can thus always go on. A newcomer for
+// whom there is no slot or there are no blocks preempts too, but only what has a less urgent priority than its own:
+// equals never take anything from each other in turns.
 class BatchFormer {
  public:
   // Holds references to both.
@@ -69,7 +69,8 @@ class BatchFormer {
   std::optional<CachedPrefix> prefix_of(const Sequences& sequences, const Sequence& next) const;
   bool is_about_to_be_published(const Sequences& sequences, const Sequence& next, std::size_t index) const;
   std::uint32_t free_blocks_for(const Sequence& next, const CachedPrefix& prefix) const;
-  std::vector<Sequence*> less_urgent_to_go(Sequences& sequences, const Sequence& next, const CachedPrefix& prefix) const;
+  std::vector<Sequence*> less_urgent_to_go(Sequences& sequences, const Sequence& next,
+                                           const CachedPrefix& prefix) const;
   Sequence& enter(const Sequence& next, const CachedPrefix& prefix, Sequences& sequences);
   void add(Sequence& sequence, std::uint32_t most_tokens, std::uint32_t first_new_block, Batch& batch);
   void add_prefill(Sequence& sequence, Batch& batch);

@@ -76,8 +76,7 @@ Result<void> Engine::take_deadline(std::uint32_t deadline_ms, Sequence& sequence
   const auto cached = blocks_.find_prefix(sequence.cache_salt, sequence.tokens).blocks.size() * blocks_.block_size();
   const auto decodes =
       static_cast<std::uint32_t>(std::min<std::size_t>(sequences_.running.size(), options_.max_batch_sequences));
-  const double prefill_ns =
-      step_budget_.prefill_ns(sequence.length() - cached, decodes, options_.max_batch_tokens);
+  const double prefill_ns = step_budget_.prefill_ns(sequence.length() - cached, decodes, options_.max_batch_tokens);
   const double rate = backlog().tokens_per_s;
   const auto before = static_cast<double>(sequences_.order.tokens_before(sequence.priority, sequence.tenant));
   const double wait_ns = rate > 0 ? before / rate * 1e9 : 0;
@@ -499,7 +498,6 @@ std::optional<std::uint64_t> Engine::oldest_waiting_ns() const {
 EngineCounts Engine::counts() const {
   EngineCounts counts = counts_;
   counts.waiting = sequences_.waiting.size();
-  counts.waiting_tokens = sequences_.order.tokens();
   counts.running = sequences_.running.size();
   return counts;
 }

@@ -37,9 +37,8 @@ inline constexpr std::int32_t kMostUrgentPriority = -100, kLeastUrgentPriority =
 inline constexpr std::uint32_t kLongestDeadlineMs = 86'400'000;  // of Generate.deadlineMs
 
 struct EngineCounts {
-  std::uint64_t waiting = 0;         // now
-  std::uint64_t waiting_tokens = 0;  // now
-  std::uint64_t running = 0;         // now
+  std::uint64_t waiting = 0;  // now
+  std::uint64_t running = 0;  // now
   std::uint64_t steps = 0;
   std::uint64_t prompt_tokens = 0;     // computed, recomputation included
   std::uint64_t generated_tokens = 0;  // reported
@@ -98,6 +97,7 @@ class Engine {
   std::size_t steps_in_flight() const { return in_flight_.size(); }
   std::optional<std::uint64_t> oldest_waiting_ns() const;
   SequenceId newest_sequence() const { return next_sequence_ - 1; }  // 0 = none yet
+  Backlog backlog() const;
   QueueRoom queue_room() const { return admission_.room(backlog()); }
   EngineCounts counts() const;
   const BlockManager& blocks() const { return blocks_; }
@@ -116,7 +116,6 @@ class Engine {
   };
 
   Result<Sequence> checked(schema::Generate::Reader generate) const;
-  Backlog backlog() const;
   // Sets the sequence's deadline. The error: its first token will hardly come before it.
   Result<void> take_deadline(std::uint32_t deadline_ms, Sequence& sequence);
   void write_step(const Batch& batch, schema::Step::Builder step) const;

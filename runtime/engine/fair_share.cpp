@@ -47,8 +47,8 @@ void FairShare::forget_idle() {
   if (active_.empty()) return idle_.clear();
   std::erase_if(idle_, [least = least_served()](const auto& entry) { return entry.second <= least; });
   while (idle_.size() > most_idle_) {
-    idle_.erase(std::min_element(idle_.begin(), idle_.end(),
-                                 [](const auto& a, const auto& b) { return a.second < b.second; }));
+    idle_.erase(
+        std::min_element(idle_.begin(), idle_.end(), [](const auto& a, const auto& b) { return a.second < b.second; }));
   }
 }
 

@@ -7,10 +7,10 @@ namespace troupe::engine {
 
 namespace {
 
-constexpr double kNoise = 0.1;       // standard deviation of a step's time, as a share of it
-constexpr double kDrift = 0.05;      // of a coefficient from one step to the next, as a share of it
-constexpr double kOutlier = 4;       // times the expected: longer steps were held up by something else
-constexpr std::uint64_t kSettled = 16;  // observations until outliers are recognised
+constexpr double kNoise = 0.1;                    // standard deviation of a step's time, as a share of it
+constexpr double kDrift = 0.05;                   // of a coefficient from one step to the next, as a share of it
+constexpr double kOutlier = 4;                    // times the expected: longer steps were held up by something else
+constexpr std::uint64_t kSettled = 16;            // observations until outliers are recognised
 constexpr std::uint32_t kLeastPrefillTokens = 8;  // of a step, however long it takes: prompts must go on
 
 }  // namespace

@@ -41,7 +41,7 @@ class StepBudget {
   static Vector features(const StepWork& work);
 
   const std::uint64_t stall_percent_;
-  Vector coefficients_{};                         // ns: base, a prefill token, a decode token; none is negative
+  Vector coefficients_{};                           // ns: base, a prefill token, a decode token; none is negative
   std::array<Vector, kCoefficients> covariance_{};  // of them
   std::uint64_t observations_ = 0;
   bool knows_prefill_ = false;

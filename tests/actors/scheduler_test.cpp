@@ -37,12 +37,16 @@ struct Progress {
 struct Inbox {
   std::map<std::uint64_t, Progress> requests;
   int messages = 0;
+  std::uint32_t queue_room = 0;  // as told last
+  std::uint32_t retry_after_ms = 0;
 };
 
 caf::behavior inbox_behavior(caf::event_based_actor*, Inbox* inbox) {
   return {[inbox](const Message<schema::Deltas>& message) {
     ++inbox->messages;
     const auto deltas = message.read();
+    inbox->queue_room = deltas->getQueueRoom();
+    inbox->retry_after_ms = deltas->getRetryAfterMs();
     for (const auto delta : deltas->getItems()) {
       Progress& progress = inbox->requests[delta.getRequest()];
       for (const std::uint32_t token : delta.getTokens()) progress.tokens.push_back(token);
@@ -102,9 +106,11 @@ struct Cast : troupe::testing::ManualSystem {
   void generate_as(const caf::actor& from, std::uint64_t request, std::uint32_t prompt_length = 5,
                    std::uint32_t max_tokens = 4) {
     const std::vector<std::uint32_t> prompt(prompt_length, static_cast<std::uint32_t>(request % kVocab));
+    send_request(from, {.request = request, .prompt = prompt, .max_tokens = max_tokens});
+  }
+  void send_request(const caf::actor& from, const Request& request) {
     caf::send_as(from, scheduler, make_message<schema::Generate>([&](schema::Generate::Builder generate) {
-                   engine::testing::write_generate({.request = request, .prompt = prompt, .max_tokens = max_tokens},
-                                                   generate);
+                   engine::testing::write_generate(request, generate);
                  }));
     run();
   }
@@ -232,6 +238,46 @@ BOOST_AUTO_TEST_CASE(a_refused_request_gets_one_delta_with_the_reason) {
   BOOST_TEST((cast.inbox.requests[3].code == ErrorCode::kResourceExhausted));
   BOOST_TEST(cast.inbox.requests[3].param == "queue");
   BOOST_TEST(cast.inbox.messages == 2);
+}
+
+BOOST_AUTO_TEST_CASE(gateways_hear_what_the_queue_still_takes_once_the_next_step_has_taken_its_share) {
+  engine::EngineOptions options = Cast::default_options();
+  options.limits.queue = 3;
+  options.max_batch_sequences = 1;
+  Cast cast(options);
+  BOOST_TEST(cast.assemble(1));
+  cast.generate(1, 5, 1);
+  for (std::uint64_t request = 2; request < 5; ++request) cast.generate(request);
+  BOOST_TEST(cast.inbox.messages == 0);
+  cast.generate(5);
+  BOOST_TEST((cast.inbox.requests[5].code == ErrorCode::kResourceExhausted));
+  BOOST_TEST(cast.inbox.queue_room == 0u);
+  cast.work();
+  BOOST_TEST(cast.inbox.requests[1].finish == FinishReason::LENGTH);
+  BOOST_TEST(cast.inbox.queue_room == 1u);  // the second has begun
+}
+
+BOOST_AUTO_TEST_CASE(a_request_ends_at_its_deadline_whether_it_waits_or_runs) {
+  engine::EngineOptions options = Cast::default_options();
+  options.max_batch_sequences = 1;
+  options.limits.step_timeout_ms = 60'000;
+  Cast cast(options);
+  BOOST_TEST(cast.assemble(1));
+  cast.send_request(cast.gateway, {.request = 1, .prompt = {1, 2, 3}, .max_tokens = 40, .deadline_ms = 500});
+  cast.send_request(cast.gateway, {.request = 2, .prompt = {1, 2, 3}, .max_tokens = 40, .deadline_ms = 300});
+  cast.send_request(cast.gateway, {.request = 3, .prompt = {1, 2, 3}, .max_tokens = 2});
+  cast.work();
+  cast.pass(299ms);
+  BOOST_TEST(cast.inbox.messages == 1);
+  cast.pass(1ms);
+  BOOST_TEST((cast.inbox.requests[2].code == ErrorCode::kDeadlineExceeded));
+  BOOST_TEST(cast.inbox.requests[2].param == "timeout");
+  BOOST_TEST(cast.inbox.requests[1].finish == FinishReason::NONE);
+  cast.pass(200ms);
+  BOOST_TEST((cast.inbox.requests[1].code == ErrorCode::kDeadlineExceeded));
+  BOOST_TEST(cast.inbox.requests[1].tokens.size() == 1u);
+  cast.work_until_idle();
+  BOOST_TEST(cast.inbox.requests[3].finish == FinishReason::LENGTH);
 }
 
 BOOST_AUTO_TEST_CASE(nothing_more_is_told_of_a_cancelled_request) {

@@ -71,6 +71,14 @@ BOOST_AUTO_TEST_CASE(a_malformed_chat_request_names_its_parameter) {
       {R"("ignore_eos":"no")", "ignore_eos"},
       {R"("return_token_ids":0)", "return_token_ids"},
       {R"("cache_salt":7)", "cache_salt"},
+      {R"("priority":101)", "priority"},
+      {R"("priority":-101)", "priority"},
+      {R"("priority":0.5)", "priority"},
+      {R"("priority":"high")", "priority"},
+      {R"("timeout":0)", "timeout"},
+      {R"("timeout":-1)", "timeout"},
+      {R"("timeout":86401)", "timeout"},
+      {R"("timeout":"5")", "timeout"},
       {R"("n":0)", "n"},
       {R"("n":"1")", "n"},
       {R"("n":2)", "n", ErrorCode::kUnsupported},
@@ -200,7 +208,7 @@ BOOST_AUTO_TEST_CASE(every_sampling_parameter_and_the_cache_salt_reach_the_sched
       *model, Limits{});
   BOOST_REQUIRE(plan.ok());
   BOOST_REQUIRE(!fit_lengths(*plan, *model));
-  const auto generate = generate_message(*plan, 0, 42).read();
+  const auto generate = generate_message(*plan, 0, 42, 1'500).read();
   const auto sampling = generate->getSampling();
   BOOST_TEST(generate->getRequest() == 42u);
   BOOST_TEST(generate->getTokens().size() == 2u);

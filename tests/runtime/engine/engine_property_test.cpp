@@ -169,15 +169,16 @@ BOOST_AUTO_TEST_CASE(whatever_happens_no_block_leaks_and_every_request_ends_with
     std::vector<Request> admitted;
     std::set<std::uint64_t> cancelled;
     std::uint64_t epoch = 1, next_request = 0;
-    const auto events = *rc::gen::container<std::vector<Event>>(rc::gen::weightedElement<Event>({{8, Event::kAdmit},
-                                                                                                 {2, Event::kAdmitGroup},
-                                                                                                 {2, Event::kCancel},
-                                                                                                 {16, Event::kForm},
-                                                                                                 {12, Event::kRun},
-                                                                                                 {1, Event::kFail},
-                                                                                                 {1, Event::kEpoch},
-                                                                                                 {3, Event::kPass},
-                                                                                                 {2, Event::kExpire}}));
+    const auto events =
+        *rc::gen::container<std::vector<Event>>(rc::gen::weightedElement<Event>({{8, Event::kAdmit},
+                                                                                 {2, Event::kAdmitGroup},
+                                                                                 {2, Event::kCancel},
+                                                                                 {16, Event::kForm},
+                                                                                 {12, Event::kRun},
+                                                                                 {1, Event::kFail},
+                                                                                 {1, Event::kEpoch},
+                                                                                 {3, Event::kPass},
+                                                                                 {2, Event::kExpire}}));
     std::set<std::uint64_t> begun;
     for (const Event event : events) {
       switch (event) {

@@ -101,8 +101,8 @@ class Replica {
   std::deque<std::unique_ptr<capnp::MallocMessageBuilder>> steps_;
 };
 
-// Small numbers that make every shortage happen. The clock of tests tells nothing of a step's time: prompts are not held
-// back for decodes, here and below.
+// Small numbers that make every shortage happen. The clock of tests tells nothing of a step's time: prompts are not
+// held back for decodes, here and below.
 EngineOptions tight_options();
 
 inline constexpr std::uint32_t kVocab = 48;
