@@ -120,6 +120,7 @@ void BatchFormer::add_decodes(const std::vector<Sequence*>& ranked, Sequences& s
 std::uint32_t BatchFormer::prefill_budget(const std::vector<Sequence*>& ranked, const Batch& batch) const {
   std::uint32_t decodes = 0;
   for (const BatchItem& item : batch.items) decodes += item.count;
+  if (decodes > 0 && budget_.wants_decodes_alone()) return 0;
   if (decodes == 0) {
     const auto answering = std::count_if(ranked.begin(), ranked.end(),
                                          [](const Sequence* sequence) { return sequence->phase == Phase::kDecode; });

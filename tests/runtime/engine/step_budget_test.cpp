@@ -74,7 +74,25 @@ BOOST_AUTO_TEST_CASE(the_model_follows_a_machine_that_becomes_slower_or_faster) 
     watch(budget, 2, 300, 0.05, speed);
     const StepWork work{.prefill_tokens = 64, .decode_tokens = 4};
     BOOST_TEST(is_near(budget.predict_ns(work), machine_ns(work) * speed, 0.15));
+    BOOST_TEST(is_near(budget.predict_ns({.decode_tokens = 4}), machine_ns({.decode_tokens = 4}) * speed, 0.15));
   }
+}
+
+BOOST_AUTO_TEST_CASE(prompts_without_end_do_not_make_it_forget_what_decodes_take_alone) {
+  StepBudget budget(100);
+  watch(budget, 1, 50, 0.05);
+  int alone = 0;
+  for (int i = 0; i < 2'000; ++i) {
+    // A step is as the budget has it, and the machine is half as fast after a while.
+    StepWork work{.decode_tokens = 4};
+    if (!budget.wants_decodes_alone()) work.prefill_tokens = budget.prefill_tokens(4, 512);
+    alone += work.prefill_tokens == 0 ? 1 : 0;
+    const double scatter = 1 + 0.1 * (philox_uniform(9, static_cast<std::uint64_t>(i)) - 0.5);
+    budget.observe(work, static_cast<std::uint64_t>(machine_ns(work) * scatter * (i < 500 ? 1 : 2)));
+  }
+  BOOST_TEST(is_near(budget.prefill_tokens(4, 512), 32, 0.2));
+  BOOST_TEST(alone > 0);
+  BOOST_TEST(alone < 200);
 }
 
 BOOST_AUTO_TEST_CASE(one_step_that_was_held_up_by_something_else_changes_little) {
@@ -92,7 +110,9 @@ BOOST_AUTO_TEST_CASE(the_time_of_a_prompt_counts_the_decodes_that_run_beside_it)
   StepBudget budget(100);
   BOOST_TEST(budget.prefill_ns(1'000, 0, 500) == 0);
   watch(budget, 1, 300, 0.02);
-  BOOST_TEST(is_near(budget.prefill_ns(1'000, 0, 500), 1'000 * 1e5 + 2 * 2e6, 0.1));
+  BOOST_TEST(budget.prefill_ns(1'000, 0, 500) > 0);
+  for (int i = 0; i < 50; ++i) budget.observe({.prefill_tokens = 500}, 52'000'000);
+  BOOST_TEST(is_near(budget.prefill_ns(1'000, 0, 500), 104e6, 0.01));
   // 32 tokens a step beside 4 decodes, of 6.4 ms.
   BOOST_TEST(is_near(budget.prefill_ns(1'000, 4, 500), 1'000 / 32.0 * 6.4e6, 0.15));
 }
