@@ -52,6 +52,7 @@ struct GatewaySpec {
 
 struct SchedulerSpec {
   pipelineStages @0 :UInt32;
+  recordFile @1 :Text;      # on its node: keeps what it is told and decides (record.capnp); or empty
 }
 
 struct StageSpec {

@@ -31,6 +31,8 @@ const std::vector<LimitField>& limit_fields() {
       {"prefix_cache_blocks", &Limits::prefix_cache_blocks, 0, std::uint64_t{1} << 40, false},
       {"step_timeout_ms", &Limits::step_timeout_ms, 1, 86'400'000, false},
       {"away_wait_ms", &Limits::away_wait_ms, 1, 86'400'000, false},
+      {"record_queue_bytes", &Limits::record_queue_bytes, 1, std::uint64_t{1} << 40, true},
+      {"record_file_bytes", &Limits::record_file_bytes, 1, std::uint64_t{1} << 50, true},
       {"frame_bytes", &Limits::frame_bytes, 1 << 20, std::uint64_t{1} << 40, true},
       {"frame_metadata_bytes", &Limits::frame_metadata_bytes, 1, std::uint64_t{1} << 40, true},
       {"attachments", &Limits::attachments, 1, std::uint64_t{1} << 40, false},

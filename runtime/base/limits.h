@@ -41,6 +41,8 @@ struct Limits {
   std::uint64_t prefix_cache_blocks = 1 << 30;  // unused ones, kept for prompts that begin alike; 0 = off
   std::uint64_t step_timeout_ms = 60'000;       // a step that takes longer has failed
   std::uint64_t away_wait_ms = 60'000;          // requests wait so long for a lost member to come back
+  std::uint64_t record_queue_bytes = 64 << 20;  // of a record (troupe up --record) that wait for the disk
+  std::uint64_t record_file_bytes = 4ULL << 30;
 
   // Fabric.
   std::uint64_t frame_bytes = 1 << 30;            // one message with its attachments

@@ -4,11 +4,15 @@
 #include <caf/all.hpp>
 #include <chrono>
 #include <deque>
+#include <filesystem>
 #include <map>
+#include <random>
 #include <string>
 #include <vector>
 
 #include "actors/interfaces.h"
+#include "runtime/engine/replay.h"
+#include "runtime/model/mapped_file.h"
 #include "tests/actors/manual_system.h"
 #include "tests/runtime/engine/replica.h"
 
@@ -64,7 +68,7 @@ caf::behavior stage_behavior(caf::event_based_actor*, std::deque<Message<schema:
 }
 
 struct Cast : troupe::testing::ManualSystem {
-  explicit Cast(engine::EngineOptions options = default_options())
+  explicit Cast(engine::EngineOptions options = default_options(), const std::string& record_file = {})
       : self(system()),
         stage(system().spawn(stage_behavior, &steps)),
         gateway(system().spawn(inbox_behavior, &inbox)),
@@ -75,9 +79,13 @@ struct Cast : troupe::testing::ManualSystem {
                .max_batch_sequences = options.max_batch_sequences,
                .max_sequences = options.max_batch_sequences * options.pipeline_stages,
                .vocab_size = kVocab}) {
-    scheduler = spawn_scheduler(system(), {.engine = options, .resolve = [this](schema::ActorAddress::Reader address) {
-                                             return address.getActor() == "stage/0/0" ? stage : caf::actor{};
-                                           }});
+    auto spawned = spawn_scheduler(
+        system(),
+        {.engine = options, .record_file = record_file, .resolve = [this](schema::ActorAddress::Reader address) {
+           return address.getActor() == "stage/0/0" ? stage : caf::actor{};
+         }});
+    BOOST_REQUIRE(spawned.ok());
+    scheduler = *std::move(spawned);
     run();
   }
 
@@ -478,6 +486,49 @@ BOOST_AUTO_TEST_CASE(what_still_runs_at_the_end_of_a_drain_is_cut_off) {
   cast.pass(900ms);
   BOOST_TEST(cast.inbox.requests[1].finish == FinishReason::ERROR);
   BOOST_TEST(cast.answered_ok(drained));
+}
+
+BOOST_AUTO_TEST_CASE(what_a_scheduler_recorded_can_be_gone_through_again) {
+  const std::filesystem::path path =
+      std::filesystem::temp_directory_path() / ("troupe-scheduler-" + std::to_string(std::random_device{}()));
+  std::uint64_t steps = 0;
+  {
+    Cast cast(Cast::default_options(), path.string());
+    BOOST_TEST(cast.assemble(1));
+    for (std::uint64_t request = 1; request < 7; ++request) cast.generate(request);
+    cast.cancel(3);
+    while (!cast.steps.empty()) {
+      cast.pass(7ms);
+      cast.work();
+      ++steps;
+    }
+    cast.send_request(cast.gateway, {.request = 8, .prompt = {1, 2, 3}, .max_tokens = 40, .deadline_ms = 20});
+    cast.pass(30ms);
+    cast.steps.clear();
+    cast.shard.sequences.clear();
+    BOOST_TEST(cast.assemble(2));
+    ++steps;
+  }
+  auto file = model::MappedFile::open(path);
+  BOOST_REQUIRE(file.ok());
+  auto replay = engine::Replay::open(file->bytes());
+  BOOST_REQUIRE(replay.ok());
+  std::map<std::string, std::uint64_t> kinds;
+  while (true) {
+    const auto event = (*replay)->next();
+    BOOST_REQUIRE(event.ok());
+    if (!*event) break;
+    BOOST_TEST((*event)->same);
+    ++kinds[(*event)->kind];
+  }
+  BOOST_TEST(kinds["admit"] == 7u);
+  BOOST_TEST(kinds["cancel"] == 1u);
+  BOOST_TEST(kinds["step"] == steps);
+  BOOST_TEST(kinds["result"] == steps - 1);
+  BOOST_TEST(kinds["epoch"] == 2u);
+  BOOST_TEST((*replay)->engine().counts().expired == 1u);
+  BOOST_TEST((*replay)->left_over_bytes() == 0u);
+  std::filesystem::remove(path);
 }
 
 BOOST_AUTO_TEST_CASE(stats_show_the_queue_the_pages_and_the_steps) {
