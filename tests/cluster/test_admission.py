@@ -9,14 +9,17 @@ import unittest
 
 from harness import Cluster, wait_until
 
+# Two ranks in two processes: a long answer takes a while.
 TOPOLOGY = """
 cluster: {name}
 model: {model}
 served_model_name: tutor
 nodes:
-  - {{name: only, host: localhost, devices: [cpu:0]}}
+  - {{name: left, host: localhost, devices: [cpu:0]}}
+  - {{name: right, host: localhost, devices: [cpu:1]}}
+parallel: {{pipeline: 1, tensor: 2}}
 place:
-  gateway: {{node: only, listen: 127.0.0.1:{port}, api_key_file: KEYS}}
+  gateway: {{node: left, listen: 127.0.0.1:{port}, api_key_file: KEYS}}
 limits: {{max_batch_sequences: 1, queue: 4}}
 """
 KEYS = ("first-key", "second-key")
