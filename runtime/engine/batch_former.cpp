@@ -61,7 +61,7 @@ Batch BatchFormer::form(Sequences& sequences, std::size_t unconfirmed_releases) 
 void BatchFormer::let_urgent_in(Sequences& sequences, std::size_t unconfirmed_releases, Batch& batch) {
   while (const Sequence* next = sequences.next()) {
     if (!shards_have_room(sequences, unconfirmed_releases)) return;
-    std::optional<CachedPrefix> prefix = prefix_of(sequences, *next);
+    const std::optional<CachedPrefix> prefix = prefix_of(sequences, *next);
     if (!prefix) return;
     if (has_slot(sequences) && free_blocks_for(*next, *prefix) <= blocks_.free_blocks()) {
       const bool goes_first = std::any_of(sequences.running.begin(), sequences.running.end(), [&](const auto& entry) {
@@ -74,8 +74,7 @@ void BatchFormer::let_urgent_in(Sequences& sequences, std::size_t unconfirmed_re
     const std::vector<Sequence*> victims = less_urgent_to_go(sequences, *next, *prefix);
     if (victims.empty()) return;
     for (Sequence* const victim : victims) preempt(*victim, sequences, batch);
-    prefix = prefix_of(sequences, *next);  // parts of it may have been evicted
-    enter(*next, *prefix, sequences);
+    enter(*next, cached_prefix(*next), sequences);  // less than before, if parts of it were evicted
   }
 }
 
@@ -157,12 +156,17 @@ void BatchFormer::add_newcomers(Sequences& sequences, std::size_t unconfirmed_re
   }
 }
 
-// What of it is in the pages already; nothing when it is to wait, because a running sequence computes its next block.
+// What of it is in the pages already.
+CachedPrefix BatchFormer::cached_prefix(const Sequence& next) const {
+  if (!blocks_.caches() || !next.prompt_logprobs_complete) return {};
+  return blocks_.find_prefix(next.cache_salt, next.tokens);
+}
+
+// The same; nothing when it is to wait, because a running sequence computes its next block.
 std::optional<CachedPrefix> BatchFormer::prefix_of(const Sequences& sequences, const Sequence& next) const {
-  CachedPrefix prefix;
-  if (!blocks_.caches() || !next.prompt_logprobs_complete) return prefix;
-  prefix = blocks_.find_prefix(next.cache_salt, next.tokens);
-  if (is_about_to_be_published(sequences, next, prefix.blocks.size())) return std::nullopt;
+  CachedPrefix prefix = cached_prefix(next);
+  const bool may_share = blocks_.caches() && next.prompt_logprobs_complete;
+  if (may_share && is_about_to_be_published(sequences, next, prefix.blocks.size())) return std::nullopt;
   return prefix;
 }
 

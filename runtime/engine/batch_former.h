@@ -66,6 +66,7 @@ class BatchFormer {
   std::uint32_t prefill_budget(const std::vector<Sequence*>& ranked, const Batch& batch) const;
   bool has_slot(const Sequences& sequences) const { return sequences.running.size() < max_running(); }
   bool shards_have_room(const Sequences& sequences, std::size_t unconfirmed_releases) const;
+  CachedPrefix cached_prefix(const Sequence& next) const;
   std::optional<CachedPrefix> prefix_of(const Sequences& sequences, const Sequence& next) const;
   bool is_about_to_be_published(const Sequences& sequences, const Sequence& next, std::size_t index) const;
   std::uint32_t free_blocks_for(const Sequence& next, const CachedPrefix& prefix) const;
