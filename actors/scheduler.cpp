@@ -12,8 +12,10 @@
 #include "actors/interfaces.h"
 #include "actors/names.h"
 #include "actors/outcome.h"
+#include "actors/record_file.h"
 #include "actors/scheduler_metrics.h"
 #include "runtime/base/log.h"
+#include "runtime/engine/recorded_engine.h"
 
 namespace troupe {
 
@@ -31,9 +33,16 @@ using std::chrono::milliseconds;
 using DueAtom = caf::atom_constant<caf::atom("due")>;
 using SchedulerImpl = SchedulerActor::extend<caf::reacts_to<DueAtom>>;
 
+constexpr std::uint64_t kMostRoom = 0xfffffffe;  // of Deltas.queueRoom, below what says nothing
+
 std::uint64_t nanoseconds(TimePoint time) {
   return static_cast<std::uint64_t>(
       std::chrono::duration_cast<std::chrono::nanoseconds>(time.time_since_epoch()).count());
+}
+
+engine::RecordSink sink_to(RecordFile* file) {
+  if (file == nullptr) return {};
+  return [file](kj::Array<capnp::word> entry) { file->append(std::move(entry)); };
 }
 
 double seconds(caf::actor_clock::duration_type duration) { return std::chrono::duration<double>(duration).count(); }
@@ -51,10 +60,11 @@ struct SentStep {
 
 class SchedulerState {
  public:
-  SchedulerState(SchedulerImpl::pointer self, SchedulerOptions options)
+  SchedulerState(SchedulerImpl::pointer self, SchedulerOptions options, std::unique_ptr<RecordFile> record)
       : self_(self),
         options_(std::move(options)),
-        engine_(options_.engine),
+        record_(std::move(record)),
+        engine_(options_.engine, sink_to(record_.get()), nanoseconds(now())),
         metrics_(options_.replica),
         away_since_(now()) {}
 
@@ -98,7 +108,9 @@ class SchedulerState {
       spdlog::warn("step {} of epoch {} failed: {}", fence.getStep(), fence.getEpoch(),
                    one_line(result->getError().getMessage().cStr()));
     }
-    send_deltas(engine_.apply(result.root()));
+    std::vector<Delta> deltas = engine_.apply(result.root(), nanoseconds(now()));
+    send_steps();  // first, so that the stages go on, and the gateways hear of the room that it makes in the queue
+    send_deltas(std::move(deltas));
     turn();
   }
 
@@ -157,7 +169,7 @@ class SchedulerState {
   Message<schema::Stats> stats() {
     return make_message<schema::Stats>([&](schema::Stats::Builder stats) {
       stats.setActor(scheduler_name(options_.replica));
-      metrics_.write(engine_, stats);
+      metrics_.write(*engine_, stats);
     });
   }
 
@@ -177,6 +189,7 @@ class SchedulerState {
   void due() {
     const TimePoint time = now();
     wake_at_.reset();
+    send_deltas(engine_.expire(nanoseconds(time)));
     if (!sent_.empty() && time >= sent_.front().sent + step_timeout()) {
       const std::string took = std::to_string(step_timeout().count()) + " ms (limit step_timeout_ms)";
       spdlog::warn("step {} of epoch {} gave no result within {}", sent_.front().step, epoch_, took);
@@ -208,16 +221,20 @@ class SchedulerState {
 
   // Ends every event: whatever can run is sent, and whoever waits for the end is answered.
   void turn() {
+    send_steps();
+    if (drain_ && engine_->idle()) {
+      for (auto& promise : std::exchange(drain_->promises, {})) promise.deliver(outcome_of({}));
+    }
+    wake_when_due();
+  }
+
+  void send_steps() {
     while (!away_since_) {
       MessageBuilder<schema::Step> builder;
       if (!engine_.form_step(builder.root(), nanoseconds(now()))) break;
       sent_.push_back({.epoch = epoch_, .step = builder.root().getFence().getStep(), .sent = now()});
       self_->send(stage_, std::move(builder).finish());
     }
-    if (drain_ && engine_.idle()) {
-      for (auto& promise : std::exchange(drain_->promises, {})) promise.deliver(outcome_of({}));
-    }
-    wake_when_due();
   }
 
   // At most one timer runs towards the nearest deadline; it may find that nothing is due any more.
@@ -225,11 +242,12 @@ class SchedulerState {
     std::optional<TimePoint> next;
     const auto consider = [&](TimePoint time) { next = next ? std::min(*next, time) : time; };
     if (!sent_.empty()) consider(sent_.front().sent + step_timeout());
-    if (const auto waiting = engine_.oldest_waiting_ns(); waiting && away_since_) {
+    if (const auto waiting = engine_->oldest_waiting_ns(); waiting && away_since_) {
       const TimePoint oldest = TimePoint(std::chrono::nanoseconds(*waiting));
       consider(std::max(oldest, *away_since_) + away_wait());
     }
-    if (drain_ && !engine_.idle()) consider(drain_->deadline);
+    if (drain_ && !engine_->idle()) consider(drain_->deadline);
+    if (const auto expiry = engine_->next_expiry_ns()) consider(TimePoint(std::chrono::nanoseconds(*expiry)));
     if (!next || (wake_at_ && *wake_at_ <= *next)) return;
     wake_at_ = next;
     self_->delayed_send(self_, *next - now(), DueAtom::value);
@@ -265,6 +283,8 @@ class SchedulerState {
 
   // One message for each gateway that is concerned.
   void send_deltas(std::vector<Delta> deltas) {
+    if (deltas.empty()) return;
+    const engine::QueueRoom room = engine_->queue_room();
     for (const auto& entry : gateways_) {
       const Gateway& gateway = entry.second;
       const auto theirs = std::partition(deltas.begin(), deltas.end(),
@@ -272,6 +292,8 @@ class SchedulerState {
       const auto count = static_cast<unsigned>(deltas.end() - theirs);
       if (count == 0) continue;
       self_->send(gateway.handle, make_message<schema::Deltas>([&](schema::Deltas::Builder message) {
+                    message.setQueueRoom(static_cast<std::uint32_t>(std::min(room.requests, kMostRoom)));
+                    message.setRetryAfterMs(room.retry_after_ms);
                     auto items = message.initItems(count);
                     for (unsigned i = 0; i < count; ++i) {
                       if (theirs[i].queue_ns > 0)
@@ -285,7 +307,8 @@ class SchedulerState {
 
   SchedulerImpl::pointer self_;
   const SchedulerOptions options_;
-  engine::Engine engine_;
+  const std::unique_ptr<RecordFile> record_;  // null when nothing is recorded
+  engine::RecordedEngine engine_;
   SchedulerMetrics metrics_;
   std::map<caf::actor_addr, Gateway> gateways_;
   std::uint64_t next_owner_ = 1;
@@ -303,8 +326,9 @@ struct StateHolder {
   std::optional<SchedulerState> state;
 };
 
-SchedulerImpl::behavior_type scheduler(SchedulerImpl::stateful_pointer<StateHolder> self, SchedulerOptions options) {
-  SchedulerState& state = self->state.state.emplace(self, std::move(options));
+SchedulerImpl::behavior_type scheduler(SchedulerImpl::stateful_pointer<StateHolder> self, SchedulerOptions options,
+                                       std::shared_ptr<std::unique_ptr<RecordFile>> record) {
+  SchedulerState& state = self->state.state.emplace(self, std::move(options), std::move(*record));
   self->set_down_handler([&state](const caf::down_msg& message) { state.down(message); });
   return {[&state](const Message<schema::Generate>& message) { state.generate(message); },
           [&state](const Message<schema::Cancel>& message) { state.cancel(message); },
@@ -318,8 +342,12 @@ SchedulerImpl::behavior_type scheduler(SchedulerImpl::stateful_pointer<StateHold
 
 }  // namespace
 
-caf::actor spawn_scheduler(caf::actor_system& system, SchedulerOptions options) {
-  return caf::actor_cast<caf::actor>(system.spawn(scheduler, std::move(options)));
+Result<caf::actor> spawn_scheduler(caf::actor_system& system, SchedulerOptions options) {
+  auto record = std::make_shared<std::unique_ptr<RecordFile>>();  // CAF copies what an actor is spawned with
+  if (!options.record_file.empty()) {
+    TROUPE_ASSIGN_OR_RETURN(*record, RecordFile::create(options.record_file, options.engine.limits));
+  }
+  return caf::actor_cast<caf::actor>(system.spawn(scheduler, std::move(options), std::move(record)));
 }
 
 }  // namespace troupe

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 
+#include "runtime/base/result.h"
 #include "runtime/engine/engine.h"
 #include "schema/address.capnp.h"
 
@@ -14,6 +15,8 @@ namespace troupe {
 struct SchedulerOptions {
   std::uint32_t replica = 0;     // whose requests it schedules
   engine::EngineOptions engine;  // with the limits step_timeout_ms and away_wait_ms
+
+  std::string record_file;  // keeps what the engine is told and decides (schema/record.capnp); empty = nothing
 
   // The handle of an actor that Assemble names; null when its node is not connected. Called on the actor's thread.
   std::function<caf::actor(schema::ActorAddress::Reader)> resolve;
@@ -25,6 +28,7 @@ struct SchedulerOptions {
 //
 // Between the loss of a member and the next Assemble it sends no steps: requests in flight have failed, the others
 // wait, at most away_wait_ms. A gateway that dies takes its requests along. An event-based actor: never blocks.
-caf::actor spawn_scheduler(caf::actor_system& system, SchedulerOptions options);
+// Errors: record_file cannot be made.
+Result<caf::actor> spawn_scheduler(caf::actor_system& system, SchedulerOptions options);
 
 }  // namespace troupe

@@ -23,6 +23,10 @@ void SchedulerMetrics::write(const engine::Engine& engine, schema::Stats::Builde
     counter.Increment(static_cast<double>(value) - counter.Value());
   };
   now("troupe_scheduler_queue_length", "Requests that wait.", counts.waiting);
+  const engine::Backlog backlog = engine.backlog();
+  now("troupe_scheduler_queue_tokens", "Tokens of requests that wait.", backlog.tokens);
+  now("troupe_scheduler_queue_tokens_per_second", "How fast they are worked off, 0 before it is known.",
+      static_cast<std::uint64_t>(backlog.tokens_per_s));
   now("troupe_scheduler_running_sequences", "Sequences that hold KV blocks.", counts.running);
   now("troupe_scheduler_steps_in_flight", "Steps on their way through the stages.", engine.steps_in_flight());
   now("troupe_scheduler_kv_blocks", "KV blocks of a replica.", engine.blocks().num_blocks());
@@ -38,12 +42,13 @@ void SchedulerMetrics::write(const engine::Engine& engine, schema::Stats::Builde
   total("troupe_scheduler_prompt_tokens_total", "Prompt tokens computed, recomputation included.",
         counts.prompt_tokens);
   total("troupe_scheduler_generated_tokens_total", "Tokens generated.", counts.generated_tokens);
-  total("troupe_scheduler_preemptions_total", "Sequences sent back to the queue for want of KV blocks.",
-        counts.preemptions);
+  total("troupe_scheduler_preemptions_total",
+        "Sequences sent back to the queue for want of KV blocks, or by a more urgent one.", counts.preemptions);
   const char* const requests = "troupe_scheduler_requests_total";
   const char* const requests_help = "Admitted requests that ended.";
   total(requests, requests_help, counts.finished, {{"outcome", "finished"}});
   total(requests, requests_help, counts.failed, {{"outcome", "failed"}});
+  total(requests, requests_help, counts.expired, {{"outcome", "expired"}});
   total(requests, requests_help, counts.cancelled, {{"outcome", "cancelled"}});
   MetricFamilies families = metrics_.collect();
   for (prometheus::MetricFamily& family : families) {

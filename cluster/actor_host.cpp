@@ -180,8 +180,10 @@ Result<HostedActor> ActorHost::make_scheduler(schema::Spawn::Reader spawn, const
                     .max_batch_sequences = model_spec.getMaxBatchSequences(),
                     .pipeline_stages = spawn.getScheduler().getPipelineStages(),
                     .limits = limits};
+  options.record_file = spawn.getScheduler().getRecordFile();
   options.resolve = resolver();
-  return HostedActor{.handle = spawn_scheduler(system_, std::move(options))};
+  TROUPE_ASSIGN_OR_RETURN(caf::actor scheduler, spawn_scheduler(system_, std::move(options)));
+  return HostedActor{.handle = std::move(scheduler)};
 }
 
 }  // namespace troupe::cluster

@@ -34,6 +34,9 @@ void write_role(const Plan& plan, const Topology& topology, const PlannedActor& 
       auto scheduler = out.initScheduler();
       scheduler.setPipelineStages(actor.stages);
       scheduler.setReplica(actor.replica);
+      // One record a scheduler.
+      const bool is_one_of_several = plan.replicas > 1 && !topology.record_file.empty();
+      scheduler.setRecordFile(topology.record_file + (is_one_of_several ? "." + std::to_string(actor.replica) : ""));
       return;
     }
     case PlannedActor::Kind::kStage: {

@@ -93,6 +93,7 @@ struct Topology {
   Limits limits;                               // defaults with `overrides` applied
   std::vector<LimitOverride> limit_overrides;  // what the file says, for the nodes that must know it too
   FabricSpec fabric;
+  std::string record_file;  // of --record, absolute; the file does not say it. Empty = none
 
   // The node of that name, or null.
   const NodeSpec* find_node(std::string_view name) const;

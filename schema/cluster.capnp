@@ -61,6 +61,7 @@ struct GatewaySpec {
 struct SchedulerSpec {
   pipelineStages @0 :UInt32;
   replica @1 :UInt32;
+  recordFile @2 :Text;      # on its node: keeps what it is told and decides (record.capnp); or empty
 }
 
 struct StageSpec {

@@ -8,6 +8,7 @@ struct ErrorInfo {
   code @0 :Code;
   message @1 :Text;         # what happened, to which file, key, peer or parameter, and what to do
   param @2 :Text;           # the request parameter at fault, or empty
+  retryAfterMs @3 :UInt32;  # with resourceExhausted: when to ask again; 0 = not known
 
   enum Code {
     # The same list, in the same order, as troupe::ErrorCode.

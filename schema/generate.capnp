@@ -44,6 +44,16 @@ struct Generate {
   sampling @5 :Sampling;
   cacheSalt @6 :Text;           # only requests with the same one find each other's tokens in the prefix cache;
                                 # empty is a salt like any other
+  priority @7 :Int32;           # smaller runs earlier, and may take the place of a larger one that runs; -100..100
+  tenant @8 :UInt64;            # whose it is: within a priority the tokens are shared evenly among those who wait.
+                                # A number that tells nothing of the API key it stands for; 0 = nobody in particular
+  deadlineMs @9 :UInt32;        # after the scheduler's receipt: a request that is not finished then ends with
+                                # deadlineExceeded, one whose first token cannot come by then before it begins;
+                                # 0 = none, at most 86400000
+  # A request of several choices is a Generate for each, sent one right after the other with ascending numbers, and
+  # enters the queue as a whole or not at all:
+  siblings @10 :UInt32;         # how many follow after this one
+  siblingTokens @11 :UInt64;    # prompt tokens of those
 }
 
 struct Cancel {
@@ -80,4 +90,7 @@ struct Delta {
 
 struct Deltas {
   items @0 :List(Delta);
+  # What a gateway needs to refuse at once what the scheduler would refuse; not told in answers that know nothing new.
+  queueRoom @1 :UInt32 = 0xffffffff;  # requests that the queue still takes
+  retryAfterMs @2 :UInt32;            # how long it takes to work off what waits now, 0 = not known
 }

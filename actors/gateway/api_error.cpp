@@ -1,5 +1,6 @@
 #include "actors/gateway/api_error.h"
 
+#include <algorithm>
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
 
@@ -15,7 +16,7 @@ boost::json::value text_or_null(const std::string& text) {
 
 ApiError api_error(const Error& error) {
   const auto as = [&](unsigned status, const char* type, const char* code) {
-    return ApiError{status, type, code, error.param, error.message};
+    return ApiError{status, type, code, error.param, error.message, error.retry_after_ms};
   };
   switch (error.code) {
     case ErrorCode::kInvalidArgument: return as(400, "invalid_request_error", "invalid_value");
@@ -66,7 +67,14 @@ HttpResponse error_response(const ApiError& error) {
   HttpResponse response;
   response.status = error.status;
   response.body = error_json(error);
-  if (error.status == 429 || error.status == 503) response.headers.push_back({"Retry-After", "1"});
+  if (error.status == 429 || error.status == 503) {
+    const std::uint32_t seconds = (error.retry_after_ms + 999) / 1000;
+    response.headers.push_back({"Retry-After", std::to_string(std::max(seconds, 1u))});
+    if (error.retry_after_ms > 0) {
+      response.headers.push_back({"retry-after-ms", std::to_string(error.retry_after_ms)});
+    }
+  }
+  if (error.status == 504 && error.param == "timeout") response.headers.push_back({"x-should-retry", "false"});
   if (error.status == 401) response.headers.push_back({"WWW-Authenticate", "Bearer"});
   return response;
 }

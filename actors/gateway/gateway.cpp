@@ -7,6 +7,7 @@
 #include <caf/typed_response_promise.hpp>
 #include <charconv>
 #include <fstream>
+#include <limits>
 #include <map>
 #include <optional>
 #include <set>
@@ -52,6 +53,7 @@ using OutcomeMessage = fabric::Message<schema::Outcome>;
 using StatsMessage = fabric::Message<schema::Stats>;
 
 constexpr std::uintmax_t kKeyFileBytes = 1 << 20;
+constexpr std::uint32_t kRoomNotTold = std::numeric_limits<std::uint32_t>::max();
 
 class ActorBackend final : public GatewayBackend {
  public:
@@ -76,6 +78,7 @@ struct Parts {
   std::shared_ptr<Metrics> metrics;
   std::shared_ptr<GatewayMetrics> counters;
   std::shared_ptr<ActorBackend> backend;
+  std::shared_ptr<SchedulerRoom> room;
   std::unique_ptr<OpenAiApi> api;
   std::unique_ptr<HttpServer> server;
 };
@@ -123,6 +126,8 @@ struct GatewayState {
     const auto route = router->choose(prompts, {salt.begin(), salt.size()}, plan.choices());
     if (!route) return submission->writer->fail(http_error(503, "the scheduler is away; try again later"));
     submission->route = *route;
+    parts->room->sent(route->replica, plan.choices());
+    submission->place.reset();
     live->add(submission);
     const caf::actor& scheduler = replicas[route->replica].scheduler;
     for (const auto& generate : submission->generates) self->send(scheduler, generate);
@@ -159,6 +164,7 @@ struct GatewayState {
     }
     replica.epoch = epoch;
     router->add(number);
+    parts->room->add(number);
     update_readiness();
     spdlog::info("ready at http://{} with replica {} in epoch {}", parts->server->address(), number, epoch);
   }
@@ -197,13 +203,14 @@ struct GatewayState {
   void lose_scheduler(std::uint32_t number, const std::string& reason) {
     ReplicaLink& replica = replicas[number];
     router->remove(number);
+    parts->room->remove(number);
     update_readiness();
     if (!replica.scheduler) return;
     self->demonitor(replica.scheduler);
     replica.scheduler = nullptr;
     if (!live->empty()) spdlog::warn("requests in flight on replica {} fail: {}", number, reason);
     live->fail_replica(number, http_error(503, reason + "; try again later"));
-    end_drain_when_empty();
+    end_when_empty();
   }
 
   // Without a member a replica takes nothing new; what is in flight is its scheduler's to fail, unless that is gone.
@@ -212,6 +219,7 @@ struct GatewayState {
       const auto number = replica_of(actor.cStr());
       if (!number) continue;
       router->remove(*number);
+      parts->room->remove(*number);
       if (scheduler_name(*number) == actor.cStr()) {
         lose_scheduler(*number, std::string("the scheduler is away: ") + lost.getReason().cStr());
       }
@@ -220,8 +228,18 @@ struct GatewayState {
   }
 
   void accept(schema::Deltas::Reader deltas) {
+    if (deltas.getQueueRoom() != kRoomNotTold) tell_room(deltas.getQueueRoom(), deltas.getRetryAfterMs());
     cancel(live->accept(deltas, std::chrono::steady_clock::now()));
-    end_drain_when_empty();
+    end_when_empty();
+  }
+
+  // What the sender of the message at hand says of its queue.
+  void tell_room(std::uint32_t requests, std::uint32_t retry_after_ms) {
+    for (const auto& [number, replica] : replicas) {
+      if (replica.scheduler && self->current_sender() == replica.scheduler) {
+        parts->room->tell(number, requests, retry_after_ms);
+      }
+    }
   }
 
   caf::typed_response_promise<OutcomeMessage> drain(schema::Drain::Reader request) {
@@ -231,12 +249,15 @@ struct GatewayState {
     auto promise = self->make_response_promise<OutcomeMessage>();
     drained.push_back(promise);
     self->delayed_send(self, std::chrono::milliseconds(request.getDeadlineMs()), DrainDeadline{});
-    end_drain_when_empty();
+    end_when_empty();
     return promise;
   }
 
-  void end_drain_when_empty() {
-    if (!draining || !live->empty()) return;
+  // Who has nothing at the scheduler hears nothing from it, and whoever drains is done.
+  void end_when_empty() {
+    if (!live->empty()) return;
+    parts->room->forget();
+    if (!draining) return;
     for (auto& promise : drained) promise.deliver(outcome_of({}));
     drained.clear();
   }
@@ -289,13 +310,13 @@ caf::behavior gateway_actor(GatewayState::Self* self, const std::shared_ptr<Part
       [self](const Submitted& message) { self->state.submit(message.submission); },
       [self](const ClientGone& message) {
         self->state.cancel(self->state.live->drop(message.first_request, message.choices));
-        self->state.end_drain_when_empty();
+        self->state.end_when_empty();
       },
       [self](const Scrape& message) { self->state.scrape(message.responder); },
       [self](MetricsDeadline deadline) { self->state.cluster_metrics->close_round(deadline); },
       [self](DrainDeadline) {
         self->state.cancel(self->state.live->fail_all(http_error(503, "the gateway is ending")));
-        self->state.end_drain_when_empty();
+        self->state.end_when_empty();
       },
       [self](const fabric::Message<schema::Deltas>& message) {
         const auto reader = message.read();
@@ -363,7 +384,8 @@ Result<Gateway> spawn_gateway(caf::actor_system& system, GatewayOptions options)
   parts->counters = std::make_shared<GatewayMetrics>(*parts->metrics);
   parts->backend = std::make_shared<ActorBackend>();
   OpenAiApiOptions api_options{options.api_keys, options.version, options.incarnation, options.limits};
-  parts->api = std::make_unique<OpenAiApi>(model, std::move(api_options), parts->counters, parts->backend);
+  parts->room = std::make_shared<SchedulerRoom>(options.limits.queue);
+  parts->api = std::make_unique<OpenAiApi>(model, std::move(api_options), parts->counters, parts->backend, parts->room);
   HttpServerOptions server_options{listen.first, listen.second};
   server_options.limits = options.limits;
   TROUPE_ASSIGN_OR_RETURN(parts->server, HttpServer::bind(std::move(server_options)));

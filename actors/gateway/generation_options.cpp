@@ -3,11 +3,13 @@
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <charconv>
+#include <cmath>
 #include <limits>
 #include <random>
 #include <utility>
 
 #include "runtime/base/log.h"
+#include "runtime/engine/engine.h"
 
 namespace troupe {
 namespace {
@@ -172,6 +174,20 @@ Result<std::uint32_t> read_n(JsonFields& fields, const Limits& limits) {
   return static_cast<std::uint32_t>(n.value_or(1));
 }
 
+// vLLM's field: smaller runs earlier.
+Result<std::int32_t> read_priority(JsonFields& fields) {
+  TROUPE_ASSIGN_OR_RETURN(const auto priority,
+                          fields.integer("priority", engine::kMostUrgentPriority, engine::kLeastUrgentPriority));
+  return static_cast<std::int32_t>(priority.value_or(0));
+}
+
+// Seconds, as everything that clients call a timeout.
+Result<std::optional<std::uint32_t>> read_timeout_ms(JsonFields& fields) {
+  TROUPE_ASSIGN_OR_RETURN(const auto timeout_s, fields.number("timeout", 0.001, engine::kLongestDeadlineMs / 1e3));
+  if (!timeout_s) return std::optional<std::uint32_t>();
+  return std::optional(static_cast<std::uint32_t>(std::ceil(*timeout_s * 1e3)));
+}
+
 Result<void> read_stream(JsonFields& fields, GenerationOptions& options) {
   TROUPE_ASSIGN_OR_RETURN(const auto stream, fields.boolean("stream"));
   options.stream = stream.value_or(false);
@@ -236,6 +252,9 @@ Result<GenerationOptions> read_generation_options(JsonFields& fields, const Serv
   sampling.setTopLogprobs(options.top_logprobs);
   TROUPE_ASSIGN_OR_RETURN(const std::string cache_salt, read_cache_salt(fields, limits));
   blueprint.root().setCacheSalt(cache_salt);
+  TROUPE_ASSIGN_OR_RETURN(const std::int32_t priority, read_priority(fields));
+  blueprint.root().setPriority(priority);
+  TROUPE_ASSIGN_OR_RETURN(options.timeout_ms, read_timeout_ms(fields));
   options.blueprint = std::move(blueprint).finish();
 
   TROUPE_ASSIGN_OR_RETURN(const auto user, fields.string("user"));

@@ -26,9 +26,10 @@ struct GenerationOptions {
   bool return_token_ids = false;
   bool logprobs = false;
   std::uint32_t top_logprobs = 0;
+  std::optional<std::uint32_t> timeout_ms;  // from the request's arrival to the end of its answer
 
-  // The part that goes to the scheduler as it is: stop tokens, minTokens, sampling and cacheSalt, without `request`,
-  // `tokens`, `maxTokens` and `promptLogprobs`.
+  // The part that goes to the scheduler as it is: stop tokens, minTokens, sampling, cacheSalt and priority, without
+  // `request`, `tokens`, `maxTokens`, `promptLogprobs`, and whose it is and by when.
   fabric::Message<schema::Generate> blueprint;
 
   std::vector<std::string> unknown_fields;

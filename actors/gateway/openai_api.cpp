@@ -1,8 +1,5 @@
 #include "actors/gateway/openai_api.h"
 
-#include <openssl/crypto.h>
-#include <openssl/sha.h>
-
 #include <algorithm>
 #include <boost/asio/post.hpp>
 #include <boost/json/array.hpp>
@@ -24,13 +21,6 @@ constexpr std::size_t kNamedUnknownFields = 8;  // in a response header
 constexpr std::size_t kLongestFieldName = 64;   // there
 constexpr std::size_t kLoggedFieldNames = 256;  // of this process: names come from outside
 constexpr std::string_view kModelPrefix = "/v1/models/";
-
-std::string digest(std::string_view text) {
-  std::string bytes(SHA256_DIGEST_LENGTH, '\0');
-  SHA256(reinterpret_cast<const unsigned char*>(text.data()), text.size(),
-         reinterpret_cast<unsigned char*>(bytes.data()));
-  return bytes;
-}
 
 bool plain(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
@@ -76,6 +66,18 @@ json::object model_object(const ServedModel& model) {
           {"owned_by", "troupe"},
           {"max_model_len", model.max_model_len},
           {"vocab_size", model.vocab_size}};
+}
+
+// What is left of a request's time; 0 when it has no end.
+Result<std::uint32_t> time_left_ms(std::optional<std::uint32_t> timeout_ms,
+                                   std::chrono::steady_clock::time_point arrival) {
+  if (!timeout_ms) return 0;
+  const auto spent = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - arrival);
+  if (spent.count() < std::int64_t{*timeout_ms}) return static_cast<std::uint32_t>(*timeout_ms - spent.count());
+  return deadline_exceeded(fmt::format("the timeout of {} ms was over before the prompt was read; allow more time or "
+                                       "ask again later",
+                                       *timeout_ms),
+                           "timeout");
 }
 
 ApiError unknown_model(const std::string& name, const ServedModel& model) {
@@ -144,15 +146,16 @@ const std::vector<OpenAiApi::Route>& OpenAiApi::routes() {
 }
 
 OpenAiApi::OpenAiApi(std::shared_ptr<const ServedModel> model, OpenAiApiOptions options,
-                     std::shared_ptr<GatewayMetrics> metrics, std::shared_ptr<GatewayBackend> backend)
+                     std::shared_ptr<GatewayMetrics> metrics, std::shared_ptr<GatewayBackend> backend,
+                     std::shared_ptr<SchedulerRoom> room)
     : model_(std::move(model)),
       options_(std::move(options)),
       metrics_(std::move(metrics)),
       backend_(std::move(backend)),
+      room_(std::move(room)),
+      keys_(options_.api_keys),
       in_flight_(options_.limits.requests_in_flight),
-      pool_(options_.prepare_threads) {
-  for (const std::string& key : options_.api_keys) key_digests_.push_back(digest(key));
-}
+      pool_(options_.prepare_threads) {}
 
 OpenAiApi::~OpenAiApi() { pool_.join(); }
 
@@ -180,7 +183,7 @@ void OpenAiApi::handle(HttpRequest request, std::shared_ptr<HttpResponder> inner
     return responder->send(error_response(
         http_error(405, printable(request.method, 20) + " is not allowed on " + route->path + ", only " + allowed)));
   }
-  if (route->needs_key && !authorized(request)) {
+  if (route->needs_key && !keys_.tenant_of(request.header("authorization"))) {
     return responder->send(
         error_response(http_error(401, "missing or wrong API key; send it as Authorization: Bearer KEY")));
   }
@@ -190,23 +193,6 @@ void OpenAiApi::handle(HttpRequest request, std::shared_ptr<HttpResponder> inner
 HttpResponse OpenAiApi::refusal(unsigned status, std::string_view message) {
   metrics_->count_response("other", status);
   return error_response(http_error(status, std::string(message)));
-}
-
-bool OpenAiApi::authorized(const HttpRequest& request) const {
-  if (key_digests_.empty()) return true;
-  constexpr std::string_view kScheme = "bearer ";
-  const std::string_view header = request.header("authorization");
-  const bool is_bearer = header.size() > kScheme.size() &&
-                         std::equal(kScheme.begin(), kScheme.end(), header.begin(), [](char expected, char c) {
-                           return expected == (c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
-                         });
-  const std::string given = digest(is_bearer ? header.substr(kScheme.size()) : std::string_view());
-  // Digests of equal length, compared in constant time and all of them: how long it takes tells nothing of the keys.
-  bool found = false;
-  for (const std::string& key : key_digests_) {
-    found |= CRYPTO_memcmp(given.data(), key.data(), key.size()) == 0;
-  }
-  return found;
 }
 
 void OpenAiApi::completion(Endpoint endpoint, HttpRequest request, std::shared_ptr<MeteredResponder> responder) {
@@ -222,14 +208,21 @@ void OpenAiApi::completion(Endpoint endpoint, HttpRequest request, std::shared_p
   if (!backend_->ready()) {
     return responder->send(error_response(http_error(503, "the scheduler is away; try again later")));
   }
+  SchedulerRoom::Ticket place = room_->enter();
+  if (!place) {
+    ApiError full = http_error(429, "the scheduler's queue is full (limits queue, target_ttft_ms); ask again later");
+    full.param = "queue";
+    full.retry_after_ms = room_->retry_after_ms();
+    return responder->send(error_response(full));
+  }
   boost::asio::post(pool_, [this, endpoint, request = std::move(request), responder = std::move(responder),
-                            tickets = std::move(tickets)]() mutable {
-    prepare(endpoint, request, std::move(responder), std::move(tickets));
+                            tickets = std::move(tickets), place = std::move(place)]() mutable {
+    prepare(endpoint, request, std::move(responder), std::move(tickets), std::move(place));
   });
 }
 
 void OpenAiApi::prepare(Endpoint endpoint, const HttpRequest& request, std::shared_ptr<MeteredResponder> responder,
-                        std::vector<InFlight::Ticket> tickets) {
+                        std::vector<InFlight::Ticket> tickets, SchedulerRoom::Ticket place) {
   auto plan = endpoint == Endpoint::kChat ? plan_chat(request.body, *model_, options_.limits)
                                           : plan_completion(request.body, *model_, options_.limits);
   if (!plan.ok()) return responder->send(error_response(api_error(plan.error())));
@@ -237,6 +230,9 @@ void OpenAiApi::prepare(Endpoint endpoint, const HttpRequest& request, std::shar
     return responder->send(error_response(unknown_model(plan->options.model, *model_)));
   }
   if (const auto error = fit_lengths(*plan, *model_)) return responder->send(error_response(*error));
+  plan->tenant = keys_.tenant_of(request.header("authorization")).value_or(0);
+  const Result<std::uint32_t> deadline_ms = time_left_ms(plan->options.timeout_ms, request.arrival);
+  if (!deadline_ms.ok()) return responder->send(error_response(api_error(deadline_ms.error())));
   const std::size_t choices = plan->choices();
   tickets.push_back(in_flight_.admit(choices - 1));
   if (!tickets.back()) {
@@ -253,8 +249,9 @@ void OpenAiApi::prepare(Endpoint endpoint, const HttpRequest& request, std::shar
   submission->arrival = request.arrival;
   submission->first_request = next_request_.fetch_add(choices);
   submission->tickets = std::move(tickets);
+  submission->place = std::move(place);
   for (std::size_t i = 0; i < choices; ++i) {
-    submission->generates.push_back(generate_message(*plan, i, submission->first_request + i));
+    submission->generates.push_back(generate_message(*plan, i, submission->first_request + i, *deadline_ms));
   }
   const std::string id = fmt::format("{}-{:x}{:08x}", endpoint == Endpoint::kChat ? "chatcmpl" : "cmpl",
                                      options_.incarnation, next_response_.fetch_add(1));

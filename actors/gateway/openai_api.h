@@ -11,9 +11,11 @@
 #include <string>
 #include <vector>
 
+#include "actors/gateway/api_keys.h"
 #include "actors/gateway/gateway_metrics.h"
 #include "actors/gateway/http_server.h"
 #include "actors/gateway/response_writer.h"
+#include "actors/gateway/scheduler_room.h"
 #include "actors/gateway/served_model.h"
 #include "runtime/engine/replica_router.h"
 #include "runtime/fabric/message.h"
@@ -45,6 +47,7 @@ struct Submission {
   engine::ReplicaRouter::Route route;  // set by the actor
   std::chrono::steady_clock::time_point arrival;
   std::vector<InFlight::Ticket> tickets;
+  SchedulerRoom::Ticket place;  // until it is sent
 };
 
 // The actor's half of the gateway as the HTTP half sees it. Called on any thread.
@@ -74,7 +77,7 @@ struct OpenAiApiOptions {
 class OpenAiApi {
  public:
   OpenAiApi(std::shared_ptr<const ServedModel> model, OpenAiApiOptions options, std::shared_ptr<GatewayMetrics> metrics,
-            std::shared_ptr<GatewayBackend> backend);
+            std::shared_ptr<GatewayBackend> backend, std::shared_ptr<SchedulerRoom> room);
   // Waits for what is being prepared.
   ~OpenAiApi();
 
@@ -92,15 +95,15 @@ class OpenAiApi {
 
   void completion(Endpoint endpoint, HttpRequest request, std::shared_ptr<MeteredResponder> responder);
   void prepare(Endpoint endpoint, const HttpRequest& request, std::shared_ptr<MeteredResponder> responder,
-               std::vector<InFlight::Ticket> tickets);
-  bool authorized(const HttpRequest& request) const;
+               std::vector<InFlight::Ticket> tickets, SchedulerRoom::Ticket place);
   void log_unknown_fields(const std::vector<std::string>& names);
 
   const std::shared_ptr<const ServedModel> model_;
   const OpenAiApiOptions options_;
   const std::shared_ptr<GatewayMetrics> metrics_;
   const std::shared_ptr<GatewayBackend> backend_;
-  std::vector<std::string> key_digests_;
+  const std::shared_ptr<SchedulerRoom> room_;
+  const ApiKeys keys_;
   InFlight in_flight_;
   std::atomic<std::uint64_t> next_request_ = 1;
   std::atomic<std::uint64_t> next_response_ = 1;

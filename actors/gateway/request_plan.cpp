@@ -1,6 +1,7 @@
 #include "actors/gateway/request_plan.h"
 
 #include <algorithm>
+#include <span>
 
 #include "actors/gateway/chat_request.h"
 #include "actors/gateway/completion_request.h"
@@ -90,7 +91,8 @@ std::optional<ApiError> fit_lengths(RequestPlan& plan, const ServedModel& model)
   return std::nullopt;
 }
 
-fabric::Message<schema::Generate> generate_message(const RequestPlan& plan, std::size_t choice, std::uint64_t request) {
+fabric::Message<schema::Generate> generate_message(const RequestPlan& plan, std::size_t choice, std::uint64_t request,
+                                                   std::uint32_t deadline_ms) {
   const Prompt& prompt = plan.prompt_of(choice);
   return fabric::make_message<schema::Generate>([&](schema::Generate::Builder generate) {
     const auto blueprint = plan.options.blueprint.read();
@@ -101,6 +103,15 @@ fabric::Message<schema::Generate> generate_message(const RequestPlan& plan, std:
     generate.setMinTokens(std::min(blueprint->getMinTokens(), prompt.max_tokens));
     generate.setSampling(blueprint->getSampling());
     generate.setCacheSalt(blueprint->getCacheSalt());
+    generate.setPriority(blueprint->getPriority());
+    generate.setTenant(plan.tenant);
+    generate.setDeadlineMs(deadline_ms);
+    generate.setSiblings(static_cast<std::uint32_t>(plan.choices() - choice - 1));
+    std::uint64_t sibling_tokens = 0;
+    for (std::size_t sibling = choice + 1; sibling < plan.choices(); ++sibling) {
+      sibling_tokens += plan.prompt_of(sibling).tokens.size();
+    }
+    generate.setSiblingTokens(sibling_tokens);
     generate.getSampling().setSeed(blueprint->getSampling().getSeed() + choice % plan.options.n);
     generate.getSampling().setPromptLogprobs(plan.echo && plan.options.logprobs);
   });

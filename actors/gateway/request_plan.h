@@ -25,6 +25,7 @@ struct RequestPlan {
   GenerationOptions options;
   bool echo = false;
   std::vector<Prompt> prompts;
+  std::uint64_t tenant = 0;  // whose it is
 
   // The choices of the first prompt come first: choice i answers prompt i / n.
   std::size_t choices() const { return prompts.size() * options.n; }
@@ -40,7 +41,9 @@ Result<RequestPlan> plan_completion(std::string_view body, const ServedModel& mo
 std::optional<ApiError> fit_lengths(RequestPlan& plan, const ServedModel& model);
 
 // The message for one choice. The choices of a prompt differ in their seeds only, which follow upon each other: their
-// prompt is computed once, as its blocks are found in the prefix cache.
-fabric::Message<schema::Generate> generate_message(const RequestPlan& plan, std::size_t choice, std::uint64_t request);
+// prompt is computed once, as its blocks are found in the prefix cache. `deadline_ms`: what is left of the request's
+// time, 0 = no end.
+fabric::Message<schema::Generate> generate_message(const RequestPlan& plan, std::size_t choice, std::uint64_t request,
+                                                   std::uint32_t deadline_ms);
 
 }  // namespace troupe

@@ -24,12 +24,15 @@ std::uint64_t now_ns() {
 engine::EngineOptions engine_options(const LocalReplicaOptions& options) {
   const auto block_size = static_cast<std::uint32_t>(options.limits.block_size);
   const std::uint32_t blocks_a_sequence = (options.max_length + block_size - 1) / block_size;
+  Limits limits = options.limits;
+  limits.decode_stall_percent = 0;  // what is measured is not to be held back by what was measured before
+  limits.target_ttft_ms = 0;
   return {.num_blocks = options.batch * blocks_a_sequence,
           .block_size = block_size,
           .max_model_len = options.max_length,
           .max_batch_tokens = std::max(static_cast<std::uint32_t>(options.limits.max_batch_tokens), options.batch),
           .max_batch_sequences = options.batch,
-          .limits = options.limits};
+          .limits = limits};
 }
 
 }  // namespace
@@ -118,7 +121,7 @@ Result<std::vector<engine::Delta>> LocalReplica::step() {
   auto result = answer.initRoot<schema::StepResult>();
   result.setFence(step.getFence().asReader());
   TROUPE_RETURN_IF_ERROR(ranks_[0].compute->write_result(result));
-  return engine_.apply(result.asReader());
+  return engine_.apply(result.asReader(), now_ns());
 }
 
 void LocalReplica::cancel_all() { engine_.cancel_all(kOwner); }

@@ -22,6 +22,7 @@ constexpr std::array kVerbs = {
     Verb{"status", "Show who runs where, and how it is", prepare_status},
     Verb{"down", "End a running cluster", prepare_down},
     Verb{"serve", "Serve one model from this one process, without a topology file", prepare_serve},
+    Verb{"replay", "Go through what a scheduler decided, from its record", prepare_replay},
     Verb{"quantize", "Make a smaller model of a model", prepare_quantize},
     Verb{"chat", "Talk to a running cluster", prepare_chat},
     Verb{"generate", "Complete one prompt on a running cluster", prepare_generate},

@@ -29,6 +29,7 @@ struct ServeOptions {
   std::uint32_t threads = 0;
   std::string log_level = "warn";
   std::string log_format = "text";
+  std::string record;
 };
 
 // The one-node topology that a serve command means.
@@ -75,6 +76,7 @@ Result<Topology> topology_of(const ServeOptions& options) {
   TROUPE_ASSIGN_OR_RETURN(const kernels::DType kv_dtype, model::parse_kv_dtype(options.kv_dtype));
   topology.kv_dtype = kv_dtype;
   if (!options.packed_cache.empty()) topology.packed_cache = {std::filesystem::absolute(options.packed_cache).string()};
+  if (!options.record.empty()) topology.record_file = std::filesystem::absolute(options.record).string();
   return topology;
 }
 
@@ -113,6 +115,7 @@ VerbRun prepare_serve(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--packed-cache", options->packed_cache, "a folder that keeps packed weights for later starts");
   app.add_option("--api-key-file", options->api_key_file, "accept only these keys, one a line");
+  app.add_option("--record", options->record, "keep what the scheduler is told and decides, for troupe replay");
   app.add_option("--threads", options->threads, "cores to compute on; default: all");
   app.add_option("--log-level", options->log_level, "trace, debug, info, warn, error")->capture_default_str();
   app.add_option("--log-format", options->log_format, "text or json")->capture_default_str();

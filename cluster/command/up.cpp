@@ -25,6 +25,7 @@ struct UpOptions {
   bool detach = false;
   std::string log_level = "warn";
   std::string log_format = "text";
+  std::string record;
 };
 
 // In the parent: passes on how the start went. In the child: a session of its own, output to the log file; returns
@@ -79,6 +80,7 @@ int run_up(const UpOptions& options) {
                     .program = std::filesystem::read_symlink("/proc/self/exe").string(),
                     .log_level = options.log_level,
                     .log_format = options.log_format};
+  if (!options.record.empty()) run.topology.record_file = std::filesystem::absolute(options.record).string();
   if (options.detach) {
     int exit_code = 0;
     run.ready_fd = detach_or_report(*run.topology.cluster, exit_code);
@@ -97,6 +99,8 @@ VerbRun prepare_up(CLI::App& app) {
   auto options = std::make_shared<UpOptions>();
   app.add_option("file", options->file, "the topology file")->required();
   app.add_flag("-d,--detach", options->detach, "return when the cluster is ready, and leave it running");
+  app.add_option("--record", options->record,
+                 "keep what the scheduler is told and decides, for troupe replay; a file of the scheduler's node");
   app.add_option("--log-level", options->log_level, "trace, debug, info, warn, error")->capture_default_str();
   app.add_option("--log-format", options->log_format, "text or json")->capture_default_str();
   app.footer(

@@ -31,6 +31,7 @@ VerbRun prepare_up(CLI::App& app);
 VerbRun prepare_status(CLI::App& app);
 VerbRun prepare_down(CLI::App& app);
 VerbRun prepare_serve(CLI::App& app);
+VerbRun prepare_replay(CLI::App& app);
 VerbRun prepare_quantize(CLI::App& app);
 VerbRun prepare_chat(CLI::App& app);
 VerbRun prepare_generate(CLI::App& app);

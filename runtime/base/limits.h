@@ -30,15 +30,20 @@ struct Limits {
   std::uint64_t json_depth = 32;
 
   // Scheduler.
-  std::uint64_t queue = 1024;                   // waiting requests
-  std::uint64_t max_batch_sequences = 64;       // sequences of one step
-  std::uint64_t max_batch_tokens = 512;         // tokens of one step; longer prompts go in pieces
-  std::uint64_t max_model_len = 0;              // prompt and answer together; 0 = what the model says
-  std::uint64_t kv_memory = 256 << 20;          // bytes of KV pages of one shard
-  std::uint64_t block_size = 16;                // tokens of a KV block
+  std::uint64_t queue = 1024;                // waiting requests
+  std::uint64_t target_ttft_ms = 60'000;     // what waits may take so long until its last prompt begins; 0 = no bound
+  std::uint64_t idle_tenants = 4096;         // API keys whose share is remembered while they ask for nothing
+  std::uint64_t max_batch_sequences = 64;    // sequences of one step
+  std::uint64_t max_batch_tokens = 512;      // tokens of one step; longer prompts go in pieces
+  std::uint64_t decode_stall_percent = 100;  // that prompts may lengthen a step of running answers; 0 = no bound
+  std::uint64_t max_model_len = 0;           // prompt and answer together; 0 = what the model says
+  std::uint64_t kv_memory = 256 << 20;       // bytes of KV pages of one shard
+  std::uint64_t block_size = 16;             // tokens of a KV block
   std::uint64_t prefix_cache_blocks = 1 << 30;  // unused ones, kept for prompts that begin alike; 0 = off
   std::uint64_t step_timeout_ms = 60'000;       // a step that takes longer has failed
   std::uint64_t away_wait_ms = 60'000;          // requests wait so long for a lost member to come back
+  std::uint64_t record_queue_bytes = 64 << 20;  // of a record (troupe up --record) that wait for the disk
+  std::uint64_t record_file_bytes = 4ULL << 30;
 
   // Fabric.
   std::uint64_t frame_bytes = 1 << 30;            // one message with its attachments

@@ -27,7 +27,9 @@ Error invalid_argument(std::string message, std::string param) {
 }
 Error not_found(std::string message) { return {ErrorCode::kNotFound, std::move(message), {}}; }
 Error unavailable(std::string message) { return {ErrorCode::kUnavailable, std::move(message), {}}; }
-Error deadline_exceeded(std::string message) { return {ErrorCode::kDeadlineExceeded, std::move(message), {}}; }
+Error deadline_exceeded(std::string message, std::string param) {
+  return {ErrorCode::kDeadlineExceeded, std::move(message), std::move(param)};
+}
 Error resource_exhausted(std::string message, std::string param) {
   return {ErrorCode::kResourceExhausted, std::move(message), std::move(param)};
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cassert>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -30,6 +31,7 @@ struct Error {
   ErrorCode code = ErrorCode::kInternal;
   std::string message;
   std::string param;
+  std::uint32_t retry_after_ms = 0;  // when to ask again, if that is known
 
   // The same error seen from further out: "context: message".
   Error within(std::string_view context) &&;
@@ -38,7 +40,7 @@ struct Error {
 Error invalid_argument(std::string message, std::string param = {});
 Error not_found(std::string message);
 Error unavailable(std::string message);
-Error deadline_exceeded(std::string message);
+Error deadline_exceeded(std::string message, std::string param = {});
 Error resource_exhausted(std::string message, std::string param = {});
 Error corrupt_data(std::string message);
 Error unsupported(std::string message, std::string param = {});

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cassert>
+#include <map>
+#include <set>
+#include <span>
 
 namespace troupe::engine {
 
@@ -11,84 +14,178 @@ std::uint32_t share_of(std::size_t sequences, std::uint32_t stages) {
   return static_cast<std::uint32_t>((sequences + stages - 1) / stages);
 }
 
-// The youngest running sequence behind `sequence` that no step in flight works on; nullptr when there is none.
-Sequence* youngest_behind(Sequences& sequences, const Sequence& sequence) {
-  for (auto candidate = sequences.running.rbegin(); candidate != sequences.running.rend(); ++candidate) {
-    if (candidate->first <= sequence.id) break;
-    if (!candidate->second.in_flight) return &candidate->second;
+// Of those that run and are in no step, the last in rank behind `sequence`; nullptr when there is none.
+Sequence* last_behind(Sequences& sequences, const Sequence& sequence) {
+  Sequence* last = nullptr;
+  for (auto& [id, candidate] : sequences.running) {
+    if (candidate.in_flight || !ranks_before(sequence, candidate)) continue;
+    if (last == nullptr || ranks_before(*last, candidate)) last = &candidate;
   }
-  return nullptr;
+  return last;
 }
 
 }  // namespace
 
-BatchFormer::BatchFormer(const BatchLimits& limits, BlockManager& blocks) : limits_(limits), blocks_(blocks) {
+BatchFormer::BatchFormer(const BatchLimits& limits, BlockManager& blocks, const StepBudget& budget)
+    : limits_(limits), blocks_(blocks), budget_(budget) {
   assert(limits.max_batch_tokens > 0 && limits.max_batch_sequences > 0 && limits.pipeline_stages > 0);
 }
 
 Batch BatchFormer::form(Sequences& sequences, std::size_t unconfirmed_releases) {
   Batch batch;
-  const std::size_t running = sequences.running.size();
   const std::uint32_t most = std::min(limits_.max_batch_sequences, limits_.max_batch_tokens);
   tokens_left_ = limits_.max_batch_tokens;
+  let_urgent_in(sequences, unconfirmed_releases, batch);
+  const std::vector<Sequence*> ranked = sequences.ranked();
 
   // Decodes share the slots among what runs; those who wait may never run, for want of blocks.
+  const std::size_t running = ranked.size();
   sequences_left_ = std::min(most, share_of(running, limits_.pipeline_stages));
-  add_decodes(sequences, batch);
-  add_prefills(sequences, batch);
+  add_decodes(ranked, sequences, batch);
+  prefill_left_ = prefill_budget(ranked, batch);
+  const std::size_t reached = add_prefills(ranked, batch);
 
   const auto taken = static_cast<std::uint32_t>(batch.items.size());
   const std::size_t all = running + sequences.waiting.size();
   sequences_left_ = std::min(most, share_of(all, limits_.pipeline_stages)) - taken;
+  for (Sequence* const entered : std::span(ranked).subspan(reached)) {
+    const bool can_start = entered->phase == Phase::kPrefill && !entered->on_shards;
+    if (can_start && sequences_left_ > 0 && tokens_left_ > 0 && prefill_left_ > 0) add_prefill(*entered, batch);
+  }
   add_newcomers(sequences, unconfirmed_releases, batch);
   return batch;
 }
 
-void BatchFormer::add_decodes(Sequences& sequences, Batch& batch) {
-  // Making room erases sequences behind the current one only: the iterator stays valid.
-  for (auto current = sequences.running.begin(); current != sequences.running.end(); ++current) {
-    if (sequences_left_ == 0 || tokens_left_ == 0) return;
-    Sequence& sequence = current->second;
-    if (sequence.phase != Phase::kDecode || sequence.in_flight) continue;
-    const auto held = static_cast<std::uint32_t>(blocks_.table(sequence.id).size());
-    if (make_room(sequences, sequence, batch)) add(sequence, false, held, batch);
+// Newcomers that go before something that runs enter first: what their blocks and slots would be taken by is preempted,
+// and their prompts come before those of less urgent priorities.
+void BatchFormer::let_urgent_in(Sequences& sequences, std::size_t unconfirmed_releases, Batch& batch) {
+  while (const Sequence* next = sequences.next()) {
+    if (!shards_have_room(sequences, unconfirmed_releases)) return;
+    const std::optional<CachedPrefix> prefix = prefix_of(sequences, *next);
+    if (!prefix) return;
+    if (has_slot(sequences) && free_blocks_for(*next, *prefix) <= blocks_.free_blocks()) {
+      const bool goes_first = std::any_of(sequences.running.begin(), sequences.running.end(), [&](const auto& entry) {
+        return entry.second.phase == Phase::kPrefill && entry.second.priority > next->priority;
+      });
+      if (!goes_first) return;
+      enter(*next, *prefix, sequences);
+      continue;
+    }
+    const std::vector<Sequence*> victims = less_urgent_to_go(sequences, *next, *prefix);
+    if (victims.empty()) return;
+    for (Sequence* const victim : victims) preempt(*victim, sequences, batch);
+    enter(*next, cached_prefix(*next), sequences);  // less than before, if parts of it were evicted
   }
 }
 
-void BatchFormer::add_prefills(Sequences& sequences, Batch& batch) {
-  for (auto& [id, sequence] : sequences.running) {
-    if (sequences_left_ == 0 || tokens_left_ == 0) return;
-    if (sequence.phase != Phase::kPrefill || sequence.in_flight) continue;
-    add(sequence, false, static_cast<std::uint32_t>(blocks_.table(id).size()), batch);
+// The running sequences of less urgent priorities that make room for `next` by going, the last in rank first; none if
+// there would not be room without all of them.
+std::vector<Sequence*> BatchFormer::less_urgent_to_go(Sequences& sequences, const Sequence& next,
+                                                      const CachedPrefix& prefix) const {
+  std::vector<Sequence*> ranked = sequences.ranked();
+  std::vector<Sequence*> victims;
+  const std::set<std::uint32_t> wanted(prefix.blocks.begin(), prefix.blocks.end());
+  std::map<std::uint32_t, std::uint32_t> let_go;  // block -> victims that hold it
+  std::uint32_t freed = 0;
+  const auto enough = [&] {
+    const bool slot = sequences.running.size() - victims.size() < max_running();
+    return slot && free_blocks_for(next, prefix) <= blocks_.free_blocks() + freed;
+  };
+  for (auto candidate = ranked.rbegin(); candidate != ranked.rend() && !enough(); ++candidate) {
+    if ((*candidate)->priority <= next.priority) break;
+    if ((*candidate)->in_flight) continue;
+    victims.push_back(*candidate);
+    for (const std::uint32_t block : blocks_.table((*candidate)->id)) {
+      // A block of the prefix stays in use.
+      if (++let_go[block] == blocks_.references(block) && !wanted.contains(block)) ++freed;
+    }
   }
+  if (!enough()) victims.clear();
+  return victims;
+}
+
+void BatchFormer::add_decodes(const std::vector<Sequence*>& ranked, Sequences& sequences, Batch& batch) {
+  for (Sequence* const sequence : ranked) {
+    if (sequences_left_ == 0 || tokens_left_ == 0) return;
+    // Making room for those before it may have sent it back to waiting.
+    if (sequence->phase != Phase::kDecode || sequence->in_flight) continue;
+    const auto held = static_cast<std::uint32_t>(blocks_.table(sequence->id).size());
+    if (make_room(sequences, *sequence, batch)) add(*sequence, tokens_left_, held, batch);
+  }
+}
+
+// What the step may take of prompts. Answers whose tokens are under way in other steps of the pipeline are held up by
+// this one as well.
+std::uint32_t BatchFormer::prefill_budget(const std::vector<Sequence*>& ranked, const Batch& batch) const {
+  std::uint32_t decodes = 0;
+  for (const BatchItem& item : batch.items) decodes += item.count;
+  if (decodes > 0 && budget_.wants_decodes_alone()) return 0;
+  if (decodes == 0) {
+    const auto answering = std::count_if(ranked.begin(), ranked.end(),
+                                         [](const Sequence* sequence) { return sequence->phase == Phase::kDecode; });
+    decodes = share_of(static_cast<std::size_t>(answering), limits_.pipeline_stages);
+  }
+  return budget_.prefill_tokens(decodes, limits_.max_batch_tokens);
+}
+
+// Returns how many of `ranked` had their turn.
+std::size_t BatchFormer::add_prefills(const std::vector<Sequence*>& ranked, Batch& batch) {
+  for (std::size_t i = 0; i < ranked.size(); ++i) {
+    if (sequences_left_ == 0 || tokens_left_ == 0 || prefill_left_ == 0) return i;
+    if (ranked[i]->phase == Phase::kPrefill && !ranked[i]->in_flight) add_prefill(*ranked[i], batch);
+  }
+  return ranked.size();
 }
 
 std::size_t BatchFormer::max_running() const {
   return std::size_t{std::min(limits_.max_batch_sequences, limits_.max_batch_tokens)} * limits_.pipeline_stages;
 }
 
+bool BatchFormer::shards_have_room(const Sequences& sequences, std::size_t unconfirmed_releases) const {
+  return sequences.running.size() + unconfirmed_releases < 2 * max_running();
+}
+
 void BatchFormer::add_newcomers(Sequences& sequences, std::size_t unconfirmed_releases, Batch& batch) {
-  while (sequences_left_ > 0 && tokens_left_ > 0 && !sequences.waiting.empty() &&
-         sequences.running.size() < max_running() &&
-         sequences.running.size() + unconfirmed_releases < 2 * max_running()) {
-    const Sequence& next = sequences.waiting.begin()->second;
-    // One token more than it has, lest its first decode preempts somebody.
-    const std::uint32_t wanted = std::min(next.length() + 1, next.max_length);
-    CachedPrefix prefix;
-    if (blocks_.caches() && next.prompt_logprobs_complete) {
-      prefix = blocks_.find_prefix(next.cache_salt, next.tokens);
-      if (is_about_to_be_published(sequences, next, prefix.blocks.size())) return;
-    }
-    const auto cached = static_cast<std::uint32_t>(prefix.blocks.size());
-    if (blocks_.blocks_for(wanted) - cached + prefix.idle > blocks_.free_blocks()) return;
-    Sequence& sequence = sequences.begin(next.id);
-    blocks_.adopt(sequence.id, prefix);
-    sequence.computed = cached * blocks_.block_size();
-    const bool grown = blocks_.grow(sequence.id, sequence.length());
-    assert(grown);
-    static_cast<void>(grown);
-    add(sequence, true, 0, batch);
+  while (sequences_left_ > 0 && tokens_left_ > 0 && prefill_left_ > 0 && has_slot(sequences) &&
+         shards_have_room(sequences, unconfirmed_releases)) {
+    const Sequence* const next = sequences.next();
+    if (next == nullptr) return;
+    const std::optional<CachedPrefix> prefix = prefix_of(sequences, *next);
+    if (!prefix || free_blocks_for(*next, *prefix) > blocks_.free_blocks()) return;
+    add_prefill(enter(*next, *prefix, sequences), batch);
   }
+}
+
+// What of it is in the pages already.
+CachedPrefix BatchFormer::cached_prefix(const Sequence& next) const {
+  if (!blocks_.caches() || !next.prompt_logprobs_complete) return {};
+  return blocks_.find_prefix(next.cache_salt, next.tokens);
+}
+
+// The same; nothing when it is to wait, because a running sequence computes its next block.
+std::optional<CachedPrefix> BatchFormer::prefix_of(const Sequences& sequences, const Sequence& next) const {
+  CachedPrefix prefix = cached_prefix(next);
+  const bool may_share = blocks_.caches() && next.prompt_logprobs_complete;
+  if (may_share && is_about_to_be_published(sequences, next, prefix.blocks.size())) return std::nullopt;
+  return prefix;
+}
+
+// Blocks that must be free, idle ones of its prefix included, for it to enter.
+std::uint32_t BatchFormer::free_blocks_for(const Sequence& next, const CachedPrefix& prefix) const {
+  // One token more than it has, lest its first decode preempts somebody.
+  const std::uint32_t wanted = std::min(next.length() + 1, next.max_length);
+  return blocks_.blocks_for(wanted) - static_cast<std::uint32_t>(prefix.blocks.size()) + prefix.idle;
+}
+
+// REQUIRES: so many blocks are free.
+Sequence& BatchFormer::enter(const Sequence& next, const CachedPrefix& prefix, Sequences& sequences) {
+  Sequence& sequence = sequences.begin(next.id);
+  blocks_.adopt(sequence.id, prefix);
+  sequence.computed = static_cast<std::uint32_t>(prefix.blocks.size()) * blocks_.block_size();
+  const bool grown = blocks_.grow(sequence.id, sequence.length());
+  assert(grown);
+  static_cast<void>(grown);
+  return sequence;
 }
 
 // Whether a running sequence computes block `index` of `next`, whose first `index` blocks are in the pages.
@@ -104,27 +201,37 @@ bool BatchFormer::is_about_to_be_published(const Sequences& sequences, const Seq
   });
 }
 
-void BatchFormer::add(Sequence& sequence, bool starts, std::uint32_t first_new_block, Batch& batch) {
-  const std::uint32_t count = std::min(sequence.uncomputed(), tokens_left_);
+void BatchFormer::add(Sequence& sequence, std::uint32_t most_tokens, std::uint32_t first_new_block, Batch& batch) {
+  const std::uint32_t count = std::min(sequence.uncomputed(), most_tokens);
   const bool reaches_the_end = count == sequence.uncomputed();
   batch.items.push_back({.sequence = &sequence,
                          .count = count,
-                         .starts = starts,
+                         .starts = !sequence.on_shards,
                          .sample = reaches_the_end && sequence.length() < sequence.max_length,
                          .first_new_block = first_new_block});
   tokens_left_ -= count;
   --sequences_left_;
 }
 
+void BatchFormer::add_prefill(Sequence& sequence, Batch& batch) {
+  const std::uint32_t most = std::min(tokens_left_, prefill_left_);
+  add(sequence, most, sequence.on_shards ? static_cast<std::uint32_t>(blocks_.table(sequence.id).size()) : 0, batch);
+  prefill_left_ -= batch.items.back().count;
+}
+
 bool BatchFormer::make_room(Sequences& sequences, Sequence& sequence, Batch& batch) {
   while (!blocks_.grow(sequence.id, sequence.length())) {
-    Sequence* victim = youngest_behind(sequences, sequence);
+    Sequence* victim = last_behind(sequences, sequence);
     if (victim == nullptr) return false;
-    blocks_.release(victim->id);
-    batch.preempted.push_back(victim->id);
-    sequences.restart(victim->id);
+    preempt(*victim, sequences, batch);
   }
   return true;
+}
+
+void BatchFormer::preempt(Sequence& victim, Sequences& sequences, Batch& batch) {
+  blocks_.release(victim.id);
+  batch.preempted.push_back(victim.id);
+  sequences.restart(victim.id);
 }
 
 }  // namespace troupe::engine

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "runtime/engine/block_manager.h"
 #include "runtime/engine/sequence.h"
+#include "runtime/engine/step_budget.h"
 
 namespace troupe::engine {
 
@@ -27,21 +29,26 @@ struct Batch {
   std::vector<SequenceId> preempted;  // went back to waiting; the shards forget them
 };
 
-// The policy: who runs in the next step. First come, first served; running decodes before prefills before
-// newcomers; prompts in pieces; a sequence that is in a step whose result is not back is left out. With several
-// pipeline stages a step takes only its share of the sequences, so that every slot gets work.
+// The policy: who runs in the next step. Running decodes before prefills before newcomers; among those that run by
+// priority, then first come, first served; newcomers as Sequences::next() says, and before prefills of less urgent
+// priorities; prompts in pieces, and beside decodes
+// only as much of them as the StepBudget allows; a sequence that is in a step whose result is not back is left out.
+// With several pipeline stages a step takes only its share of the sequences, so that every slot gets work.
 //
 // A newcomer enters only when blocks for all its known tokens are free. It begins behind the longest prefix that is
 // in the pages already, unless the log-probabilities of its prompt are wanted: those must be computed. While a running
 // sequence computes the very block that would come next, it waits for that: a prompt that many send at a time is
 // computed once.
 //
-// When a decode finds no free block, the youngest sequence behind it that is not in flight is preempted: its blocks are
-// freed, and its prompt and generated tokens are computed anew later, except for what is still in the pages. The oldest
-// sequence can thus always go on.
+// When a decode finds no free block, a sequence that ranks behind it and is not in flight is preempted, the last in
+// rank first: its blocks are freed, and its prompt and generated tokens are computed anew later, except for what is
+// still in the pages. The first in rank, the oldest of the most urgent priority, can thus always go on. A newcomer for
+// whom there is no slot or there are no blocks preempts too, but only what has a less urgent priority than its own:
+// equals never take anything from each other in turns.
 class BatchFormer {
  public:
-  BatchFormer(const BatchLimits& limits, BlockManager& blocks);
+  // Holds references to both.
+  BatchFormer(const BatchLimits& limits, BlockManager& blocks, const StepBudget& budget);
 
   // Chooses, allocates blocks and moves phases; the batch is empty when nobody can run now. Marks nothing as in
   // flight, and moves `computed` only of newcomers, behind their cached prefix. `unconfirmed_releases`: sequences that
@@ -52,17 +59,32 @@ class BatchFormer {
   std::size_t max_running() const;
 
  private:
-  void add_decodes(Sequences& sequences, Batch& batch);
-  void add_prefills(Sequences& sequences, Batch& batch);
+  void let_urgent_in(Sequences& sequences, std::size_t unconfirmed_releases, Batch& batch);
+  void add_decodes(const std::vector<Sequence*>& ranked, Sequences& sequences, Batch& batch);
+  std::size_t add_prefills(const std::vector<Sequence*>& ranked, Batch& batch);
   void add_newcomers(Sequences& sequences, std::size_t unconfirmed_releases, Batch& batch);
+  std::uint32_t prefill_budget(const std::vector<Sequence*>& ranked, const Batch& batch) const;
+  bool has_slot(const Sequences& sequences) const { return sequences.running.size() < max_running(); }
+  bool shards_have_room(const Sequences& sequences, std::size_t unconfirmed_releases) const;
+  CachedPrefix cached_prefix(const Sequence& next) const;
+  std::optional<CachedPrefix> prefix_of(const Sequences& sequences, const Sequence& next) const;
   bool is_about_to_be_published(const Sequences& sequences, const Sequence& next, std::size_t index) const;
-  void add(Sequence& sequence, bool starts, std::uint32_t first_new_block, Batch& batch);
+  std::uint32_t free_blocks_for(const Sequence& next, const CachedPrefix& prefix) const;
+  std::vector<Sequence*> less_urgent_to_go(Sequences& sequences, const Sequence& next,
+                                           const CachedPrefix& prefix) const;
+  Sequence& enter(const Sequence& next, const CachedPrefix& prefix, Sequences& sequences);
+  void add(Sequence& sequence, std::uint32_t most_tokens, std::uint32_t first_new_block, Batch& batch);
+  void add_prefill(Sequence& sequence, Batch& batch);
   bool make_room(Sequences& sequences, Sequence& sequence, Batch& batch);
+  void preempt(Sequence& victim, Sequences& sequences, Batch& batch);
 
   const BatchLimits limits_;
   BlockManager& blocks_;
-  std::uint32_t tokens_left_ = 0;     // of the batch being formed
-  std::uint32_t sequences_left_ = 0;  // of the batch being formed
+  const StepBudget& budget_;
+  // Of the batch being formed:
+  std::uint32_t tokens_left_ = 0;
+  std::uint32_t prefill_left_ = 0;  // tokens of prompts
+  std::uint32_t sequences_left_ = 0;
 };
 
 }  // namespace troupe::engine

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cmath>
 #include <iterator>
 #include <string>
 #include <utility>
@@ -26,10 +27,13 @@ std::uint32_t capacity_of(const EngineOptions& options) {
 Engine::Engine(const EngineOptions& options)
     : options_(options),
       blocks_(options.num_blocks, options.block_size, options.limits.prefix_cache_blocks),
+      step_budget_(options.limits.decode_stall_percent),
       former_({.max_batch_tokens = options.max_batch_tokens,
                .max_batch_sequences = options.max_batch_sequences,
                .pipeline_stages = options.pipeline_stages},
-              blocks_) {
+              blocks_, step_budget_),
+      sequences_(options.limits.idle_tenants),
+      admission_(options.limits) {
   assert(options.max_model_len > 0);
 }
 
@@ -39,19 +43,52 @@ Result<void> Engine::admit(std::uint64_t owner, schema::Generate::Reader generat
     return invalid_argument("request " + std::to_string(key.second) + " is still in use; take another number",
                             "request");
   }
-  if (sequences_.waiting.size() >= options_.limits.queue) {
-    return resource_exhausted("the scheduler's queue is full: " + std::to_string(sequences_.waiting.size()) +
-                                  " requests wait (limit queue); ask again later",
-                              "queue");
-  }
+  TROUPE_RETURN_IF_ERROR(admission_.admit({.owner = owner,
+                                           .request = key.second,
+                                           .tokens = generate.getTokens().size(),
+                                           .siblings = generate.getSiblings(),
+                                           .sibling_tokens = generate.getSiblingTokens()},
+                                          backlog()));
   TROUPE_ASSIGN_OR_RETURN(Sequence sequence, checked(generate));
-  sequence.id = next_sequence_++;
+  sequence.id = next_sequence_;
   sequence.owner = owner;
   sequence.request = key.second;
   sequence.admitted_ns = now_ns;
-  by_request_[key] = sequence.id;
-  const SequenceId id = sequence.id;
-  sequences_.waiting.emplace(id, std::move(sequence));
+  if (generate.getDeadlineMs() > 0) TROUPE_RETURN_IF_ERROR(take_deadline(generate.getDeadlineMs(), sequence));
+  by_request_[key] = next_sequence_++;
+  sequences_.add(std::move(sequence));
+  return {};
+}
+
+Backlog Engine::backlog() const {
+  Backlog backlog{.requests = sequences_.waiting.size(),
+                  .tokens = sequences_.order.tokens(),
+                  .tokens_per_s = drain_rate_.tokens_per_s()};
+  if (backlog.tokens_per_s > 0) return backlog;
+  // Nobody has had to wait yet: prompts go as fast as they are computed.
+  const double ns = step_budget_.prefill_ns(options_.max_batch_tokens, 0, options_.max_batch_tokens);
+  if (ns > 0) backlog.tokens_per_s = options_.max_batch_tokens * options_.pipeline_stages / ns * 1e9;
+  return backlog;
+}
+
+Result<void> Engine::take_deadline(std::uint32_t deadline_ms, Sequence& sequence) {
+  const std::uint64_t span_ns = std::uint64_t{deadline_ms} * 1'000'000;
+  const auto cached = blocks_.find_prefix(sequence.cache_salt, sequence.tokens).blocks.size() * blocks_.block_size();
+  const auto decodes =
+      static_cast<std::uint32_t>(std::min<std::size_t>(sequences_.running.size(), options_.max_batch_sequences));
+  const double prefill_ns = step_budget_.prefill_ns(sequence.length() - cached, decodes, options_.max_batch_tokens);
+  const double rate = backlog().tokens_per_s;
+  const auto before = static_cast<double>(sequences_.order.tokens_before(sequence.priority, sequence.tenant));
+  const double wait_ns = rate > 0 ? before / rate * 1e9 : 0;
+  if (wait_ns + prefill_ns > static_cast<double>(span_ns)) {
+    return deadline_exceeded("the first token is to be expected in about " +
+                                 std::to_string(std::llround(std::min((wait_ns + prefill_ns) / 1e6, 1e15))) +
+                                 " ms, after the timeout of " + std::to_string(deadline_ms) +
+                                 " ms; allow more time or ask again later",
+                             "timeout");
+  }
+  sequence.deadline_ns = sequence.admitted_ns + span_ns;
+  deadlines_.set(sequence.id, *sequence.deadline_ns - static_cast<std::uint64_t>(prefill_ns));
   return {};
 }
 
@@ -78,6 +115,16 @@ Result<Sequence> Engine::checked(schema::Generate::Reader generate) const {
                                 std::to_string(generate.getMaxTokens()),
                             "min_tokens");
   }
+  if (generate.getPriority() < kMostUrgentPriority || generate.getPriority() > kLeastUrgentPriority) {
+    return invalid_argument("priority is " + std::to_string(generate.getPriority()) + ", outside " +
+                                std::to_string(kMostUrgentPriority) + ".." + std::to_string(kLeastUrgentPriority),
+                            "priority");
+  }
+  if (generate.getDeadlineMs() > kLongestDeadlineMs) {
+    return invalid_argument("the timeout is " + std::to_string(generate.getDeadlineMs()) + " ms, more than " +
+                                std::to_string(kLongestDeadlineMs),
+                            "timeout");
+  }
   const auto salt = generate.getCacheSalt();
   if (salt.size() > options_.limits.cache_salt_bytes) {
     return invalid_argument("cache_salt has " + std::to_string(salt.size()) + " bytes; the limit cache_salt_bytes is " +
@@ -93,6 +140,8 @@ Result<Sequence> Engine::checked(schema::Generate::Reader generate) const {
   sequence.tokens.reserve(prompt.size());
   for (const std::uint32_t token : prompt) sequence.tokens.push_back(token);
   sequence.prompt_length = prompt.size();
+  sequence.priority = generate.getPriority();
+  sequence.tenant = generate.getTenant();
   sequence.max_length = static_cast<std::uint32_t>(
       std::min<std::uint64_t>(capacity, std::uint64_t{prompt.size()} + generate.getMaxTokens()));
   sequence.prompt_logprobs_complete = !sequence.sampling.prompt_logprobs || prompt.size() == 1;
@@ -110,15 +159,21 @@ void Engine::cancel_all(std::uint64_t owner) {
     ++next;  // cancelling erases the entry
     cancel(sequence);
   }
+  admission_.forget(owner);
 }
 
 void Engine::cancel(Sequence& sequence) {
   ++counts_.cancelled;
+  drop(sequence);
+}
+
+void Engine::drop(Sequence& sequence) {
   if (!sequence.in_flight) {
     forget(sequence);
     return;
   }
   sequence.cancelled = true;
+  deadlines_.erase(sequence.id);
   by_request_.erase({sequence.owner, sequence.request});
 }
 
@@ -202,6 +257,8 @@ void Engine::launch(const Batch& batch, std::uint64_t now_ns) {
   InFlightStep flight;
   flight.step = next_step_++;
   flight.released = std::exchange(released_, {});
+  flight.sent_ns = now_ns;
+  std::uint64_t begun_tokens = 0;
   flight.items.reserve(batch.items.size());
   for (const BatchItem& item : batch.items) {
     Sequence& sequence = *item.sequence;
@@ -216,15 +273,19 @@ void Engine::launch(const Batch& batch, std::uint64_t now_ns) {
     if (sequence.computed < sequence.prompt_length) {
       counts_.prompt_tokens += std::min(item.count, sequence.prompt_length - sequence.computed);
     }
+    (sequence.phase == Phase::kDecode ? flight.work.decode_tokens : flight.work.prefill_tokens) += item.count;
+    if (item.starts) begun_tokens += sequence.length();
     sequence.computed += item.count;
     sequence.in_flight = true;
+    sequence.on_shards = true;
     flight.items.push_back({sequence.id, item.sample});
   }
   in_flight_.push_back(std::move(flight));
+  drain_rate_.step(now_ns, begun_tokens, !sequences_.waiting.empty());
   ++counts_.steps;
 }
 
-std::vector<Delta> Engine::apply(schema::StepResult::Reader result) {
+std::vector<Delta> Engine::apply(schema::StepResult::Reader result, std::uint64_t now_ns) {
   const auto fence = result.getFence();
   if (fence.getReplica() != replica_ || fence.getEpoch() != epoch_) return {};
   const auto found = std::find_if(in_flight_.begin(), in_flight_.end(),
@@ -236,6 +297,7 @@ std::vector<Delta> Engine::apply(schema::StepResult::Reader result) {
   if (result.getFailed()) return fail_step(flight, read_error(result.getError()));
   if (const Result<void> checked = check_result(flight, result); !checked.ok())
     return fail_step(flight, checked.error());
+  step_budget_.observe(flight.work, now_ns - flight.sent_ns);
 
   std::vector<Delta> deltas;
   unsigned sampled = 0;
@@ -245,9 +307,11 @@ std::vector<Delta> Engine::apply(schema::StepResult::Reader result) {
     // Not earlier: nobody may find in the pages what a failed step was to write there.
     blocks_.publish(sequence.id, sequence.cache_salt, std::span(sequence.tokens).first(sequence.computed));
     const std::optional<unsigned> index = item.sample ? std::optional(sampled++) : std::nullopt;
+    const Tenant tenant = sequence.tenant;
     if (sequence.cancelled) {
       forget(sequence);
     } else if (std::optional<Delta> delta = advance(sequence, result, index)) {
+      sequences_.fair_share.charge(tenant, delta->tokens.size());
       deltas.push_back(std::move(*delta));
     }
   }
@@ -361,6 +425,30 @@ std::vector<Delta> Engine::fail_waiting(const Error& error, std::uint64_t admitt
   return deltas;
 }
 
+std::vector<Delta> Engine::expire(std::uint64_t now_ns) {
+  std::vector<Delta> deltas;
+  while (const std::optional<SequenceId> id = deadlines_.take_due(now_ns)) {
+    Sequence& sequence = *sequences_.find(*id);
+    if (sequence.begun && *sequence.deadline_ns > now_ns) {
+      deadlines_.set(*id, *sequence.deadline_ns);  // that it has begun in time was due
+      continue;
+    }
+    const std::string timeout = std::to_string((*sequence.deadline_ns - sequence.admitted_ns) / 1'000'000) + " ms";
+    Delta delta{.owner = sequence.owner, .request = sequence.request};
+    delta.finish = schema::FinishReason::ERROR;
+    delta.error = deadline_exceeded(
+        sequence.begun ? "the timeout of " + timeout + " is over after " + std::to_string(sequence.generated()) +
+                             " tokens; allow more time or ask for fewer tokens"
+                       : "the request waited too long to give a token within its timeout of " + timeout +
+                             "; allow more time or ask again later",
+        "timeout");
+    ++counts_.expired;
+    drop(sequence);
+    deltas.push_back(std::move(delta));
+  }
+  return deltas;
+}
+
 std::vector<Delta> Engine::fail_all(const Error& error) {
   std::vector<Delta> deltas = fail_in_flight(error);
   for (SequenceMap* map : {&sequences_.running, &sequences_.waiting}) {
@@ -377,6 +465,7 @@ std::vector<Delta> Engine::reset_for_epoch(std::uint32_t replica, std::uint64_t 
   }
   blocks_.forget_published();
   released_.clear();
+  drain_rate_.pause();
   replica_ = replica;
   epoch_ = epoch;
   next_step_ = 1;
@@ -396,8 +485,9 @@ void Engine::forget(Sequence& sequence) {
   const SequenceId id = sequence.id;
   blocks_.release(id);
   if (!sequence.cancelled) by_request_.erase({sequence.owner, sequence.request});
-  if (sequence.phase != Phase::kWaiting) released_.push_back(id);
-  (sequence.phase == Phase::kWaiting ? sequences_.waiting : sequences_.running).erase(id);
+  if (sequence.on_shards) released_.push_back(id);
+  deadlines_.erase(id);
+  sequences_.erase(sequence);
 }
 
 std::optional<std::uint64_t> Engine::oldest_waiting_ns() const {

@@ -8,10 +8,14 @@
 
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
+#include "runtime/engine/admission.h"
 #include "runtime/engine/batch_former.h"
 #include "runtime/engine/block_manager.h"
+#include "runtime/engine/deadlines.h"
 #include "runtime/engine/delta.h"
+#include "runtime/engine/drain_rate.h"
 #include "runtime/engine/sequence.h"
+#include "runtime/engine/step_budget.h"
 #include "schema/step.capnp.h"
 
 namespace troupe::engine {
@@ -23,8 +27,14 @@ struct EngineOptions {
   std::uint32_t max_batch_tokens = 0;
   std::uint32_t max_batch_sequences = 0;
   std::uint32_t pipeline_stages = 1;  // steps in flight at a time
-  Limits limits;  // queue, stop_tokens, logit_bias_entries, top_logprobs, cache_salt_bytes, prefix_cache_blocks
+  // queue, target_ttft_ms, idle_tenants, decode_stall_percent, stop_tokens, logit_bias_entries, top_logprobs,
+  // cache_salt_bytes, prefix_cache_blocks
+  Limits limits;
 };
+
+// Of Generate.priority: smaller runs earlier.
+inline constexpr std::int32_t kMostUrgentPriority = -100, kLeastUrgentPriority = 100;
+inline constexpr std::uint32_t kLongestDeadlineMs = 86'400'000;  // of Generate.deadlineMs
 
 struct EngineCounts {
   std::uint64_t waiting = 0;  // now
@@ -37,6 +47,7 @@ struct EngineCounts {
   std::uint64_t preemptions = 0;
   std::uint64_t finished = 0;
   std::uint64_t failed = 0;
+  std::uint64_t expired = 0;  // ended by their deadline
   std::uint64_t cancelled = 0;
 };
 
@@ -48,7 +59,8 @@ class Engine {
   explicit Engine(const EngineOptions& options);
 
   // Queues a request of `owner`. maxTokens is clipped to what the model and the KV pages can hold.
-  // Errors: a parameter out of range, a prompt that can never fit, a full queue, a request id still in use.
+  // Errors: a parameter out of range, a prompt that can never fit, a full queue, a request id still in use, a deadline
+  // before which the first token is not to be expected.
   Result<void> admit(std::uint64_t owner, schema::Generate::Reader generate, std::uint64_t now_ns);
 
   // Forgets a request, or all of an owner; unknown ones are no error. One that is in flight keeps its blocks until
@@ -61,7 +73,12 @@ class Engine {
 
   // What a result means for the owners. A result of another epoch or of no step in flight gives nothing. A failed
   // one, or one that does not match its step, fails that step's sequences.
-  std::vector<Delta> apply(schema::StepResult::Reader result);
+  std::vector<Delta> apply(schema::StepResult::Reader result, std::uint64_t now_ns);
+
+  // Fails what its deadline has passed, and what waits and can no longer give its first token before it.
+  std::vector<Delta> expire(std::uint64_t now_ns);
+  // When expire() is to be called next.
+  std::optional<std::uint64_t> next_expiry_ns() const { return deadlines_.next_ns(); }
 
   // Fails the sequences of every step in flight; their late results will be dropped.
   std::vector<Delta> fail_in_flight(const Error& error);
@@ -80,6 +97,8 @@ class Engine {
   std::size_t steps_in_flight() const { return in_flight_.size(); }
   std::optional<std::uint64_t> oldest_waiting_ns() const;
   SequenceId newest_sequence() const { return next_sequence_ - 1; }  // 0 = none yet
+  Backlog backlog() const;
+  QueueRoom queue_room() const { return admission_.room(backlog()); }
   EngineCounts counts() const;
   const BlockManager& blocks() const { return blocks_; }
 
@@ -92,9 +111,13 @@ class Engine {
     std::uint64_t step;
     std::vector<InFlightItem> items;
     std::vector<SequenceId> released;  // told to the shards again if the step fails
+    std::uint64_t sent_ns;
+    StepWork work;
   };
 
   Result<Sequence> checked(schema::Generate::Reader generate) const;
+  // Sets the sequence's deadline. The error: its first token will hardly come before it.
+  Result<void> take_deadline(std::uint32_t deadline_ms, Sequence& sequence);
   void write_step(const Batch& batch, schema::Step::Builder step) const;
   void launch(const Batch& batch, std::uint64_t now_ns);
   Result<void> check_result(const InFlightStep& flight, schema::StepResult::Reader result);
@@ -103,14 +126,20 @@ class Engine {
   std::optional<Delta> advance(Sequence& sequence, schema::StepResult::Reader result, std::optional<unsigned> index);
   std::vector<Delta> fail_step(const InFlightStep& flight, const Error& error);
   void cancel(Sequence& sequence);
+  // Nobody hears of it any more; its blocks become free when no step works on them.
+  void drop(Sequence& sequence);
   Delta fail(Sequence& sequence, const Error& error);
   // Its blocks become free; the shards are told with the next step if they know it.
   void forget(Sequence& sequence);
 
   const EngineOptions options_;
   BlockManager blocks_;
+  StepBudget step_budget_;
   BatchFormer former_;
   Sequences sequences_;
+  Admission admission_;
+  DrainRate drain_rate_;
+  Deadlines deadlines_;  // of the waiting, when they are to begin at the latest
   std::map<std::pair<std::uint64_t, std::uint64_t>, SequenceId> by_request_;  // (owner, request)
   std::deque<InFlightStep> in_flight_;                                        // oldest first
   std::vector<SequenceId> released_;                                          // the shards have yet to forget them

@@ -8,11 +8,9 @@
 
 #include "runtime/engine/sampler.h"
 #include "runtime/engine/sampling_parameters.h"
+#include "runtime/engine/waiting_order.h"
 
 namespace troupe::engine {
-
-// Grows by one an admitted request: a smaller id came earlier.
-using SequenceId = std::uint64_t;
 
 enum class Phase {
   kWaiting,  // holds no KV blocks
@@ -31,13 +29,18 @@ struct Sequence {
   std::uint32_t max_length = 0;       // prompt and generated together
   SamplingParameters sampling;
   std::string cache_salt;
+  std::int32_t priority = 0;  // smaller runs earlier
+  Tenant tenant = 0;
 
   Phase phase = Phase::kWaiting;
   std::uint32_t computed = 0;  // tokens whose keys and values are in the pages, in-flight step included
   bool in_flight = false;      // part of a step whose result is not back
+  bool begun = false;          // has held KV blocks, now or earlier; its tenant has been charged for its prompt
+  bool on_shards = false;      // a step has told them of it since it began
   bool cancelled = false;      // nobody wants it any more; forgotten when its step is back
 
   std::uint64_t admitted_ns = 0;
+  std::optional<std::uint64_t> deadline_ns;
   std::optional<std::uint64_t> first_step_ns;
   std::uint32_t cached_tokens = 0;  // of the prompt, that its first step found in the pages
 
@@ -49,15 +52,36 @@ struct Sequence {
   std::uint32_t uncomputed() const { return length() - computed; }
 };
 
+// Whether `a` goes before `b` when there is not enough for both: by priority, then by arrival.
+bool ranks_before(const Sequence& a, const Sequence& b);
+
 // In order of arrival. Nodes are moved between maps, so that pointers to a Sequence live as long as it does.
 using SequenceMap = std::map<SequenceId, Sequence>;
 
+// All sequences, and what decides who of them is next. Used by one thread.
 struct Sequences {
+  // `idle_tenants`: as FairShare's most_idle.
+  explicit Sequences(std::uint64_t idle_tenants) : fair_share(idle_tenants) {}
+
   SequenceMap waiting;  // phase kWaiting
   SequenceMap running;  // every other phase
+  WaitingOrder order;   // of `waiting`
+  FairShare fair_share;
 
   // nullptr when there is none.
   Sequence* find(SequenceId id);
+
+  // Who of the waiting is to begin next; nullptr when nobody waits.
+  const Sequence* next() const;
+
+  // What runs, in the order of ranks_before().
+  std::vector<Sequence*> ranked();
+
+  // A newcomer waits. REQUIRES: its id is new.
+  void add(Sequence&& sequence);
+
+  // It is gone.
+  void erase(Sequence& sequence);
 
   // A newcomer begins: its phase becomes kPrefill. REQUIRES: `id` waits.
   Sequence& begin(SequenceId id);

@@ -4,11 +4,15 @@
 #include <caf/all.hpp>
 #include <chrono>
 #include <deque>
+#include <filesystem>
 #include <map>
+#include <random>
 #include <string>
 #include <vector>
 
 #include "actors/interfaces.h"
+#include "runtime/engine/replay.h"
+#include "runtime/model/mapped_file.h"
 #include "tests/actors/manual_system.h"
 #include "tests/runtime/engine/replica.h"
 
@@ -37,12 +41,16 @@ struct Progress {
 struct Inbox {
   std::map<std::uint64_t, Progress> requests;
   int messages = 0;
+  std::uint32_t queue_room = 0;  // as told last
+  std::uint32_t retry_after_ms = 0;
 };
 
 caf::behavior inbox_behavior(caf::event_based_actor*, Inbox* inbox) {
   return {[inbox](const Message<schema::Deltas>& message) {
     ++inbox->messages;
     const auto deltas = message.read();
+    inbox->queue_room = deltas->getQueueRoom();
+    inbox->retry_after_ms = deltas->getRetryAfterMs();
     for (const auto delta : deltas->getItems()) {
       Progress& progress = inbox->requests[delta.getRequest()];
       for (const std::uint32_t token : delta.getTokens()) progress.tokens.push_back(token);
@@ -60,7 +68,7 @@ caf::behavior stage_behavior(caf::event_based_actor*, std::deque<Message<schema:
 }
 
 struct Cast : troupe::testing::ManualSystem {
-  explicit Cast(engine::EngineOptions options = default_options())
+  explicit Cast(engine::EngineOptions options = default_options(), const std::string& record_file = {})
       : self(system()),
         stage(system().spawn(stage_behavior, &steps)),
         gateway(system().spawn(inbox_behavior, &inbox)),
@@ -71,9 +79,13 @@ struct Cast : troupe::testing::ManualSystem {
                .max_batch_sequences = options.max_batch_sequences,
                .max_sequences = options.max_batch_sequences * options.pipeline_stages,
                .vocab_size = kVocab}) {
-    scheduler = spawn_scheduler(system(), {.engine = options, .resolve = [this](schema::ActorAddress::Reader address) {
-                                             return address.getActor() == "stage/0/0" ? stage : caf::actor{};
-                                           }});
+    auto spawned = spawn_scheduler(
+        system(),
+        {.engine = options, .record_file = record_file, .resolve = [this](schema::ActorAddress::Reader address) {
+           return address.getActor() == "stage/0/0" ? stage : caf::actor{};
+         }});
+    BOOST_REQUIRE(spawned.ok());
+    scheduler = *std::move(spawned);
     run();
   }
 
@@ -102,9 +114,11 @@ struct Cast : troupe::testing::ManualSystem {
   void generate_as(const caf::actor& from, std::uint64_t request, std::uint32_t prompt_length = 5,
                    std::uint32_t max_tokens = 4) {
     const std::vector<std::uint32_t> prompt(prompt_length, static_cast<std::uint32_t>(request % kVocab));
+    send_request(from, {.request = request, .prompt = prompt, .max_tokens = max_tokens});
+  }
+  void send_request(const caf::actor& from, const Request& request) {
     caf::send_as(from, scheduler, make_message<schema::Generate>([&](schema::Generate::Builder generate) {
-                   engine::testing::write_generate({.request = request, .prompt = prompt, .max_tokens = max_tokens},
-                                                   generate);
+                   engine::testing::write_generate(request, generate);
                  }));
     run();
   }
@@ -232,6 +246,46 @@ BOOST_AUTO_TEST_CASE(a_refused_request_gets_one_delta_with_the_reason) {
   BOOST_TEST((cast.inbox.requests[3].code == ErrorCode::kResourceExhausted));
   BOOST_TEST(cast.inbox.requests[3].param == "queue");
   BOOST_TEST(cast.inbox.messages == 2);
+}
+
+BOOST_AUTO_TEST_CASE(gateways_hear_what_the_queue_still_takes_once_the_next_step_has_taken_its_share) {
+  engine::EngineOptions options = Cast::default_options();
+  options.limits.queue = 3;
+  options.max_batch_sequences = 1;
+  Cast cast(options);
+  BOOST_TEST(cast.assemble(1));
+  cast.generate(1, 5, 1);
+  for (std::uint64_t request = 2; request < 5; ++request) cast.generate(request);
+  BOOST_TEST(cast.inbox.messages == 0);
+  cast.generate(5);
+  BOOST_TEST((cast.inbox.requests[5].code == ErrorCode::kResourceExhausted));
+  BOOST_TEST(cast.inbox.queue_room == 0u);
+  cast.work();
+  BOOST_TEST(cast.inbox.requests[1].finish == FinishReason::LENGTH);
+  BOOST_TEST(cast.inbox.queue_room == 1u);  // the second has begun
+}
+
+BOOST_AUTO_TEST_CASE(a_request_ends_at_its_deadline_whether_it_waits_or_runs) {
+  engine::EngineOptions options = Cast::default_options();
+  options.max_batch_sequences = 1;
+  options.limits.step_timeout_ms = 60'000;
+  Cast cast(options);
+  BOOST_TEST(cast.assemble(1));
+  cast.send_request(cast.gateway, {.request = 1, .prompt = {1, 2, 3}, .max_tokens = 40, .deadline_ms = 500});
+  cast.send_request(cast.gateway, {.request = 2, .prompt = {1, 2, 3}, .max_tokens = 40, .deadline_ms = 300});
+  cast.send_request(cast.gateway, {.request = 3, .prompt = {1, 2, 3}, .max_tokens = 2});
+  cast.work();
+  cast.pass(299ms);
+  BOOST_TEST(cast.inbox.messages == 1);
+  cast.pass(1ms);
+  BOOST_TEST((cast.inbox.requests[2].code == ErrorCode::kDeadlineExceeded));
+  BOOST_TEST(cast.inbox.requests[2].param == "timeout");
+  BOOST_TEST(cast.inbox.requests[1].finish == FinishReason::NONE);
+  cast.pass(200ms);
+  BOOST_TEST((cast.inbox.requests[1].code == ErrorCode::kDeadlineExceeded));
+  BOOST_TEST(cast.inbox.requests[1].tokens.size() == 1u);
+  cast.work_until_idle();
+  BOOST_TEST(cast.inbox.requests[3].finish == FinishReason::LENGTH);
 }
 
 BOOST_AUTO_TEST_CASE(nothing_more_is_told_of_a_cancelled_request) {
@@ -432,6 +486,49 @@ BOOST_AUTO_TEST_CASE(what_still_runs_at_the_end_of_a_drain_is_cut_off) {
   cast.pass(900ms);
   BOOST_TEST(cast.inbox.requests[1].finish == FinishReason::ERROR);
   BOOST_TEST(cast.answered_ok(drained));
+}
+
+BOOST_AUTO_TEST_CASE(what_a_scheduler_recorded_can_be_gone_through_again) {
+  const std::filesystem::path path =
+      std::filesystem::temp_directory_path() / ("troupe-scheduler-" + std::to_string(std::random_device{}()));
+  std::uint64_t steps = 0;
+  {
+    Cast cast(Cast::default_options(), path.string());
+    BOOST_TEST(cast.assemble(1));
+    for (std::uint64_t request = 1; request < 7; ++request) cast.generate(request);
+    cast.cancel(3);
+    while (!cast.steps.empty()) {
+      cast.pass(7ms);
+      cast.work();
+      ++steps;
+    }
+    cast.send_request(cast.gateway, {.request = 8, .prompt = {1, 2, 3}, .max_tokens = 40, .deadline_ms = 20});
+    cast.pass(30ms);
+    cast.steps.clear();
+    cast.shard.sequences.clear();
+    BOOST_TEST(cast.assemble(2));
+    ++steps;
+  }
+  auto file = model::MappedFile::open(path);
+  BOOST_REQUIRE(file.ok());
+  auto replay = engine::Replay::open(file->bytes());
+  BOOST_REQUIRE(replay.ok());
+  std::map<std::string, std::uint64_t> kinds;
+  while (true) {
+    const auto event = (*replay)->next();
+    BOOST_REQUIRE(event.ok());
+    if (!*event) break;
+    BOOST_TEST((*event)->same);
+    ++kinds[(*event)->kind];
+  }
+  BOOST_TEST(kinds["admit"] == 7u);
+  BOOST_TEST(kinds["cancel"] == 1u);
+  BOOST_TEST(kinds["step"] == steps);
+  BOOST_TEST(kinds["result"] == steps - 1);
+  BOOST_TEST(kinds["epoch"] == 2u);
+  BOOST_TEST((*replay)->engine().counts().expired == 1u);
+  BOOST_TEST((*replay)->left_over_bytes() == 0u);
+  std::filesystem::remove(path);
 }
 
 BOOST_AUTO_TEST_CASE(stats_show_the_queue_the_pages_and_the_steps) {

@@ -91,8 +91,9 @@ def descendants(pid):
 class Cluster:
     """A running cluster. Use as a context manager; leaving it ends the cluster."""
 
-    def __init__(self, topology, model=TUTOR, name="test"):
-        """topology: YAML with {model}, {port} and {name} to fill in."""
+    def __init__(self, topology, model=TUTOR, name="test", arguments=()):
+        """topology: YAML with {model}, {port} and {name} to fill in; arguments: more of `troupe up`."""
+        self.arguments = arguments
         self.port = free_port()
         self.directory = tempfile.TemporaryDirectory(prefix="troupe-test-")
         self.file = pathlib.Path(self.directory.name) / "topology.yaml"
@@ -117,7 +118,7 @@ class Cluster:
 
     def start(self):
         with open(self.log, "w") as log:
-            self.process = subprocess.Popen([TROUPE, "up", str(self.file), "--log-level", "info"],
+            self.process = subprocess.Popen([TROUPE, "up", str(self.file), "--log-level", "info", *self.arguments],
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                             env=self.environment)
 

@@ -21,7 +21,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   auto plan = troupe::plan_completion(body, model, limits);
   if (!plan.ok() || troupe::fit_lengths(*plan, model)) return 0;
   for (std::size_t i = 0; i < plan->prompts.size(); ++i) {
-    const auto generate = troupe::generate_message(*plan, i, i + 1).read();
+    const auto generate = troupe::generate_message(*plan, i, i + 1, 0).read();
     const auto sampling = generate->getSampling();
     bool inside = generate->getTokens().size() + generate->getMaxTokens() <= model.max_model_len;
     for (const std::uint32_t token : generate->getTokens()) inside = inside && token < model.vocab_size;

@@ -71,6 +71,14 @@ BOOST_AUTO_TEST_CASE(a_malformed_chat_request_names_its_parameter) {
       {R"("ignore_eos":"no")", "ignore_eos"},
       {R"("return_token_ids":0)", "return_token_ids"},
       {R"("cache_salt":7)", "cache_salt"},
+      {R"("priority":101)", "priority"},
+      {R"("priority":-101)", "priority"},
+      {R"("priority":0.5)", "priority"},
+      {R"("priority":"high")", "priority"},
+      {R"("timeout":0)", "timeout"},
+      {R"("timeout":-1)", "timeout"},
+      {R"("timeout":86401)", "timeout"},
+      {R"("timeout":"5")", "timeout"},
       {R"("n":0)", "n"},
       {R"("n":"1")", "n"},
       {R"("n":129)", "n"},
@@ -203,7 +211,7 @@ BOOST_AUTO_TEST_CASE(every_sampling_parameter_and_the_cache_salt_reach_the_sched
       *model, Limits{});
   BOOST_REQUIRE(plan.ok());
   BOOST_REQUIRE(!fit_lengths(*plan, *model));
-  const auto generate = generate_message(*plan, 0, 42).read();
+  const auto generate = generate_message(*plan, 0, 42, 1'500).read();
   const auto sampling = generate->getSampling();
   BOOST_TEST(generate->getRequest() == 42u);
   BOOST_TEST(generate->getTokens().size() == 2u);
@@ -306,7 +314,7 @@ BOOST_AUTO_TEST_CASE(a_request_that_says_nothing_is_sampled_as_the_model_is_mean
   const auto sampled = [&](const std::string& more) {
     const auto plan = plan_completion(R"({"model":"m","prompt":[1,2])" + more + "}", *model, Limits{});
     BOOST_REQUIRE(plan.ok());
-    return generate_message(*plan, 0, 1);
+    return generate_message(*plan, 0, 1, 0);
   };
   const auto usual = sampled("");
   const auto usual_reader = usual.read();
@@ -331,11 +339,13 @@ BOOST_AUTO_TEST_CASE(choices_of_a_prompt_differ_in_their_seeds) {
   BOOST_REQUIRE(plan.ok());
   BOOST_TEST(plan->choices() == 6u);
   for (const std::size_t choice : {0u, 2u, 3u, 5u}) {
-    const auto message = generate_message(*plan, choice, 40 + choice);
+    const auto message = generate_message(*plan, choice, 40 + choice, 0);
     const auto generate = message.read();
     BOOST_TEST(generate->getTokens().size() == (choice < 3 ? 2u : 1u));
     BOOST_TEST(generate->getSampling().getSeed() == 7 + choice % 3);
     BOOST_TEST(generate->getRequest() == 40 + choice);
+    BOOST_TEST(generate->getSiblings() == 5 - choice);
+    BOOST_TEST(generate->getSiblingTokens() == (choice < 3 ? 2 * (2 - choice) + 3 : 5 - choice));
   }
 }
 

@@ -3,6 +3,7 @@
 #include <boost/test/unit_test.hpp>
 #include <map>
 #include <set>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -15,7 +16,7 @@ using schema::FinishReason;
 
 namespace {
 
-enum class Event { kAdmit, kCancel, kForm, kRun, kFail, kEpoch };
+enum class Event { kAdmit, kAdmitGroup, kCancel, kForm, kRun, kFail, kEpoch, kPass, kExpire };
 
 EngineOptions any_options() {
   EngineOptions options;
@@ -27,6 +28,9 @@ EngineOptions any_options() {
   options.pipeline_stages = *rc::gen::inRange(1u, 4u);
   options.limits.queue = 12;
   options.limits.prefix_cache_blocks = *rc::gen::element(0u, 3u, 1'000u);
+  options.limits.decode_stall_percent = *rc::gen::element(0u, 10u, 100u);
+  options.limits.target_ttft_ms = *rc::gen::element(0u, 1u, 20u);
+  options.limits.idle_tenants = *rc::gen::element(0u, 1u, 100u);
   return options;
 }
 
@@ -48,6 +52,9 @@ Request any_request(std::uint64_t number) {
   request.sampling.prompt_logprobs = *rc::gen::arbitrary<bool>();
   request.sampling.stop_tokens = *rc::gen::element(std::vector<std::uint32_t>{}, std::vector<std::uint32_t>{3, 9, 27});
   request.sampling.min_tokens = *rc::gen::inRange(0u, request.max_tokens + 1);
+  request.priority = *rc::gen::element(0, 0, 0, -1, 5);
+  request.tenant = *rc::gen::inRange<std::uint64_t>(0, 3);
+  request.deadline_ms = *rc::gen::element(0u, 0u, 1u, 4u, 30u);
   return request;
 }
 
@@ -108,6 +115,48 @@ void check_tables(const Replica& replica, schema::Step::Reader step, const FlatS
   }
 }
 
+// A step keeps its budgets, and whoever begins in it has nobody before it of the same priority and tenant.
+void check_step(Replica& replica, const EngineOptions& options, const std::vector<Request>& admitted,
+                const std::set<std::uint64_t>& cancelled, std::set<std::uint64_t>& begun) {
+  const schema::Step::Reader step = replica.newest_step();
+  std::uint64_t tokens = 0;
+  for (const std::uint32_t count : step.getTokenCounts()) tokens += count;
+  RC_ASSERT(tokens <= options.max_batch_tokens);
+  RC_ASSERT(step.getSequences().size() <= options.max_batch_sequences);
+  for (const auto start : step.getStarts()) begun.insert(admitted[start.getSequence() - 1].request);
+  for (const auto start : step.getStarts()) {
+    const Request& request = admitted[start.getSequence() - 1];
+    for (const Request& earlier : std::span(admitted).first(start.getSequence() - 1)) {
+      const bool waits = !begun.contains(earlier.request) && !cancelled.contains(earlier.request) &&
+                         replica.answer(earlier.request).finish == FinishReason::NONE;
+      RC_ASSERT(!waits || earlier.priority != request.priority || earlier.tenant != request.tenant);
+    }
+  }
+}
+
+// One request, or several choices that must be taken or refused together. A choice that is wrong ends them, as the
+// gateway would.
+void admit_some(Replica& replica, std::uint32_t choices, const EngineOptions& options, std::vector<Request>& admitted,
+                std::uint64_t& next_request) {
+  std::vector<Request> group;
+  for (std::uint32_t i = 0; i < choices; ++i) group.push_back(any_request(next_request++));
+  std::size_t taken = 0, full = 0;
+  for (std::uint32_t i = 0; i < choices; ++i) {
+    group[i].siblings = choices - 1 - i;
+    for (const Request& sibling : std::span(group).subspan(i + 1)) group[i].sibling_tokens += sibling.prompt.size();
+    const Result<void> result = replica.admit(group[i]);
+    if (!result.ok() && result.error().code != ErrorCode::kResourceExhausted) return;
+    if (!result.ok()) {
+      ++full;
+      continue;
+    }
+    admitted.push_back(group[i]);
+    ++taken;
+    RC_ASSERT(replica.engine.counts().waiting <= options.limits.queue);
+  }
+  RC_ASSERT(full == 0 || taken == 0);
+}
+
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(engine_properties)
@@ -119,28 +168,32 @@ BOOST_AUTO_TEST_CASE(whatever_happens_no_block_leaks_and_every_request_ends_with
     replica.on_step = [&](schema::Step::Reader step, const FlatStep& flat) { check_tables(replica, step, flat); };
     std::vector<Request> admitted;
     std::set<std::uint64_t> cancelled;
-    std::uint64_t epoch = 1;
-    const auto events = *rc::gen::container<std::vector<Event>>(rc::gen::weightedElement<Event>({{8, Event::kAdmit},
-                                                                                                 {2, Event::kCancel},
-                                                                                                 {16, Event::kForm},
-                                                                                                 {12, Event::kRun},
-                                                                                                 {1, Event::kFail},
-                                                                                                 {1, Event::kEpoch}}));
+    std::uint64_t epoch = 1, next_request = 0;
+    const auto events =
+        *rc::gen::container<std::vector<Event>>(rc::gen::weightedElement<Event>({{8, Event::kAdmit},
+                                                                                 {2, Event::kAdmitGroup},
+                                                                                 {2, Event::kCancel},
+                                                                                 {16, Event::kForm},
+                                                                                 {12, Event::kRun},
+                                                                                 {1, Event::kFail},
+                                                                                 {1, Event::kEpoch},
+                                                                                 {3, Event::kPass},
+                                                                                 {2, Event::kExpire}}));
+    std::set<std::uint64_t> begun;
     for (const Event event : events) {
       switch (event) {
-        case Event::kAdmit: {
-          const Request request = any_request(admitted.size());
-          if (replica.admit(request).ok()) admitted.push_back(request);
-          break;
-        }
+        case Event::kAdmit: admit_some(replica, 1, options, admitted, next_request); break;
+        case Event::kAdmitGroup: admit_some(replica, *rc::gen::inRange(2u, 5u), options, admitted, next_request); break;
         case Event::kCancel: {
           if (admitted.empty()) break;
-          const std::uint64_t request = *rc::gen::inRange<std::uint64_t>(0, admitted.size());
+          const std::uint64_t request = admitted[*rc::gen::inRange<std::size_t>(0, admitted.size())].request;
           if (replica.answer(request).finish == FinishReason::NONE) cancelled.insert(request);
           replica.engine.cancel(1, request);
           break;
         }
-        case Event::kForm: replica.form_step(); break;
+        case Event::kForm:
+          if (replica.form_step()) check_step(replica, options, admitted, cancelled, begun);
+          break;
         case Event::kRun:
           if (replica.engine.steps_in_flight() > 0) replica.run_oldest_step();
           break;
@@ -148,6 +201,11 @@ BOOST_AUTO_TEST_CASE(whatever_happens_no_block_leaks_and_every_request_ends_with
           if (replica.engine.steps_in_flight() > 0) replica.fail_oldest_step();
           break;
         case Event::kEpoch: replica.begin_epoch(++epoch); break;
+        case Event::kPass: replica.now_ns += *rc::gen::inRange<std::uint64_t>(1, 3'000'000); break;
+        case Event::kExpire:
+          replica.expire();
+          RC_ASSERT(replica.engine.next_expiry_ns().value_or(replica.now_ns + 1) > replica.now_ns);
+          break;
       }
       check_blocks(replica.engine);
       check_cache(replica, admitted);
@@ -158,6 +216,7 @@ BOOST_AUTO_TEST_CASE(whatever_happens_no_block_leaks_and_every_request_ends_with
     replica.run_until_idle();
 
     RC_ASSERT(replica.engine.idle());
+    RC_ASSERT(!replica.engine.next_expiry_ns());
     RC_ASSERT(replica.engine.blocks().free_blocks() == options.num_blocks);
     for (const Request& request : admitted) {
       const Answer& answer = replica.answer(request.request);
@@ -171,6 +230,7 @@ BOOST_AUTO_TEST_CASE(whatever_happens_no_block_leaks_and_every_request_ends_with
       } else {
         RC_ASSERT(answer.finish != FinishReason::NONE);
       }
+      if (answer.error && answer.error->code == ErrorCode::kDeadlineExceeded) RC_ASSERT(request.deadline_ms > 0u);
       // However it ended, what was told is the beginning of what is due.
       RC_ASSERT(answer.tokens.size() <= due.size());
       RC_ASSERT(std::equal(answer.tokens.begin(), answer.tokens.end(), due.begin()));

@@ -74,6 +74,11 @@ void write_generate(const Request& request, schema::Generate::Builder to) {
   to.setMinTokens(request.sampling.min_tokens);
   write_sampling(request.sampling, to.initSampling());
   to.setCacheSalt(request.cache_salt);
+  to.setPriority(request.priority);
+  to.setTenant(request.tenant);
+  to.setDeadlineMs(request.deadline_ms);
+  to.setSiblings(request.siblings);
+  to.setSiblingTokens(request.sibling_tokens);
 }
 
 Replica::Replica(const EngineOptions& options)
@@ -109,7 +114,7 @@ void Replica::run_oldest_step() {
   if (result.getFailed()) throw std::runtime_error(result.getError().getMessage().cStr());
   if (on_step) on_step(steps_.front()->getRoot<schema::Step>().asReader(), shard.sequences.flat());
   steps_.pop_front();
-  take(engine.apply(result.asReader()));
+  take(engine.apply(result.asReader(), now_ns++));
 }
 
 void Replica::fail_oldest_step() {
@@ -119,7 +124,7 @@ void Replica::fail_oldest_step() {
   result.setFailed(true);
   write_error(unavailable("the shard is gone"), result.initError());
   steps_.pop_front();
-  take(engine.apply(result.asReader()));
+  take(engine.apply(result.asReader(), now_ns++));
 }
 
 void Replica::run_until_idle() {
@@ -159,7 +164,8 @@ EngineOptions tight_options() {
           .max_model_len = 40,
           .max_batch_tokens = 10,
           .max_batch_sequences = 4,
-          .pipeline_stages = 2};
+          .pipeline_stages = 2,
+          .limits = {.decode_stall_percent = 0}};
 }
 
 EngineOptions roomy_options(std::uint32_t num_blocks) {
@@ -168,7 +174,8 @@ EngineOptions roomy_options(std::uint32_t num_blocks) {
           .max_model_len = 64,
           .max_batch_tokens = 64,
           .max_batch_sequences = 8,
-          .pipeline_stages = 1};
+          .pipeline_stages = 1,
+          .limits = {.decode_stall_percent = 0}};
 }
 
 std::vector<std::uint32_t> prompt_of(std::uint32_t length, std::uint32_t salt) {

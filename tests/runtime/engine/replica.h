@@ -52,6 +52,11 @@ struct Request {
   std::uint32_t max_tokens = 8;
   SamplingParameters sampling;
   std::string cache_salt;
+  std::int32_t priority = 0;
+  std::uint64_t tenant = 0;
+  std::uint32_t deadline_ms = 0;
+  std::uint32_t siblings = 0;
+  std::uint64_t sibling_tokens = 0;
 };
 
 void write_generate(const Request& request, schema::Generate::Builder to);
@@ -79,6 +84,7 @@ class Replica {
   void fail_oldest_step();  // comes back as a failure without having reached the shard
   void run_until_idle();
   void begin_epoch(std::uint64_t epoch);
+  void expire() { take(engine.expire(now_ns)); }
   // Every answer gets the tokens that it is due; throws on a delta that breaks the protocol.
   void take(const std::vector<Delta>& deltas);
 
@@ -95,7 +101,8 @@ class Replica {
   std::deque<std::unique_ptr<capnp::MallocMessageBuilder>> steps_;
 };
 
-// Small numbers that make every shortage happen.
+// Small numbers that make every shortage happen. The clock of tests tells nothing of a step's time: prompts are not
+// held back for decodes, here and below.
 EngineOptions tight_options();
 
 inline constexpr std::uint32_t kVocab = 48;
