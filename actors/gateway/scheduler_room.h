@@ -7,10 +7,10 @@
 
 namespace troupe {
 
-// What a gateway knows of the room in the queues of its schedulers, one a replica, so that a request that would be refused
-// is refused before its prompt is tokenized. Exact as of the schedulers' last messages; since then the gateway counts
-// what it sends. It errs to both sides by what happens in the time of a step: what is let through is checked by the
-// scheduler. Thread-safe.
+// What a gateway knows of the room in the queues of its schedulers, one a replica, so that a request that would be
+// refused is refused before its prompt is tokenized. Exact as of the schedulers' last messages; since then the gateway
+// counts what it sends. It errs to both sides by what happens in the time of a step: what is let through is checked by
+// the scheduler. Thread-safe.
 class SchedulerRoom {
  public:
   // `queue`: what a queue takes when nothing is known of it.
