@@ -103,7 +103,7 @@ class SchedulerState {
       spdlog::warn("step {} of epoch {} failed: {}", fence.getStep(), fence.getEpoch(),
                    one_line(result->getError().getMessage().cStr()));
     }
-    send_deltas(engine_.apply(result.root()));
+    send_deltas(engine_.apply(result.root(), nanoseconds(now())));
     turn();
   }
 

@@ -44,6 +44,7 @@ struct Generate {
   sampling @5 :Sampling;
   cacheSalt @6 :Text;           # only requests with the same one find each other's tokens in the prefix cache;
                                 # empty is a salt like any other
+  noSpeculation @7 :Bool;       # no guesses for this request; its tokens are the same with them (step.capnp)
 }
 
 struct Cancel {
@@ -76,6 +77,8 @@ struct Delta {
   error @5 :ErrorInfo;                  # with finish = error
   queueNs @6 :UInt64;                   # time between Generate and the first step, with the first token
   cachedTokens @7 :UInt32;              # prompt tokens that were in the KV pages already, with the first token
+  guesses @8 :UInt32;                   # that were checked together with `tokens` (step.capnp)
+  acceptedGuesses @9 :UInt32;           # of them, that came true: they are among `tokens`
 }
 
 struct Deltas {

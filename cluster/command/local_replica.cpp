@@ -111,7 +111,7 @@ Result<std::vector<engine::Delta>> LocalReplica::step() {
   auto result = answer.initRoot<schema::StepResult>();
   result.setFence(step.getFence().asReader());
   TROUPE_RETURN_IF_ERROR(ranks_[0].compute->write_result(result));
-  return engine_.apply(result.asReader());
+  return engine_.apply(result.asReader(), now_ns());
 }
 
 void LocalReplica::cancel_all() { engine_.cancel_all(kOwner); }

@@ -109,6 +109,7 @@ void BatchFormer::add(Sequence& sequence, bool starts, std::uint32_t first_new_b
   const bool reaches_the_end = count == sequence.uncomputed();
   batch.items.push_back({.sequence = &sequence,
                          .count = count,
+                         .guesses = {},
                          .starts = starts,
                          .sample = reaches_the_end && sequence.length() < sequence.max_length,
                          .first_new_block = first_new_block});

@@ -16,8 +16,9 @@ struct BatchLimits {
 
 struct BatchItem {
   Sequence* sequence = nullptr;
-  std::uint32_t count = 0;  // tokens computed in this step, from sequence->computed on
-  bool starts = false;      // its block table is empty on the shards: the step tells them of it
+  std::uint32_t count = 0;             // tokens computed in this step, from sequence->computed on
+  std::vector<std::uint32_t> guesses;  // of the tokens after those; computed and checked in this step as well
+  bool starts = false;                 // its block table is empty on the shards: the step tells them of it
   bool sample = false;
   std::uint32_t first_new_block = 0;  // index into its block table: from here on new to the shards
 };

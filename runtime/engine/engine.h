@@ -12,6 +12,7 @@
 #include "runtime/engine/block_manager.h"
 #include "runtime/engine/delta.h"
 #include "runtime/engine/sequence.h"
+#include "runtime/engine/speculation.h"
 #include "schema/step.capnp.h"
 
 namespace troupe::engine {
@@ -23,6 +24,7 @@ struct EngineOptions {
   std::uint32_t max_batch_tokens = 0;
   std::uint32_t max_batch_sequences = 0;
   std::uint32_t pipeline_stages = 1;  // steps in flight at a time
+  std::uint32_t max_guesses = 0;      // of a sequence in a step (speculation.h); 0 = no speculation
   Limits limits;  // queue, stop_tokens, logit_bias_entries, top_logprobs, cache_salt_bytes, prefix_cache_blocks
 };
 
@@ -38,6 +40,7 @@ struct EngineCounts {
   std::uint64_t finished = 0;
   std::uint64_t failed = 0;
   std::uint64_t cancelled = 0;
+  SpeculationCounts speculation;
 };
 
 // One replica's requests: admit, form a step, apply its result. Deterministic: no clock, no threads; time comes as
@@ -59,9 +62,9 @@ class Engine {
   // Fills the next step, fence included. False, and `step` untouched, when every slot is taken or nobody can run.
   bool form_step(schema::Step::Builder step, std::uint64_t now_ns);
 
-  // What a result means for the owners. A result of another epoch or of no step in flight gives nothing. A failed
-  // one, or one that does not match its step, fails that step's sequences.
-  std::vector<Delta> apply(schema::StepResult::Reader result);
+  // What a result, which has come at `now_ns`, means for the owners. A result of another epoch or of no step in flight
+  // gives nothing. A failed one, or one that does not match its step, fails that step's sequences.
+  std::vector<Delta> apply(schema::StepResult::Reader result, std::uint64_t now_ns);
 
   // Fails the sequences of every step in flight; their late results will be dropped.
   std::vector<Delta> fail_in_flight(const Error& error);
@@ -87,11 +90,19 @@ class Engine {
   struct InFlightItem {
     SequenceId sequence;
     bool sample;
+    std::vector<std::uint32_t> guesses;
   };
   struct InFlightStep {
     std::uint64_t step;
+    std::uint64_t launched_ns = 0;
+    std::uint32_t rows = 0;  // of a step that decodes alone; 0 for others
     std::vector<InFlightItem> items;
     std::vector<SequenceId> released;  // told to the shards again if the step fails
+  };
+  // The tokens of a result that belong to one sequence: [first, first + count).
+  struct Run {
+    unsigned first = 0;
+    unsigned count = 0;
   };
 
   Result<Sequence> checked(schema::Generate::Reader generate) const;
@@ -99,8 +110,10 @@ class Engine {
   void launch(const Batch& batch, std::uint64_t now_ns);
   Result<void> check_result(const InFlightStep& flight, schema::StepResult::Reader result);
   Result<void> collect_prompt_logprobs(const InFlightStep& flight, schema::StepResult::Reader result);
-  // The sampled token, if any, is entry `index` of the result.
-  std::optional<Delta> advance(Sequence& sequence, schema::StepResult::Reader result, std::optional<unsigned> index);
+  // Appends a run as far as the sequence goes; `run` becomes that part of it.
+  void append(Sequence& sequence, schema::StepResult::Reader result, Run& run) const;
+  bool has_stopped(const Sequence& sequence) const;
+  std::optional<Delta> report(Sequence& sequence, schema::StepResult::Reader result, Run run);
   std::vector<Delta> fail_step(const InFlightStep& flight, const Error& error);
   void cancel(Sequence& sequence);
   Delta fail(Sequence& sequence, const Error& error);
@@ -111,6 +124,7 @@ class Engine {
   BlockManager blocks_;
   BatchFormer former_;
   Sequences sequences_;
+  Speculation speculation_;
   std::map<std::pair<std::uint64_t, std::uint64_t>, SequenceId> by_request_;  // (owner, request)
   std::deque<InFlightStep> in_flight_;                                        // oldest first
   std::vector<SequenceId> released_;                                          // the shards have yet to forget them

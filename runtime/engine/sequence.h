@@ -31,6 +31,7 @@ struct Sequence {
   std::uint32_t max_length = 0;       // prompt and generated together
   SamplingParameters sampling;
   std::string cache_salt;
+  bool speculates = true;  // may be given guesses
 
   Phase phase = Phase::kWaiting;
   std::uint32_t computed = 0;  // tokens whose keys and values are in the pages, in-flight step included

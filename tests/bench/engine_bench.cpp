@@ -88,7 +88,7 @@ class Load {
       sequences.set(next, step.getSequences()[i]);
       tokens.set(next++, static_cast<std::uint32_t>(philox_uniform(step.getFence().getStep(), i) * kVocab));
     }
-    timed([&] { return engine_.apply(result.asReader()); });
+    timed([&] { return engine_.apply(result.asReader(), 0); });
   }
 
   engine::Engine engine_;

@@ -336,7 +336,7 @@ BOOST_AUTO_TEST_CASE(results_of_an_old_epoch_or_an_unknown_step_change_nothing) 
     result.getFence().setEpoch(epoch);
     result.getFence().setStep(step);
     result.setFailed(true);
-    return replica.engine.apply(result.asReader());
+    return replica.engine.apply(result.asReader(), replica.now_ns);
   };
   BOOST_TEST(stale(0, 0, 1).empty());
   BOOST_TEST(stale(1, 1, 1).empty());
@@ -357,7 +357,7 @@ BOOST_AUTO_TEST_CASE(a_result_that_does_not_match_its_step_fails_it) {
     replica.shard.run(replica.newest_step(), result);
     BOOST_REQUIRE(!result.getFailed());
     break_it(result);
-    replica.take(replica.engine.apply(result.asReader()));
+    replica.take(replica.engine.apply(result.asReader(), replica.now_ns));
     BOOST_TEST(replica.answer(1).finish == FinishReason::ERROR);
     BOOST_TEST((replica.answer(1).error->code == ErrorCode::kInternal));
     BOOST_TEST(replica.engine.blocks().free_blocks() == 64u);

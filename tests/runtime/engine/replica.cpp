@@ -13,7 +13,8 @@ std::vector<float> fake_logits(std::span<const std::uint32_t> history, std::uint
   for (const std::uint32_t token : history) hash = (hash ^ token) * 1099511628211ULL;
   std::vector<float> logits(vocab_size);
   for (std::uint32_t token = 0; token < vocab_size; ++token) {
-    logits[token] = static_cast<float>(philox_uniform(hash, token) * 8 - 4);
+    const double of_all = philox_uniform(hash, token), of_last = philox_uniform(history.back(), token);
+    logits[token] = static_cast<float>(of_all * 0.2 + of_last * 8 - 4);
   }
   return logits;
 }
@@ -74,6 +75,7 @@ void write_generate(const Request& request, schema::Generate::Builder to) {
   to.setMinTokens(request.sampling.min_tokens);
   write_sampling(request.sampling, to.initSampling());
   to.setCacheSalt(request.cache_salt);
+  to.setNoSpeculation(!request.speculates);
 }
 
 Replica::Replica(const EngineOptions& options)
@@ -109,7 +111,7 @@ void Replica::run_oldest_step() {
   if (result.getFailed()) throw std::runtime_error(result.getError().getMessage().cStr());
   if (on_step) on_step(steps_.front()->getRoot<schema::Step>().asReader(), shard.sequences.flat());
   steps_.pop_front();
-  take(engine.apply(result.asReader()));
+  take(engine.apply(result.asReader(), now_ns++));
 }
 
 void Replica::fail_oldest_step() {
@@ -119,7 +121,7 @@ void Replica::fail_oldest_step() {
   result.setFailed(true);
   write_error(unavailable("the shard is gone"), result.initError());
   steps_.pop_front();
-  take(engine.apply(result.asReader()));
+  take(engine.apply(result.asReader(), now_ns++));
 }
 
 void Replica::run_until_idle() {

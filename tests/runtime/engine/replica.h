@@ -17,7 +17,8 @@
 
 namespace troupe::engine::testing {
 
-// Logits that depend on every token before, and on nothing else.
+// Logits that depend on every token before, mostly on the last one, and on nothing else: text comes that repeats
+// itself, but never for long.
 std::vector<float> fake_logits(std::span<const std::uint32_t> history, std::uint32_t vocab_size);
 
 // What a request must give, worked out without engine, blocks or batches.
@@ -52,6 +53,7 @@ struct Request {
   std::uint32_t max_tokens = 8;
   SamplingParameters sampling;
   std::string cache_salt;
+  bool speculates = true;
 };
 
 void write_generate(const Request& request, schema::Generate::Builder to);

@@ -1,0 +1,79 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "runtime/engine/batch_former.h"
+#include "runtime/engine/block_manager.h"
+#include "runtime/engine/guess_length.h"
+#include "runtime/engine/ngram_proposer.h"
+#include "runtime/engine/step_cost.h"
+
+namespace troupe::engine {
+
+struct SpeculationCounts {
+  std::uint64_t proposed = 0;  // guesses sent with steps whose results are back
+  std::uint64_t accepted = 0;  // of them, that came true
+  std::uint64_t runs = 0;      // times that a sequence had guesses in a step
+};
+
+// Speculative decoding (Leviathan et al. 2023, arXiv 2211.17192): decodes are given guesses of their next tokens, which
+// the model checks in one step. What is sampled stays what it would be without them (schema/step.capnp); this class
+// only decides what to guess and how much of it, by how often a sequence's guesses came true lately and by what a wider
+// step costs. Where guesses do not pay it gives none, but for a single one from time to time, to see whether they
+// would.
+//
+// Deterministic: times are arguments. Used by one thread.
+class Speculation {
+ public:
+  // `max_guesses`: of a sequence in a step; 0 = none ever.
+  explicit Speculation(std::uint32_t max_guesses) : max_guesses_(max_guesses) {}
+
+  // Gives guesses to decodes of the batch, at most `rows_left` in all, and blocks for them out of the free ones: nobody
+  // is preempted for a guess.
+  void add_guesses(Batch& batch, std::uint32_t rows_left, BlockManager& blocks);
+
+  // Of the guesses that a sequence was given last, the first `accepted` came true. REQUIRES: it was given some, and is
+  // not forgotten.
+  void learn(SequenceId id, std::uint32_t guesses, std::uint32_t accepted);
+
+  // A step of so many rows that decoded alone took so long, from its sending to its result.
+  void step_took(std::uint32_t rows, std::uint64_t ns);
+
+  void forget(SequenceId id) { states_.erase(id); }
+
+  const SpeculationCounts& counts() const { return counts_; }
+
+ private:
+  // Guesses of one kind come true about equally often: a longer match with what came before is a better one.
+  static constexpr std::size_t kKinds = NgramProposer::kMaxMatch - NgramProposer::kMinMatch + 1;
+
+  struct State {
+    NgramProposer ngram;
+    std::array<Acceptance, kKinds> acceptance;
+    std::size_t kind = 0;                     // of the guesses it was given last
+    std::uint32_t steps_without = 0;          // in which it could have had guesses
+    std::uint32_t patience = kLeastPatience;  // such steps until one guess is tried
+  };
+  static constexpr std::uint32_t kLeastPatience = 16;
+  static constexpr std::uint32_t kMostPatience = 128;
+
+  struct Guessed {
+    BatchItem* item = nullptr;
+    State* state = nullptr;
+    std::vector<std::uint32_t> tokens;
+  };
+
+  void give(const Guessed& guessed, std::uint32_t length, BlockManager& blocks);
+
+  const std::uint32_t max_guesses_;
+  std::unordered_map<SequenceId, State> states_;
+  std::array<Acceptance, kKinds> overall_;  // of all sequences: what is expected of a new one
+  StepCost cost_;
+  SpeculationCounts counts_;
+};
+
+}  // namespace troupe::engine
