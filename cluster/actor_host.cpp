@@ -168,6 +168,7 @@ Result<HostedActor> ActorHost::make_scheduler(schema::Spawn::Reader spawn, const
                     .max_batch_tokens = model_spec.getMaxBatchTokens(),
                     .max_batch_sequences = model_spec.getMaxBatchSequences(),
                     .pipeline_stages = spawn.getScheduler().getPipelineStages(),
+                    .max_guesses = spawn.getScheduler().getMaxGuesses(),
                     .limits = limits};
   options.resolve = resolver();
   return HostedActor{.handle = spawn_scheduler(system_, std::move(options))};

@@ -27,7 +27,12 @@ void write_gateway(const Topology& topology, schema::GatewaySpec::Builder out) {
 void write_role(const Plan& plan, const Topology& topology, const PlannedActor& actor, schema::Spawn::Builder out) {
   switch (actor.kind) {
     case PlannedActor::Kind::kGateway: write_gateway(topology, out.initGateway()); return;
-    case PlannedActor::Kind::kScheduler: out.initScheduler().setPipelineStages(plan.stages); return;
+    case PlannedActor::Kind::kScheduler: {
+      auto scheduler = out.initScheduler();
+      scheduler.setPipelineStages(plan.stages);
+      scheduler.setMaxGuesses(topology.speculation.max_guesses());
+      return;
+    }
     case PlannedActor::Kind::kStage: {
       auto stage = out.initStage();
       stage.setReplica(actor.replica);

@@ -127,6 +127,12 @@ Result<std::uint64_t> parse_bytes(std::string_view text) {
   return static_cast<std::uint64_t>(bytes);
 }
 
+Result<SpeculationSpec> parse_speculation(std::string_view text) {
+  if (text == "off") return SpeculationSpec{.kind = {SpeculationSpec::Kind::kOff}};
+  if (text == "ngram") return SpeculationSpec{};
+  return invalid_argument("'" + printable(text) + "' is no kind of speculation; write off or ngram", "speculation");
+}
+
 Result<std::pair<std::string, std::uint16_t>> parse_endpoint(std::string_view text) {
   const auto error = [text](const std::string& why) {
     return invalid_argument("'" + printable(text) + "' " + why + "; expected HOST:PORT such as 127.0.0.1:8080");

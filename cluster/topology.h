@@ -71,6 +71,22 @@ struct FabricSpec {
   Placed<std::string> secret_file;  // absolute; empty = `troupe up` draws one and hands it to its nodes
 };
 
+// What guesses tokens for the model to check (runtime/engine/speculation.h).
+struct SpeculationSpec {
+  enum class Kind { kOff, kNgram };
+
+  Placed<Kind> kind{Kind::kNgram};
+  Placed<std::uint32_t> max{kDefaultMax};  // guesses of a sequence in a step
+
+  static constexpr std::uint32_t kDefaultMax = 8;
+  static constexpr std::uint32_t kLargestMax = 32;
+
+  std::uint32_t max_guesses() const { return *kind == Kind::kOff ? 0 : *max; }
+};
+
+// "off" or "ngram". Errors: anything else.
+Result<SpeculationSpec> parse_speculation(std::string_view text);
+
 // A topology file that was read and found right in itself: names resolve, numbers are in range, stages are
 // contiguous from layer 0. Whether it suits a model and a machine, the planner says (plan.h).
 // A plain value; immutable after reading by convention.
@@ -84,6 +100,7 @@ struct Topology {
   std::vector<NodeSpec> nodes;                            // at least one
   ParallelSpec parallel;
   PlaceSpec place;
+  SpeculationSpec speculation;
   Limits limits;                               // defaults with `overrides` applied
   std::vector<LimitOverride> limit_overrides;  // what the file says, for the nodes that must know it too
   FabricSpec fabric;

@@ -52,6 +52,7 @@ class Reader {
              {"nodes", [&](const DocumentNode& v) { nodes(v); }},
              {"parallel", [&](const DocumentNode& v) { parallel(v); }},
              {"place", [&](const DocumentNode& v) { place(v); }},
+             {"speculation", [&](const DocumentNode& v) { speculation(v); }},
              {"limits", [&](const DocumentNode& v) { limits(v); }},
              {"fabric", [&](const DocumentNode& v) { fabric(v); }},
          });
@@ -327,6 +328,29 @@ class Reader {
       return;
     }
     spec.shards.push_back({ShardPlace{read->substr(0, slash), *device}, node.place});
+  }
+
+  void speculation(const DocumentNode& node) {
+    SpeculationSpec& spec = topology_.speculation;
+    if (node.kind == DocumentNode::Kind::kScalar) {
+      const auto parsed = parse_speculation(node.scalar);
+      if (!parsed.ok()) return diagnostics_.error(node.place, "speculation: " + parsed.error().message);
+      spec = *parsed;
+      spec.kind.place = node.place;
+      return;
+    }
+    keys(node, "speculation", {},
+         {
+             {"ngram",
+              [&](const DocumentNode& v) {
+                spec.kind = {SpeculationSpec::Kind::kNgram, v.place};
+                keys(v, "speculation.ngram", {}, {{"max", [&](const DocumentNode& n) { max_guesses(n); }}});
+              }},
+         });
+  }
+
+  void max_guesses(const DocumentNode& node) {
+    number(node, 1, SpeculationSpec::kLargestMax, topology_.speculation.max);
   }
 
   void limits(const DocumentNode& node) {

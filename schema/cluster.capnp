@@ -52,6 +52,7 @@ struct GatewaySpec {
 
 struct SchedulerSpec {
   pipelineStages @0 :UInt32;
+  maxGuesses @1 :UInt32;    # of a sequence in a step (step.capnp); 0 = no speculation
 }
 
 struct StageSpec {

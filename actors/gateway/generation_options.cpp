@@ -230,6 +230,8 @@ Result<GenerationOptions> read_generation_options(JsonFields& fields, const Serv
   sampling.setTopLogprobs(options.top_logprobs);
   TROUPE_ASSIGN_OR_RETURN(const std::string cache_salt, read_cache_salt(fields, limits));
   blueprint.root().setCacheSalt(cache_salt);
+  TROUPE_ASSIGN_OR_RETURN(const auto speculation, fields.boolean("speculation"));
+  blueprint.root().setNoSpeculation(!speculation.value_or(true));
   options.blueprint = std::move(blueprint).finish();
 
   TROUPE_ASSIGN_OR_RETURN(const auto user, fields.string("user"));

@@ -26,8 +26,8 @@ struct GenerationOptions {
   bool logprobs = false;
   std::uint32_t top_logprobs = 0;
 
-  // The part that goes to the scheduler as it is: stop tokens, minTokens, sampling and cacheSalt, without `request`,
-  // `tokens`, `maxTokens` and `promptLogprobs`.
+  // The part that goes to the scheduler as it is: stop tokens, minTokens, sampling, cacheSalt and noSpeculation,
+  // without `request`, `tokens`, `maxTokens` and `promptLogprobs`.
   fabric::Message<schema::Generate> blueprint;
 
   std::vector<std::string> unknown_fields;

@@ -101,6 +101,7 @@ fabric::Message<schema::Generate> generate_message(const RequestPlan& plan, std:
     generate.setMinTokens(std::min(blueprint->getMinTokens(), prompt.max_tokens));
     generate.setSampling(blueprint->getSampling());
     generate.setCacheSalt(blueprint->getCacheSalt());
+    generate.setNoSpeculation(blueprint->getNoSpeculation());
     generate.getSampling().setPromptLogprobs(plan.echo && plan.options.logprobs);
   });
 }

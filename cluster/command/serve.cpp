@@ -24,6 +24,7 @@ struct ServeOptions {
   std::uint64_t max_model_len = 0;
   std::string kv_memory;
   std::string kv_dtype = "f32";
+  std::string speculate = "ngram";
   std::string api_key_file;
   std::uint32_t threads = 0;
   std::string log_level = "warn";
@@ -73,6 +74,7 @@ Result<Topology> topology_of(const ServeOptions& options) {
   }
   TROUPE_ASSIGN_OR_RETURN(const kernels::DType kv_dtype, model::parse_kv_dtype(options.kv_dtype));
   topology.kv_dtype = kv_dtype;
+  TROUPE_ASSIGN_OR_RETURN(topology.speculation, parse_speculation(options.speculate));
   return topology;
 }
 
@@ -108,6 +110,9 @@ VerbRun prepare_serve(CLI::App& app) {
   app.add_option("--max-model-len", options->max_model_len, "prompt and answer together; default: the model's");
   app.add_option("--kv-memory", options->kv_memory, "for KV pages, such as 2GiB; default 256MiB");
   app.add_option("--kv-dtype", options->kv_dtype, "what KV pages are stored as: f32, f16, bf16 or int8")
+      ->capture_default_str();
+  app.add_option("--speculate", options->speculate,
+                 "what guesses tokens for the model to check: ngram (the text so far) or off")
       ->capture_default_str();
   app.add_option("--api-key-file", options->api_key_file, "accept only these keys, one a line");
   app.add_option("--threads", options->threads, "cores to compute on; default: all");
