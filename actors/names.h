@@ -13,6 +13,7 @@ namespace troupe {
 // The names under which actors are published; unique in a cluster.
 inline const std::string kGatewayName = "gateway";
 inline const std::string kSchedulerName = "scheduler";
+inline const std::string kDraftName = "draft";
 inline const std::string kRootSupervisorName = "root";    // on the node that launched the cluster
 inline const std::string kSupervisorName = "supervisor";  // one on every node
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "actors/interfaces.h"
+#include "actors/names.h"
 #include "actors/outcome.h"
 #include "actors/scheduler_metrics.h"
 #include "runtime/base/log.h"
@@ -124,8 +125,10 @@ class SchedulerState {
     }
     const std::string first_stage = "stage/" + std::to_string(assembly->getReplica()) + "/0";
     caf::actor stage;
+    caf::actor draft;
     for (const auto address : assembly->getActors()) {
       if (first_stage == address.getActor().cStr()) stage = options_.resolve(address);
+      if (kDraftName == address.getActor().cStr()) draft = options_.resolve(address);
     }
     if (!stage) return outcome_of(unavailable("no way to " + first_stage + ": not in Assemble, or not connected"));
 
@@ -135,6 +138,9 @@ class SchedulerState {
     if (stage_) self_->demonitor(stage_.address());
     stage_ = caf::actor_cast<StageActor>(stage);
     self_->monitor(stage_);
+    draft_ = draft ? caf::actor_cast<DraftActor>(draft) : DraftActor{};
+    ++draft_requests_;
+    engine_.lose_draft();  // it may be another one
     away_since_.reset();
     sent_.clear();
     send_deltas(engine_.reset_for_epoch(
@@ -191,6 +197,10 @@ class SchedulerState {
                                       " ms (limit away_wait_ms); ask again later");
       send_deltas(engine_.fail_waiting(error, nanoseconds(time - away_wait()) + 1));
     }
+    if (const auto deadline = engine_.draft_deadline_ns(); deadline && nanoseconds(time) >= *deadline) {
+      metrics_.gave_up_on_draft();
+      engine_.stop_waiting_for_draft();
+    }
     if (drain_ && time >= drain_->deadline) {
       sent_.clear();
       send_deltas(engine_.fail_all(unavailable("the scheduler is shutting down; this request was cut off")));
@@ -210,6 +220,7 @@ class SchedulerState {
 
   // Ends every event: whatever can run is sent, and whoever waits for the end is answered.
   void turn() {
+    if (draft_ && !away_since_) ask_draft();
     while (!away_since_) {
       MessageBuilder<schema::Step> builder;
       if (!engine_.form_step(builder.root(), nanoseconds(now()))) break;
@@ -222,6 +233,28 @@ class SchedulerState {
     wake_when_due();
   }
 
+  void ask_draft() {
+    MessageBuilder<schema::DraftRequest> builder;
+    if (!engine_.form_draft_request(builder.root(), nanoseconds(now()))) return;
+    const std::uint64_t request = ++draft_requests_;
+    self_->request(draft_, step_timeout(), std::move(builder).finish())
+        .then(
+            [this, request](const Message<schema::DraftReply>& message) {
+              if (request != draft_requests_) return;  // of a draft before this one
+              const auto reply = message.read();
+              engine_.take_guesses(reply.root(), nanoseconds(now()));
+              turn();
+            },
+            [this, request](const caf::error& error) {
+              if (request != draft_requests_) return;
+              spdlog::warn("no guesses until the next epoch: the draft does not answer: {}",
+                           self_->system().render(error));
+              draft_ = DraftActor{};
+              engine_.lose_draft();
+              turn();
+            });
+  }
+
   // At most one timer runs towards the nearest deadline; it may find that nothing is due any more.
   void wake_when_due() {
     std::optional<TimePoint> next;
@@ -232,6 +265,7 @@ class SchedulerState {
       consider(std::max(oldest, *away_since_) + away_wait());
     }
     if (drain_ && !engine_.idle()) consider(drain_->deadline);
+    if (const auto deadline = engine_.draft_deadline_ns()) consider(TimePoint(std::chrono::nanoseconds(*deadline)));
     if (!next || (wake_at_ && *wake_at_ <= *next)) return;
     wake_at_ = next;
     self_->delayed_send(self_, *next - now(), DueAtom::value);
@@ -292,7 +326,9 @@ class SchedulerState {
   std::map<caf::actor_addr, Gateway> gateways_;
   std::uint64_t next_owner_ = 1;
   StageActor stage_;
-  SupervisorActor supervisor_;  // whoever assembled the replica last
+  DraftActor draft_;                  // null: there is none, or it is gone
+  std::uint64_t draft_requests_ = 0;  // the number of the one sent last
+  SupervisorActor supervisor_;        // whoever assembled the replica last
   std::uint32_t replica_ = 0;
   std::uint64_t epoch_ = 0;              // 0 = never assembled
   std::vector<SentStep> sent_;           // in flight, oldest first

@@ -10,7 +10,9 @@ SchedulerMetrics::SchedulerMetrics()
       queue_seconds_(metrics_.histogram("troupe_scheduler_queue_seconds", "From a request to its first step.",
                                         latency_bounds_seconds())),
       stale_results_(metrics_.counter("troupe_scheduler_stale_results_total",
-                                      "Results dropped because their epoch or step was over.")) {}
+                                      "Results dropped because their epoch or step was over.")),
+      late_guesses_(metrics_.counter("troupe_scheduler_late_guesses_total",
+                                     "Requests to the draft whose answer was not worth waiting for any longer.")) {}
 
 void SchedulerMetrics::write(const engine::Engine& engine, schema::Stats::Builder stats) {
   const engine::EngineCounts counts = engine.counts();

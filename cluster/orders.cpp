@@ -31,6 +31,13 @@ void write_role(const Plan& plan, const Topology& topology, const PlannedActor& 
       auto scheduler = out.initScheduler();
       scheduler.setPipelineStages(plan.stages);
       scheduler.setMaxGuesses(topology.speculation.max_guesses());
+      scheduler.setDraft(*topology.speculation.kind == SpeculationSpec::Kind::kDraft);
+      return;
+    }
+    case PlannedActor::Kind::kDraft: {
+      auto draft = out.initDraft();
+      draft.setPath(*topology.speculation.model);
+      draft.setDevice(actor.device->to_string());
       return;
     }
     case PlannedActor::Kind::kStage: {

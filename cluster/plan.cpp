@@ -217,6 +217,7 @@ class Planner {
     add(PlannedActor::Kind::kGateway, "gateway", gateway, place.gateway ? "placed by the file" : "the first node");
     add(PlannedActor::Kind::kScheduler, "scheduler", place.scheduler ? **place.scheduler : gateway,
         place.scheduler ? "placed by the file" : "beside the gateway");
+    if (*topology_.speculation.kind == SpeculationSpec::Kind::kDraft) place_draft();
     plan_.stages = static_cast<std::uint32_t>(stages_.size());
     for (std::uint32_t s = 0; s < plan_.stages; ++s) {
       const PlacedStage& stage = stages_[s];
@@ -237,6 +238,27 @@ class Planner {
         shard.weight_bytes = model::weight_bytes(model_, slice_of(plan_, shard));
       }
     }
+  }
+
+  void place_draft() {
+    const SpeculationSpec& spec = topology_.speculation;
+    const std::string node = spec.node->empty() ? plan_.find("scheduler")->node : *spec.node;
+    const auto& devices = topology_.find_node(node)->devices;
+    if (!spec.device && devices.empty()) {
+      diagnostics_.error(spec.kind.place, "the draft has nothing to compute on: node '" + node +
+                                              "' has no devices; name another one, speculation.draft.node, or give it "
+                                              "`devices:`");
+      return;
+    }
+    const Placed<Device> device = spec.device ? *spec.device : devices.front();
+    if (device->kind != Device::Kind::kCpu) {
+      diagnostics_.error(device.place, "the draft on " + device->to_string() + ": GPUs come with a later version");
+    } else if (const auto absent = absent_core(*device)) {
+      diagnostics_.error(device.place, "the draft on " + device->to_string() + ": there is no core " +
+                                           std::to_string(*absent) + " for it; use " + devices_text(machine_.cores));
+    }
+    add(PlannedActor::Kind::kDraft, "draft", node, spec.node->empty() ? "beside the scheduler" : "placed by the file")
+        .device = *device;
   }
 
   PlannedActor& add(PlannedActor::Kind kind, std::string name, const std::string& node, std::string reason) {

@@ -26,12 +26,12 @@ Machine this_machine();
 
 // One actor and where it lives.
 struct PlannedActor {
-  enum class Kind { kGateway, kScheduler, kStage, kShard };
+  enum class Kind { kGateway, kScheduler, kDraft, kStage, kShard };
 
   Kind kind = Kind::kGateway;
-  std::string name;  // "gateway", "scheduler", "stage/REPLICA/STAGE", "shard/REPLICA/STAGE/RANK"
+  std::string name;  // "gateway", "scheduler", "draft", "stage/REPLICA/STAGE", "shard/REPLICA/STAGE/RANK"
   std::string node;
-  std::optional<Device> device;  // of a shard
+  std::optional<Device> device;  // of a shard or a draft
 
   // Of stages and shards; 0 otherwise.
   std::uint32_t replica = 0;
@@ -70,7 +70,8 @@ struct Plan {
   kernels::DType kv_dtype = kernels::DType::kF32;
   std::uint32_t num_blocks = 0;  // of every shard: what the tightest one can hold within kv_memory
 
-  std::vector<PlannedActor> actors;  // gateway, scheduler, then stage by stage the stage and its shards
+  std::vector<PlannedActor>
+      actors;  // gateway, scheduler, draft if there is one, then stage by stage the stage and its shards
   std::vector<PlannedLink> links;
 
   double tokens_per_second = 0;  // predicted for one sequence: each stage in turn streams its weights from memory
@@ -89,8 +90,9 @@ struct Planning {
 // share out a range of cores when there are fewer devices than shards; layers are split evenly with the remainder to
 // the earlier stages; the gateway goes to the first node, the scheduler beside it. A stage lives on the node of its
 // rank 0. Ranks may differ from stage to stage.
-// num_blocks: what kv_memory allows on the tightest shard; if the file does not set kv_memory, no more than a full
-// batch of longest sequences can use. max_model_len: if the file does not set it, at most what those blocks hold.
+// A draft goes to the scheduler's node, and there to the first device; it may share cores with shards, which rest while
+// it works. num_blocks: what kv_memory allows on the tightest shard; if the file does not set kv_memory, no more than a
+// full batch of longest sequences can use. max_model_len: if the file does not set it, at most what those blocks hold.
 // Errors: layers beyond the model's or missing; ranks that do not divide the model; a max_model_len beyond the model's
 // or beyond the blocks; cores that this machine does not have or that are closed to this process; GPUs, which come
 // later.

@@ -73,10 +73,15 @@ struct FabricSpec {
 
 // What guesses tokens for the model to check (runtime/engine/speculation.h).
 struct SpeculationSpec {
-  enum class Kind { kOff, kNgram };
+  enum class Kind { kOff, kNgram, kDraft };
 
   Placed<Kind> kind{Kind::kNgram};
   Placed<std::uint32_t> max{kDefaultMax};  // guesses of a sequence in a step
+
+  // Of a draft.
+  Placed<std::string> model;             // absolute, as Topology::model
+  Placed<std::string> node;              // empty = that of the scheduler
+  std::optional<Placed<Device>> device;  // default: the first device of its node
 
   static constexpr std::uint32_t kDefaultMax = 8;
   static constexpr std::uint32_t kLargestMax = 32;
@@ -86,6 +91,9 @@ struct SpeculationSpec {
 
 // "off" or "ngram". Errors: anything else.
 Result<SpeculationSpec> parse_speculation(std::string_view text);
+
+// The same, or the path of a draft's model, which becomes absolute; as `--speculate` takes it.
+Result<SpeculationSpec> parse_speculation_or_draft(std::string_view text);
 
 // A topology file that was read and found right in itself: names resolve, numbers are in range, stages are
 // contiguous from layer 0. Whether it suits a model and a machine, the planner says (plan.h).

@@ -13,6 +13,7 @@
 
 #include "cluster/command/local_bench.h"
 #include "cluster/command/verbs.h"
+#include "cluster/topology.h"
 #include "runtime/model/kv_pages.h"
 
 namespace troupe::cluster {
@@ -22,6 +23,7 @@ struct BenchOptions {
   LocalBenchOptions local;
   std::uint32_t threads = 0;
   std::string kv_dtype = "f32";
+  std::string speculate = "off";
   bool as_json = false;
 };
 
@@ -61,6 +63,10 @@ void print_json(const LocalBenchOptions& options, const LocalBenchReport& report
     object["bound"] = name_of(report.decode.bound);
     object["fraction_of_bound"] = report.decode.fraction;
   }
+  if (options.max_guesses > 0) {
+    object["guesses"] = report.guesses;
+    object["accepted_guesses"] = report.accepted_guesses;
+  }
   object["weight_bytes_per_token"] = report.weight_bytes_per_token;
   object["read_bandwidth_bytes_per_s"] = report.read_bandwidth_bytes_per_s;
   object["multiply_add_peak"] = report.multiply_add_peak;
@@ -93,6 +99,9 @@ void print_text(const LocalBenchOptions& options, const LocalBenchReport& report
     row("step", fmt::format("{:.1f} ms", 1e3 * report.time_per_output_token_s),
         fmt::format("{:.2f} GB of weights", double(report.weight_bytes_per_token) * 1e-9));
   }
+  if (options.max_guesses > 0) {
+    row("guesses", fmt::format("{} of {}", report.accepted_guesses, report.guesses), "came true");
+  }
   row("this machine", fmt::format("{:.1f} GB/s", report.read_bandwidth_bytes_per_s * 1e-9),
       fmt::format("{:.0f} Gflop/s float32, {:.0f} Gop/s int8", report.peaks.fp32 * 1e-9, report.peaks.int8 * 1e-9) +
           (report.peaks.amx_int8 > 0 ? fmt::format(", AMX {:.0f} Gflop/s bfloat16, {:.0f} Gop/s int8",
@@ -119,6 +128,10 @@ int run_bench(BenchOptions options) {
   const auto kv_dtype = model::parse_kv_dtype(options.kv_dtype);
   if (!kv_dtype.ok()) return refuse("--kv-dtype: " + kv_dtype.error().message);
   options.local.kv_dtype = *kv_dtype;
+  const auto speculation = parse_speculation_or_draft(options.speculate);
+  if (!speculation.ok()) return refuse("--speculate: " + speculation.error().message);
+  options.local.max_guesses = speculation->max_guesses();
+  options.local.draft = *speculation->model;
   std::optional<Result<LocalBenchReport>> ran;
   // In a thread of its own: it becomes pinned, and which cores are open to the process is asked of its first thread.
   std::jthread([&] {
@@ -157,6 +170,10 @@ VerbRun prepare_bench(CLI::App& app) {
   count("--repetitions", local.repetitions, 1, "Of which medians are printed")->capture_default_str();
   app.add_option("--kv-dtype", options->kv_dtype, "What KV pages are stored as: f32, f16, bf16 or int8")
       ->capture_default_str();
+  app.add_option(
+         "--speculate", options->speculate,
+         "What guesses tokens for the model to check: ngram (the text so far), off, or a draft's model directory")
+      ->capture_default_str();
   app.add_flag("--json", options->as_json, "Print one JSON object; bytes, seconds, operations a second");
   app.footer(
       R"(How fast this machine runs a model, and how fast it could: prefill is reading the prompts, decode is generating after
@@ -164,7 +181,7 @@ them. Decoding one sequence reads every weight once for each token, so that it c
 many sequences, and in prefill, the multiply-adds become the bound. Both bounds are measured here, right before each
 repetition and on the same cores, and each speed is given as a share of the bound that limits it.
 
-Prompts are random tokens, answers are sampled greedily; the engine, the KV pages and the kernels are those that serve.
+Prompts are random tokens, answers are sampled greedily, with --speculate as fast as their guesses come true; the engine, the KV pages and the kernels are those that serve.
 Progress goes to standard error, the result to standard output.
 
 Examples:

@@ -74,7 +74,9 @@ Result<Topology> topology_of(const ServeOptions& options) {
   }
   TROUPE_ASSIGN_OR_RETURN(const kernels::DType kv_dtype, model::parse_kv_dtype(options.kv_dtype));
   topology.kv_dtype = kv_dtype;
-  TROUPE_ASSIGN_OR_RETURN(topology.speculation, parse_speculation(options.speculate));
+  auto speculation = parse_speculation_or_draft(options.speculate);
+  if (!speculation.ok()) return invalid_argument("--speculate: " + speculation.error().message);
+  topology.speculation = *std::move(speculation);
   return topology;
 }
 
@@ -111,8 +113,9 @@ VerbRun prepare_serve(CLI::App& app) {
   app.add_option("--kv-memory", options->kv_memory, "for KV pages, such as 2GiB; default 256MiB");
   app.add_option("--kv-dtype", options->kv_dtype, "what KV pages are stored as: f32, f16, bf16 or int8")
       ->capture_default_str();
-  app.add_option("--speculate", options->speculate,
-                 "what guesses tokens for the model to check: ngram (the text so far) or off")
+  app.add_option(
+         "--speculate", options->speculate,
+         "what guesses tokens for the model to check: ngram (the text so far), off, or a draft's model directory")
       ->capture_default_str();
   app.add_option("--api-key-file", options->api_key_file, "accept only these keys, one a line");
   app.add_option("--threads", options->threads, "cores to compute on; default: all");

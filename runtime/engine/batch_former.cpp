@@ -49,7 +49,7 @@ void BatchFormer::add_decodes(Sequences& sequences, Batch& batch) {
   for (auto current = sequences.running.begin(); current != sequences.running.end(); ++current) {
     if (sequences_left_ == 0 || tokens_left_ == 0) return;
     Sequence& sequence = current->second;
-    if (sequence.phase != Phase::kDecode || sequence.in_flight) continue;
+    if (sequence.phase != Phase::kDecode || sequence.in_flight || sequence.awaits_guesses) continue;
     const auto held = static_cast<std::uint32_t>(blocks_.table(sequence.id).size());
     if (make_room(sequences, sequence, batch)) add(sequence, false, held, batch);
   }

@@ -29,8 +29,8 @@ struct Batch {
 };
 
 // The policy: who runs in the next step. First come, first served; running decodes before prefills before
-// newcomers; prompts in pieces; a sequence that is in a step whose result is not back is left out. With several
-// pipeline stages a step takes only its share of the sequences, so that every slot gets work.
+// newcomers; prompts in pieces; a sequence that is in a step whose result is not back, or that awaits guesses, is left
+// out. With several pipeline stages a step takes only its share of the sequences, so that every slot gets work.
 //
 // A newcomer enters only when blocks for all its known tokens are free. It begins behind the longest prefix that is
 // in the pages already, unless the log-probabilities of its prompt are wanted: those must be computed. While a running

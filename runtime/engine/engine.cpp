@@ -43,7 +43,7 @@ Engine::Engine(const EngineOptions& options)
                .max_batch_sequences = options.max_batch_sequences,
                .pipeline_stages = options.pipeline_stages},
               blocks_),
-      speculation_(options.max_guesses) {
+      speculation_(options.max_guesses, options.uses_draft) {
   assert(options.max_model_len > 0);
 }
 
@@ -151,6 +151,14 @@ bool Engine::form_step(schema::Step::Builder step, std::uint64_t now_ns) {
   write_step(batch, step);
   launch(batch, now_ns);
   return true;
+}
+
+bool Engine::form_draft_request(schema::DraftRequest::Builder request, std::uint64_t now_ns) {
+  return speculation_.ask_draft(sequences_, request, now_ns);
+}
+
+void Engine::take_guesses(schema::DraftReply::Reader reply, std::uint64_t now_ns) {
+  speculation_.draft().take(reply, sequences_, now_ns);
 }
 
 void Engine::write_step(const Batch& batch, schema::Step::Builder step) const {

@@ -25,6 +25,7 @@ struct EngineOptions {
   std::uint32_t max_batch_sequences = 0;
   std::uint32_t pipeline_stages = 1;  // steps in flight at a time
   std::uint32_t max_guesses = 0;      // of a sequence in a step (speculation.h); 0 = no speculation
+  bool uses_draft = false;            // guesses come from a draft (draft.capnp), not from the text so far
   Limits limits;  // queue, stop_tokens, logit_bias_entries, top_logprobs, cache_salt_bytes, prefix_cache_blocks
 };
 
@@ -61,6 +62,15 @@ class Engine {
 
   // Fills the next step, fence included. False, and `step` untouched, when every slot is taken or nobody can run.
   bool form_step(schema::Step::Builder step, std::uint64_t now_ns);
+
+  // The next request to the draft; its sequences take part in no step until take_guesses(), or until
+  // stop_waiting_for_draft() at the latest. False, and `request` untouched, when there is none.
+  bool form_draft_request(schema::DraftRequest::Builder request, std::uint64_t now_ns);
+  void take_guesses(schema::DraftReply::Reader reply, std::uint64_t now_ns);
+  void lose_draft() { speculation_.draft().lose(sequences_); }
+  // When to stop waiting for it; empty when nobody waits.
+  std::optional<std::uint64_t> draft_deadline_ns() { return speculation_.draft().deadline_ns(); }
+  void stop_waiting_for_draft() { speculation_.draft().stop_waiting(sequences_); }
 
   // What a result, which has come at `now_ns`, means for the owners. A result of another epoch or of no step in flight
   // gives nothing. A failed one, or one that does not match its step, fails that step's sequences.

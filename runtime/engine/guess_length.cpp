@@ -6,10 +6,8 @@ namespace troupe::engine {
 
 namespace {
 
-constexpr double kFading = 0.9;       // of what was seen, with each observation: the last ten count
-constexpr double kPriorTrials = 2;    // what the prior is worth
-constexpr double kLeastProfit = 1.1;  // times the break-even: estimates are rough
-constexpr double kLeastShare = 0.02;  // of a step's time, that a row is thought to cost: no row is free
+constexpr double kFading = 0.9;     // of what was seen, with each observation: the last ten count
+constexpr double kPriorTrials = 2;  // what the prior is worth
 
 }  // namespace
 

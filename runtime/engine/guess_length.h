@@ -8,6 +8,12 @@
 
 namespace troupe::engine {
 
+// A guess must bring so many times what it costs: estimates are rough.
+inline constexpr double kLeastProfit = 1.1;
+
+// Of a step's time, that a row is thought to cost at the least: no row is free.
+inline constexpr double kLeastShare = 0.02;
+
 // How often guesses come true, lately. A value; deterministic.
 class Acceptance {
  public:

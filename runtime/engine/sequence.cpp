@@ -24,6 +24,7 @@ Sequence& Sequences::restart(SequenceId id) {
   Sequence& sequence = waiting.insert(std::move(node)).position->second;
   sequence.phase = Phase::kWaiting;
   sequence.computed = 0;
+  sequence.awaits_guesses = false;
   if (!sequence.prompt_logprobs_complete) sequence.prompt_logprobs.clear();
   return sequence;
 }

@@ -34,9 +34,10 @@ struct Sequence {
   bool speculates = true;  // may be given guesses
 
   Phase phase = Phase::kWaiting;
-  std::uint32_t computed = 0;  // tokens whose keys and values are in the pages, in-flight step included
-  bool in_flight = false;      // part of a step whose result is not back
-  bool cancelled = false;      // nobody wants it any more; forgotten when its step is back
+  std::uint32_t computed = 0;   // tokens whose keys and values are in the pages, in-flight step included
+  bool in_flight = false;       // part of a step whose result is not back
+  bool awaits_guesses = false;  // of the draft: takes part in no step until they come, or long enough did not
+  bool cancelled = false;       // nobody wants it any more; forgotten when its step is back
 
   std::uint64_t admitted_ns = 0;
   std::optional<std::uint64_t> first_step_ns;

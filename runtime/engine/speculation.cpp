@@ -1,6 +1,8 @@
 #include "runtime/engine/speculation.h"
 
 #include <algorithm>
+#include <cmath>
+#include <utility>
 
 namespace troupe::engine {
 
@@ -9,6 +11,26 @@ namespace {
 constexpr double kFirstAcceptance = 0.5;  // expected before anything was seen
 
 }  // namespace
+
+// The token that is sampled in any case comes after the guesses, and ends the sequence at the latest.
+std::uint32_t Speculation::most_guesses(const Sequence& sequence) const {
+  return std::min(max_guesses_, sequence.max_length - sequence.length() - 1);
+}
+
+double Speculation::acceptance(const State& state, std::size_t kind) const {
+  return state.acceptance[kind].rate(overall_[kind].rate(kFirstAcceptance));
+}
+
+std::vector<std::uint32_t> Speculation::propose(const Sequence& sequence, State& state) {
+  if (uses_draft_) {
+    state.kind = kDraftKind;
+    const auto guesses = draft_.guesses(sequence);
+    return {guesses.begin(), guesses.end()};
+  }
+  NgramProposer::Proposal proposal = state.ngram.propose(sequence.tokens, most_guesses(sequence));
+  if (proposal.matched > 0) state.kind = proposal.matched - NgramProposer::kMinMatch;
+  return std::move(proposal.tokens);
+}
 
 void Speculation::add_guesses(Batch& batch, std::uint32_t rows_left, BlockManager& blocks) {
   if (max_guesses_ == 0) return;
@@ -20,15 +42,12 @@ void Speculation::add_guesses(Batch& batch, std::uint32_t rows_left, BlockManage
     if (sequence.phase != Phase::kDecode) continue;
     ++decodes;
     if (!sequence.speculates) continue;
-    // The token that is sampled in any case comes after the guesses, and ends the sequence at the latest.
-    const std::uint32_t most = std::min(max_guesses_, sequence.max_length - sequence.length() - 1);
     State& state = states_[sequence.id];
-    NgramProposer::Proposal proposal = state.ngram.propose(sequence.tokens, most);
-    if (proposal.tokens.empty()) continue;
-    state.kind = proposal.matched - NgramProposer::kMinMatch;
-    const double prior = overall_[state.kind].rate(kFirstAcceptance);
-    candidates.push_back({.most = most, .acceptance = state.acceptance[state.kind].rate(prior)});
-    guessed.push_back({&item, &state, std::move(proposal.tokens)});
+    std::vector<std::uint32_t> tokens = propose(sequence, state);
+    if (tokens.empty()) continue;
+    const std::uint32_t most = std::min(most_guesses(sequence), static_cast<std::uint32_t>(tokens.size()));
+    candidates.push_back({.most = most, .acceptance = acceptance(state, state.kind)});
+    guessed.push_back({&item, &state, std::move(tokens)});
   }
   const std::vector<std::uint32_t> lengths = guess_lengths(candidates, decodes, rows_left, cost_);
   for (const std::uint32_t length : lengths) rows_left -= length;
@@ -37,13 +56,65 @@ void Speculation::add_guesses(Batch& batch, std::uint32_t rows_left, BlockManage
     if (lengths[i] > 0) {
       give(guessed[i], lengths[i], blocks);
       state.steps_without = 0;
-    } else if (++state.steps_without >= state.patience && rows_left > 0) {
+    } else if (rows_left > 0 && candidates[i].most > 0 && is_time_to_try(state)) {
       give(guessed[i], 1, blocks);
       --rows_left;
-      state.steps_without = 0;
-      state.patience = std::min(2 * state.patience, kMostPatience);
     }
   }
+}
+
+// Counts a step in which a sequence could have had guesses, but they did not seem to pay.
+bool Speculation::is_time_to_try(State& state) {
+  if (++state.steps_without < state.patience) return false;
+  state.steps_without = 0;
+  state.patience = std::min(2 * state.patience, kMostPatience);
+  return true;
+}
+
+bool Speculation::ask_draft(Sequences& sequences, schema::DraftRequest::Builder request, std::uint64_t now_ns) {
+  if (!uses_draft_ || draft_.asks()) return false;
+  std::vector<Sequence*> asked;
+  std::vector<GuessCandidate> candidates;
+  bool tries = false;
+  for (auto& [id, sequence] : sequences.running) {
+    if (sequence.phase != Phase::kDecode || sequence.in_flight || !sequence.speculates) continue;
+    if (most_guesses(sequence) == 0 || draft_.asked(sequence) || !draft_.can_know(id)) continue;
+    asked.push_back(&sequence);
+    candidates.push_back({.most = most_guesses(sequence), .acceptance = acceptance(states_[id], kDraftKind)});
+  }
+  if (asked.empty()) return false;
+  DraftPlan plan = plan_draft(candidates);
+  if (plan.guesses == 0) {
+    for (const Sequence* sequence : asked) tries = is_time_to_try(states_[sequence->id]) || tries;
+    if (!tries) return false;
+    plan = {.guesses = 1, .worth_ns = cost_.ns(1)};
+  }
+  const std::uint64_t deadline_ns = now_ns + static_cast<std::uint64_t>(plan.worth_ns);
+  draft_.ask(asked, plan.guesses, now_ns, deadline_ns, request);
+  return true;
+}
+
+// The number of guesses for each that brings the most tokens per time, that of the draft included.
+Speculation::DraftPlan Speculation::plan_draft(std::span<const GuessCandidate> candidates) const {
+  const double decodes = static_cast<double>(candidates.size());
+  const double ns_without = cost_.ns(decodes);
+  if (ns_without == 0) return {};  // not yet measured
+  const double ns_a_guess = std::max(cost_.ns_a_row(), kLeastShare * ns_without);
+  DraftPlan best;
+  double best_speed = kLeastProfit * decodes / ns_without;
+  double tokens = decodes, ns = ns_without;
+  for (std::uint32_t guesses = 1; guesses <= max_guesses_; ++guesses) {
+    for (const GuessCandidate& candidate : candidates) {
+      if (guesses > candidate.most) continue;
+      tokens += std::pow(candidate.acceptance, guesses);
+      ns += ns_a_guess;
+    }
+    const double speed = tokens / (ns + draft_.cost().ns(guesses));
+    if (speed <= best_speed) continue;
+    best_speed = speed;
+    best = {.guesses = guesses, .worth_ns = ns_without * tokens / decodes - ns};
+  }
+  return best;
 }
 
 void Speculation::give(const Guessed& guessed, std::uint32_t length, BlockManager& blocks) {
@@ -63,6 +134,11 @@ void Speculation::learn(SequenceId id, std::uint32_t guesses, std::uint32_t acce
   counts_.proposed += guesses;
   counts_.accepted += accepted;
   ++counts_.runs;
+}
+
+void Speculation::forget(SequenceId id) {
+  states_.erase(id);
+  draft_.forget(id);
 }
 
 void Speculation::step_took(std::uint32_t rows, std::uint64_t ns) { cost_.observe(rows, static_cast<double>(ns)); }

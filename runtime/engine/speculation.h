@@ -8,6 +8,7 @@
 
 #include "runtime/engine/batch_former.h"
 #include "runtime/engine/block_manager.h"
+#include "runtime/engine/draft_book.h"
 #include "runtime/engine/guess_length.h"
 #include "runtime/engine/ngram_proposer.h"
 #include "runtime/engine/step_cost.h"
@@ -29,8 +30,13 @@ struct SpeculationCounts {
 // Deterministic: times are arguments. Used by one thread.
 class Speculation {
  public:
-  // `max_guesses`: of a sequence in a step; 0 = none ever.
-  explicit Speculation(std::uint32_t max_guesses) : max_guesses_(max_guesses) {}
+  // `max_guesses`: of a sequence in a step; 0 = none ever. `uses_draft`: the draft guesses, not the text so far.
+  Speculation(std::uint32_t max_guesses, bool uses_draft) : max_guesses_(max_guesses), uses_draft_(uses_draft) {}
+
+  // Fills a request to the draft about decodes that no step in flight works on; they wait for its guesses, but no
+  // longer than those are worth. False, and `request` untouched, when there is nothing to ask now.
+  bool ask_draft(Sequences& sequences, schema::DraftRequest::Builder request, std::uint64_t now_ns);
+  DraftBook& draft() { return draft_; }
 
   // Gives guesses to decodes of the batch, at most `rows_left` in all, and blocks for them out of the free ones: nobody
   // is preempted for a guess.
@@ -43,13 +49,15 @@ class Speculation {
   // A step of so many rows that decoded alone took so long, from its sending to its result.
   void step_took(std::uint32_t rows, std::uint64_t ns);
 
-  void forget(SequenceId id) { states_.erase(id); }
+  void forget(SequenceId id);
 
   const SpeculationCounts& counts() const { return counts_; }
 
  private:
-  // Guesses of one kind come true about equally often: a longer match with what came before is a better one.
-  static constexpr std::size_t kKinds = NgramProposer::kMaxMatch - NgramProposer::kMinMatch + 1;
+  // Guesses of one kind come true about equally often: a longer match with what came before is a better one. The last
+  // kind is the draft's.
+  static constexpr std::size_t kDraftKind = NgramProposer::kMaxMatch - NgramProposer::kMinMatch + 1;
+  static constexpr std::size_t kKinds = kDraftKind + 1;
 
   struct State {
     NgramProposer ngram;
@@ -66,10 +74,22 @@ class Speculation {
     State* state = nullptr;
     std::vector<std::uint32_t> tokens;
   };
+  // A request to the draft that pays.
+  struct DraftPlan {
+    std::uint32_t guesses = 0;  // 0: none does
+    double worth_ns = 0;        // for how long they are worth waiting
+  };
 
+  std::uint32_t most_guesses(const Sequence& sequence) const;
+  double acceptance(const State& state, std::size_t kind) const;
+  std::vector<std::uint32_t> propose(const Sequence& sequence, State& state);
+  DraftPlan plan_draft(std::span<const GuessCandidate> candidates) const;
+  static bool is_time_to_try(State& state);
   void give(const Guessed& guessed, std::uint32_t length, BlockManager& blocks);
 
   const std::uint32_t max_guesses_;
+  const bool uses_draft_;
+  DraftBook draft_;
   std::unordered_map<SequenceId, State> states_;
   std::array<Acceptance, kKinds> overall_;  // of all sequences: what is expected of a new one
   StepCost cost_;
