@@ -132,23 +132,35 @@ Result<void> DraftCompute::guess(schema::DraftRequest::Reader request, schema::D
   }
 
   Result<void> done = read_up_to_last(known);
-  for (std::uint32_t guess = 0; done.ok() && guess < guesses; ++guess) done = append_guesses(known);
+  std::vector<Entry*> going_on = known;
+  for (std::uint32_t guess = 0; done.ok() && guess < guesses; ++guess) {
+    done = append_guesses(going_on);
+    std::erase_if(going_on, [&](const Entry* entry) { return ends_answer(entry->tokens.back()); });
+  }
   if (!done.ok()) {
     for (const std::uint64_t sequence : sequences) forget(sequence);
     return done;
   }
   auto reply_lengths = reply.initLengths(sequences.size());
   auto counts = reply.initGuessCounts(sequences.size());
-  auto tokens = reply.initTokens(static_cast<unsigned>(known.size()) * guesses);
-  unsigned next = 0;
+  unsigned size = 0;
   for (unsigned i = 0; i < sequences.size(); ++i) {
     reply_lengths.set(i, lengths[i]);
     if (lengths[i] == 0) continue;
-    counts.set(i, guesses);
-    const Entry& entry = entries_.at(sequences[i]);
-    for (std::uint32_t k = 0; k < guesses; ++k) tokens.set(next++, entry.tokens[lengths[i] + k]);
+    counts.set(i, static_cast<std::uint32_t>(entries_.at(sequences[i]).tokens.size()) - lengths[i]);
+    size += counts[i];
+  }
+  auto tokens = reply.initTokens(size);
+  unsigned next = 0;
+  for (unsigned i = 0; i < sequences.size(); ++i) {
+    for (std::uint32_t k = 0; k < counts[i]; ++k) tokens.set(next++, entries_.at(sequences[i]).tokens[lengths[i] + k]);
   }
   return {};
+}
+
+bool DraftCompute::ends_answer(std::uint32_t token) const {
+  const std::vector<std::uint32_t>& ends = transformer_->config().eos_token_ids;
+  return std::find(ends.begin(), ends.end(), token) != ends.end();
 }
 
 // The entry with `tokens` from position `start` on; null when it does not know what comes before. What was computed

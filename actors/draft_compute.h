@@ -32,6 +32,7 @@ struct DraftComputeOptions {
 
 // What a draft is without the messages around it: a small model, whole, on one device, and the sequences it knows.
 // Guesses are greedy: for a guess that is taken or left, the most probable token is the best one at any temperature.
+// They end with an answer: what a model says after its end of a sequence is hardly worth guessing.
 //
 // Thread-safety: one thread, that of load(), which is pinned to the first core.
 class DraftCompute {
@@ -70,6 +71,7 @@ class DraftCompute {
   Entry* tell(std::uint64_t sequence, std::uint32_t start, std::span<const std::uint32_t> tokens);
   bool make_room(const Entry& entry, std::uint64_t tokens);
   void forget(std::uint64_t sequence);
+  bool ends_answer(std::uint32_t token) const;
   Result<void> read_up_to_last(std::span<Entry* const> entries);
   Result<void> append_guesses(std::span<Entry* const> entries);
   Result<kernels::ConstMatrixF32> forward(std::span<const Part> parts, bool wants_logits);

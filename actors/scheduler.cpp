@@ -138,9 +138,12 @@ class SchedulerState {
     if (stage_) self_->demonitor(stage_.address());
     stage_ = caf::actor_cast<StageActor>(stage);
     self_->monitor(stage_);
-    draft_ = draft ? caf::actor_cast<DraftActor>(draft) : DraftActor{};
-    ++draft_requests_;
-    engine_.lose_draft();  // it may be another one
+    if (draft_) self_->demonitor(draft_.address());
+    forget_draft();
+    if (draft) {
+      draft_ = caf::actor_cast<DraftActor>(draft);
+      self_->monitor(draft_);
+    }
     away_since_.reset();
     sent_.clear();
     send_deltas(engine_.reset_for_epoch(
@@ -174,6 +177,7 @@ class SchedulerState {
       go_away("stage 0 is down: " + self_->system().render(message.reason));
       return;
     }
+    if (draft_ && message.source == draft_) return lose_draft("it is down: " + self_->system().render(message.reason));
     const auto gateway = gateways_.find(message.source);
     if (gateway == gateways_.end()) return;
     engine_.cancel_all(gateway->second.owner);
@@ -246,13 +250,20 @@ class SchedulerState {
               turn();
             },
             [this, request](const caf::error& error) {
-              if (request != draft_requests_) return;
-              spdlog::warn("no guesses until the next epoch: the draft does not answer: {}",
-                           self_->system().render(error));
-              draft_ = DraftActor{};
-              engine_.lose_draft();
-              turn();
+              if (request == draft_requests_) lose_draft("it does not answer: " + self_->system().render(error));
             });
+  }
+
+  void lose_draft(const std::string& reason) {
+    spdlog::warn("no guesses of the draft until the next epoch: {}", reason);
+    forget_draft();
+    turn();
+  }
+
+  void forget_draft() {
+    draft_ = DraftActor{};
+    ++draft_requests_;  // what was asked is answered in vain
+    engine_.lose_draft();
   }
 
   // At most one timer runs towards the nearest deadline; it may find that nothing is due any more.

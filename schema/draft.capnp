@@ -26,6 +26,7 @@ struct DraftReply {
   # One entry a sequence of the request, in its order; empty lists if the draft could do nothing with it.
   lengths @0 :List(UInt32);         # tokens that the draft knows of the sequence now. Less than the scheduler has told:
                                     # it had to forget some, and must be told again from there
-  guessCounts @1 :List(UInt32);     # as many as wanted, or 0 of a sequence that it does not know whole
+  guessCounts @1 :List(UInt32);     # at most as many as wanted: up to the end of an answer; 0 of a sequence that it
+                                    # does not know whole
   tokens @2 :List(UInt32);          # flat: sum(guessCounts), the most probable ones
 }

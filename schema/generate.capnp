@@ -77,7 +77,7 @@ struct Delta {
   error @5 :ErrorInfo;                  # with finish = error
   queueNs @6 :UInt64;                   # time between Generate and the first step, with the first token
   cachedTokens @7 :UInt32;              # prompt tokens that were in the KV pages already, with the first token
-  guesses @8 :UInt32;                   # that were checked together with `tokens` (step.capnp)
+  guesses @8 :UInt32;                   # that were checked (step.capnp), up to the end of the answer
   acceptedGuesses @9 :UInt32;           # of them, that came true: they are among `tokens`
 }
 

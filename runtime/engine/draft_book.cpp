@@ -77,9 +77,11 @@ void DraftBook::take(schema::DraftReply::Reader reply, Sequences& sequences, std
   }
   stop_waiting(sequences);
   const Ask ask = *std::exchange(ask_, std::nullopt);
+  const auto counts = reply.getGuessCounts();
+  const std::uint32_t most_guesses = *std::max_element(counts.begin(), counts.end());
   // To read a prompt takes longer, once.
-  if (ask.most_tokens <= ask.guesses + 1) {
-    cost_.observe(ask.guesses, static_cast<double>(now_ns - ask.sent_ns));
+  if (most_guesses > 0 && ask.most_tokens <= ask.guesses + 1) {
+    cost_.observe(most_guesses, static_cast<double>(now_ns - ask.sent_ns));
   }
   unsigned next = 0;
   for (unsigned i = 0; i < ask.sequences.size(); ++i) {

@@ -280,17 +280,19 @@ std::vector<Delta> Engine::apply(schema::StepResult::Reader result, std::uint64_
     Run run{.first = next_token};
     if (item.sample) run.count = run_length(result, sampled++);
     next_token += run.count;
-    const auto guesses = static_cast<std::uint32_t>(item.guesses.size());
-    const std::uint32_t accepted = guesses > 0 ? run.count - 1 : 0;
-    if (guesses > 0) speculation_.learn(sequence.id, guesses, accepted);
+    const std::uint32_t came_true = item.guesses.empty() ? 0 : run.count - 1;
     append(sequence, result, run);
+    // Those behind the end of the sequence were put to no test.
+    const std::uint32_t accepted = std::min(came_true, run.count);
+    const std::uint32_t guesses = run.count > came_true ? static_cast<std::uint32_t>(item.guesses.size()) : accepted;
+    if (!item.guesses.empty()) speculation_.learn(sequence.id, guesses, accepted);
     // Not earlier: nobody may find in the pages what a failed step was to write there.
     blocks_.publish(sequence.id, sequence.cache_salt, std::span(sequence.tokens).first(sequence.computed));
     if (sequence.cancelled) {
       forget(sequence);
     } else if (std::optional<Delta> delta = report(sequence, result, run)) {
       delta->guesses = guesses;
-      delta->accepted_guesses = std::min(run.count, accepted);
+      delta->accepted_guesses = accepted;
       deltas.push_back(std::move(*delta));
     }
   }
@@ -345,7 +347,7 @@ Result<void> Engine::collect_prompt_logprobs(const InFlightStep& flight, schema:
 
 void Engine::append(Sequence& sequence, schema::StepResult::Reader result, Run& run) const {
   unsigned count = 0;
-  while (count < run.count && sequence.length() < sequence.max_length && !has_stopped(sequence)) {
+  while (count < run.count && !ends(sequence)) {
     sequence.tokens.push_back(result.getTokens()[run.first + count++]);
   }
   run.count = count;
@@ -355,11 +357,13 @@ void Engine::append(Sequence& sequence, schema::StepResult::Reader result, Run& 
   sequence.computed += count - 1;
 }
 
+bool Engine::ends(const Sequence& sequence) const {
+  return sequence.length() >= sequence.max_length || has_stopped(sequence);
+}
+
 // Whether its newest token ends it.
 bool Engine::has_stopped(const Sequence& sequence) const {
-  const std::vector<std::uint32_t>& stops = sequence.sampling.stop_tokens;
-  return sequence.generated() > sequence.sampling.min_tokens &&
-         std::count(stops.begin(), stops.end(), sequence.tokens.back()) > 0;
+  return sequence.generated() > 0 && sequence.stops_at(sequence.tokens.back(), sequence.generated());
 }
 
 std::optional<Delta> Engine::report(Sequence& sequence, schema::StepResult::Reader result, Run run) {

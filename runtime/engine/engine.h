@@ -122,6 +122,7 @@ class Engine {
   Result<void> collect_prompt_logprobs(const InFlightStep& flight, schema::StepResult::Reader result);
   // Appends a run as far as the sequence goes; `run` becomes that part of it.
   void append(Sequence& sequence, schema::StepResult::Reader result, Run& run) const;
+  bool ends(const Sequence& sequence) const;
   bool has_stopped(const Sequence& sequence) const;
   std::optional<Delta> report(Sequence& sequence, schema::StepResult::Reader result, Run run);
   std::vector<Delta> fail_step(const InFlightStep& flight, const Error& error);

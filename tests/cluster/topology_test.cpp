@@ -71,7 +71,7 @@ BOOST_AUTO_TEST_CASE(what_is_wrong_with_speculation_is_said) {
   check("{ngarm: {}}", "15: unknown key 'ngarm' in speculation; did you mean 'ngram'?");
   check("{ngram: {max: 0}}", "28: max: expected a whole number from 1 to 32, found '0'");
   check("{ngram: {max: 33}}", "28: max: expected a whole number from 1 to 32, found '33'");
-  check("{draft: {node: left}}", "23: speculation.draft has no 'model', which it must have");
+  check("{draft: {node: left}}", "22: speculation.draft has no 'model', which it must have");
   check("{draft: {model: d, node: lefd}}", "39: there is no node 'lefd'; did you mean 'left'?");
   check("{draft: {model: d, node: right, device: cpu:0}}", "54: node 'right' has no device cpu:0; it has cpu:1");
   check("{ngram: {}, draft: {model: d}}", "33: speculation: ngram and draft cannot both guess; leave one out");
@@ -194,7 +194,7 @@ BOOST_AUTO_TEST_CASE(wrong_types_name_what_was_expected) {
                                         });
   check_findings("- a\n",
                  {"t.yaml:1:1: the topology must be a map with the keys cluster, model, served_model_name, kv_dtype, "
-                  "nodes, parallel, place, limits or fabric, not a list"});
+                  "nodes, parallel, place, speculation, limits or fabric, not a list"});
   check_findings("", {"t.yaml:1:1: the file is empty"});
   check_findings("model: m\nkv_dtype: q4\nnodes: [{name: a}]\n",
                  {"t.yaml:2:11: kv_dtype: KV pages are f32, f16, bf16 or int8, not 'q4'"});
