@@ -106,7 +106,7 @@ Result<void> DraftCompute::guess(schema::DraftRequest::Reader request, schema::D
   for (const std::uint64_t sequence : request.getReleased()) forget(sequence);
   TROUPE_RETURN_IF_ERROR(check(request));
   const auto sequences = request.getSequences();
-  const std::uint32_t guesses = std::clamp<std::uint32_t>(request.getGuesses(), 1, options_.max_model_len);
+  const std::uint32_t guesses = std::min(request.getGuesses(), options_.max_model_len);
   std::vector<Entry*> known;
   std::vector<std::uint32_t> told(sequences.size()), lengths(sequences.size());
   unsigned first = 0;
@@ -117,7 +117,7 @@ Result<void> DraftCompute::guess(schema::DraftRequest::Reader request, schema::D
     first += count;
     Entry* entry = tell(sequences[i], start, tokens);
     // The last guess is never computed.
-    if (entry != nullptr && !make_room(*entry, entry->tokens.size() + guesses - 1)) {
+    if (entry != nullptr && !make_room(*entry, entry->tokens.size() + std::max(guesses, 1u) - 1)) {
       forget(sequences[i]);
       entry = nullptr;
     }

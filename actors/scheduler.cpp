@@ -224,8 +224,8 @@ class SchedulerState {
 
   // Ends every event: whatever can run is sent, and whoever waits for the end is answered.
   void turn() {
-    if (draft_ && !away_since_) ask_draft();
     while (!away_since_) {
+      if (draft_) ask_draft();
       MessageBuilder<schema::Step> builder;
       if (!engine_.form_step(builder.root(), nanoseconds(now()))) break;
       sent_.push_back({.epoch = epoch_, .step = builder.root().getFence().getStep(), .sent = now()});
@@ -240,17 +240,16 @@ class SchedulerState {
   void ask_draft() {
     MessageBuilder<schema::DraftRequest> builder;
     if (!engine_.form_draft_request(builder.root(), nanoseconds(now()))) return;
-    const std::uint64_t request = ++draft_requests_;
     self_->request(draft_, step_timeout(), std::move(builder).finish())
         .then(
-            [this, request](const Message<schema::DraftReply>& message) {
-              if (request != draft_requests_) return;  // of a draft before this one
+            [this, drafts = drafts_](const Message<schema::DraftReply>& message) {
+              if (drafts != drafts_) return;
               const auto reply = message.read();
               engine_.take_guesses(reply.root(), nanoseconds(now()));
               turn();
             },
-            [this, request](const caf::error& error) {
-              if (request == draft_requests_) lose_draft("it does not answer: " + self_->system().render(error));
+            [this, drafts = drafts_](const caf::error& error) {
+              if (drafts == drafts_) lose_draft("it does not answer: " + self_->system().render(error));
             });
   }
 
@@ -262,7 +261,7 @@ class SchedulerState {
 
   void forget_draft() {
     draft_ = DraftActor{};
-    ++draft_requests_;  // what was asked is answered in vain
+    ++drafts_;
     engine_.lose_draft();
   }
 
@@ -337,9 +336,9 @@ class SchedulerState {
   std::map<caf::actor_addr, Gateway> gateways_;
   std::uint64_t next_owner_ = 1;
   StageActor stage_;
-  DraftActor draft_;                  // null: there is none, or it is gone
-  std::uint64_t draft_requests_ = 0;  // the number of the one sent last
-  SupervisorActor supervisor_;        // whoever assembled the replica last
+  DraftActor draft_;            // null: there is none, or it is gone
+  std::uint64_t drafts_ = 0;    // grows when one is gone: what it was asked is answered in vain
+  SupervisorActor supervisor_;  // whoever assembled the replica last
   std::uint32_t replica_ = 0;
   std::uint64_t epoch_ = 0;              // 0 = never assembled
   std::vector<SentStep> sent_;           // in flight, oldest first

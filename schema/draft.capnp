@@ -1,9 +1,10 @@
 @0xb2a1c7d3e4f506aa;
 # Scheduler and draft: guesses from a small model (Leviathan et al. 2023, arXiv 2211.17192).
 #
-#   scheduler --DraftRequest--> draft      when the result of a step is back, about its sequences; answered by DraftReply
+#   scheduler --DraftRequest--> draft      when the result of a step is back, about its sequences; and when a step begins to
+#                                          read prompts, to tell it of those; answered by DraftReply
 #
-# The scheduler has one request out at a time. It waits for the answer no longer than the guesses are worth, and goes
+# The scheduler has at most one request of either kind out. It waits for the answer no longer than the guesses are worth, and goes
 # on without them after that, or when the draft is gone: what the model samples is the same with and without.
 # A draft belongs to no epoch: all it knows is tokens, and it is told which of them were wrong.
 
@@ -19,7 +20,7 @@ struct DraftRequest {
   tokenCounts @3 :List(UInt32);     # >= 1
 
   tokens @4 :List(UInt32);          # flat: sum(tokenCounts)
-  guesses @5 :UInt32;               # of the tokens that come next, wanted for each; >= 1
+  guesses @5 :UInt32;               # of the tokens that come next, wanted for each; 0 = none, it only reads
 }
 
 struct DraftReply {

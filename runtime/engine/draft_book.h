@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <span>
 #include <unordered_map>
@@ -12,30 +13,39 @@
 
 namespace troupe::engine {
 
-// What a draft was told and asked, and what it answered (schema/draft.capnp). One request is out at a time; its
-// sequences wait for the answer, `awaits_guesses`, until it comes or wait_is_over().
+// What a draft was told and asked, and what it answered (schema/draft.capnp). Two requests may be out: one that only
+// tells it what sequences begin with, and after that one for guesses, for which its sequences wait, `awaits_guesses`,
+// until they come or stop_waiting().
 //
 // Deterministic: times are arguments. Used by one thread.
 class DraftBook {
  public:
-  bool asks() const { return ask_.has_value(); }
+  // Whether a request may be sent: one for guesses, or one that only tells.
+  bool can_ask() const { return asks_.empty() || (asks_.size() == 1 && asks_.front().guesses == 0); }
+  bool can_tell() const { return asks_.empty(); }
 
   // Whether the sequence was asked about as it is now: it has what guesses it can get.
   bool asked(const Sequence& sequence) const;
 
+  // Whether the draft was told nothing of the sequence yet.
+  bool is_new(SequenceId id) const;
+
   // Whether the draft has room for the sequence, as far as is known.
   bool can_know(SequenceId id) const;
 
-  // Fills the request for `guesses` of each; the sequences wait from now on, at most until `deadline_ns`.
-  // REQUIRES: !asks(); guesses >= 1; there is a sequence, and none of them was asked() about.
+  // Fills a request that only tells. REQUIRES: can_tell(); there is a sequence, and each is_new().
+  void tell(std::span<Sequence* const> sequences, std::uint64_t now_ns, schema::DraftRequest::Builder request);
+
+  // Fills a request for `guesses` of each; the sequences wait from now on, at most until `deadline_ns`.
+  // REQUIRES: can_ask(); guesses >= 1; there is a sequence, and none of them was asked() about.
   void ask(std::span<Sequence* const> sequences, std::uint32_t guesses, std::uint64_t now_ns, std::uint64_t deadline_ns,
            schema::DraftRequest::Builder request);
 
-  // What the draft has answered; nobody waits any more. A reply that does not match the request counts as lost, and
-  // its sequences are not asked about again.
+  // What the draft has answered to its oldest request; nobody waits for that any more. A reply that does not match the
+  // request counts as lost, and its sequences are not asked about again.
   void take(schema::DraftReply::Reader reply, Sequences& sequences, std::uint64_t now_ns);
 
-  // The request was lost, or its draft. Another one knows nothing: it is told everything again.
+  // The requests were lost, or their draft. Another one knows nothing: it is told everything again.
   void lose(Sequences& sequences);
 
   // The time until which sequences wait; none do when empty.
@@ -60,7 +70,8 @@ class DraftBook {
   };
   struct Asked {
     SequenceId id;
-    std::uint32_t start;  // position of the first token that the draft was told
+    std::uint32_t start;  // of the tokens that the draft was told: [start, end)
+    std::uint32_t end;
   };
   struct Ask {
     std::vector<Asked> sequences;
@@ -68,12 +79,15 @@ class DraftBook {
     std::uint32_t most_tokens = 0;  // told of one sequence
     std::uint64_t sent_ns = 0;
     std::uint64_t deadline_ns = 0;
-    bool awaited = true;
+    bool awaited = false;
   };
+
+  void send(std::span<Sequence* const> sequences, Ask ask, schema::DraftRequest::Builder request);
+  static void stop_waiting(Ask& ask, Sequences& sequences);
 
   std::unordered_map<SequenceId, Entry> entries_;
   std::vector<SequenceId> released_;  // the draft has yet to forget them
-  std::optional<Ask> ask_;
+  std::deque<Ask> asks_;              // oldest first; see can_ask()
   StepCost cost_;
 };
 

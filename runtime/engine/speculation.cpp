@@ -80,25 +80,41 @@ bool Speculation::is_time_to_try(State& state) {
 }
 
 bool Speculation::ask_draft(Sequences& sequences, schema::DraftRequest::Builder request, std::uint64_t now_ns) {
-  if (!uses_draft_ || draft_.asks()) return false;
+  if (!uses_draft_ || !draft_.can_ask()) return false;
   std::vector<Sequence*> asked;
   std::vector<GuessCandidate> candidates;
-  bool tries = false;
   for (auto& [id, sequence] : sequences.running) {
     if (sequence.phase != Phase::kDecode || sequence.in_flight || !sequence.speculates) continue;
     if (most_guesses(sequence) == 0 || draft_.asked(sequence) || !draft_.can_know(id)) continue;
     asked.push_back(&sequence);
     candidates.push_back({.most = most_guesses(sequence), .acceptance = acceptance(states_[id], kDraftKind)});
   }
-  if (asked.empty()) return false;
+  if (asked.empty()) return tell_draft(sequences, request, now_ns);
   DraftPlan plan = plan_draft(candidates);
   if (plan.guesses == 0) {
+    bool tries = false;
     for (const Sequence* sequence : asked) tries = is_time_to_try(states_[sequence->id]) || tries;
     if (!tries) return false;
     plan = {.guesses = 1, .worth_ns = cost_.ns(1)};
   }
   const std::uint64_t deadline_ns = now_ns + static_cast<std::uint64_t>(plan.worth_ns);
   draft_.ask(asked, plan.guesses, now_ns, deadline_ns, request);
+  return true;
+}
+
+bool Speculation::tell_draft(Sequences& sequences, schema::DraftRequest::Builder request, std::uint64_t now_ns) {
+  const double expected = overall_[kDraftKind].rate(kFirstAcceptance);
+  if (!draft_.can_tell() || plan_draft({{{.most = max_guesses_, .acceptance = expected}}}).guesses == 0) return false;
+  std::vector<Sequence*> told;
+  for (auto& [id, sequence] : sequences.running) {
+    const bool begins = sequence.phase == Phase::kPrefill && sequence.in_flight && !sequence.cancelled;
+    const bool is_short = sequence.max_length < sequence.length() + 2;  // no token to guess
+    if (begins && !is_short && sequence.speculates && draft_.is_new(id) && draft_.can_know(id)) {
+      told.push_back(&sequence);
+    }
+  }
+  if (told.empty()) return false;
+  draft_.tell(told, now_ns, request);
   return true;
 }
 

@@ -34,7 +34,8 @@ class Speculation {
   Speculation(std::uint32_t max_guesses, bool uses_draft) : max_guesses_(max_guesses), uses_draft_(uses_draft) {}
 
   // Fills a request to the draft about decodes that no step in flight works on; they wait for its guesses, but no
-  // longer than those are worth. False, and `request` untouched, when there is nothing to ask now.
+  // longer than those are worth. Or one that tells it of prompts which the model is about to read, so that both read
+  // them at the same time. False, and `request` untouched, when there is nothing to ask or to tell now.
   bool ask_draft(Sequences& sequences, schema::DraftRequest::Builder request, std::uint64_t now_ns);
   DraftBook& draft() { return draft_; }
 
@@ -83,6 +84,7 @@ class Speculation {
   std::uint32_t most_guesses(const Sequence& sequence) const;
   double acceptance(const State& state, std::size_t kind) const;
   std::vector<std::uint32_t> propose(const Sequence& sequence, State& state);
+  bool tell_draft(Sequences& sequences, schema::DraftRequest::Builder request, std::uint64_t now_ns);
   DraftPlan plan_draft(std::span<const GuessCandidate> candidates) const;
   static bool is_time_to_try(State& state);
   void give(const Guessed& guessed, std::uint32_t length, BlockManager& blocks);

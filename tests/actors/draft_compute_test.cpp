@@ -177,7 +177,7 @@ BOOST_AUTO_TEST_CASE(a_request_that_contradicts_itself_is_refused_and_the_draft_
       BOOST_TEST(ask(draft, two, {}, spoil).error.empty());
     };
     harmless([](auto request) { request.setGuesses(0xffffffff); });
-    harmless([](auto request) { request.setGuesses(0); });
+    harmless([](auto request) { request.setGuesses(0); });  // it only reads
     harmless([](auto request) { request.getStartPositions().set(0, 0xffffffff); });
   });
 }

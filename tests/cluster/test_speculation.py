@@ -141,9 +141,7 @@ class DraftInOneProcess(Draft, unittest.TestCase):
             details = usage["completion_tokens_details"]
             accepted += details["accepted_prediction_tokens"]
             guessed += sum(details.values())
-        if guessed < 20:
-            self.skipTest("the machine is too busy for a draft to pay")
-        self.assertGreater(accepted, 0.6 * guessed)
+        self.assertGreaterEqual(accepted, 0.5 * (guessed - 40), "of few, by chance less")
 
 
 class DraftInAProcessOfItsOwn(Draft, unittest.TestCase):

@@ -79,9 +79,10 @@ struct Pair {
     replica.now_ns += 30;
     return true;
   }
-  void answer() {
+  void answer() { answer(asked()); }
+  void answer(schema::DraftRequest::Reader to) {
     capnp::MallocMessageBuilder reply;
-    draft.answer(request->getRoot<schema::DraftRequest>().asReader(), reply.initRoot<schema::DraftReply>());
+    draft.answer(to, reply.initRoot<schema::DraftReply>());
     replica.engine.take_guesses(reply.getRoot<schema::DraftReply>().asReader(), replica.now_ns);
   }
   bool step() {
@@ -172,6 +173,43 @@ BOOST_AUTO_TEST_CASE(the_draft_is_told_what_is_new_and_what_ended) {
   BOOST_REQUIRE(pair.replica.admit(greedy(2)).ok());
   pair.run_until_idle();
   BOOST_TEST(pair.draft.size() == 1u);
+}
+
+BOOST_AUTO_TEST_CASE(the_draft_is_told_of_a_prompt_while_the_model_reads_it) {
+  for (const bool forgets : {false, true}) {
+    Pair pair(with_draft(roomy_options()));
+    BOOST_REQUIRE(pair.replica.admit(greedy(1)).ok());
+    pair.run_until_idle();  // what a step costs is known then
+
+    BOOST_REQUIRE(pair.replica.admit(greedy(2)).ok());
+    BOOST_REQUIRE(pair.replica.form_step());
+    BOOST_REQUIRE(pair.ask());
+    BOOST_TEST(pair.asked().getGuesses() == 0u);
+    BOOST_TEST(pair.asked().getTokenCounts()[0] == 7u);
+    BOOST_TEST(!pair.replica.engine.draft_deadline_ns().has_value(), "nobody waits for that");
+    BOOST_TEST(!pair.ask(), "it is told once");
+    const auto told = std::move(pair.request);
+
+    // The draft reads still; what it is asked next comes after that.
+    pair.replica.now_ns += 100;
+    pair.replica.run_oldest_step();
+    BOOST_REQUIRE(pair.ask());
+    BOOST_TEST(pair.asked().getGuesses() > 0u);
+    BOOST_TEST(pair.asked().getStartPositions()[0] == 7u);
+    BOOST_TEST(!pair.replica.form_step());
+    pair.answer(told->getRoot<schema::DraftRequest>().asReader());
+    BOOST_TEST(!pair.replica.form_step());
+    if (forgets) pair.draft.forget_all();
+    pair.answer();
+    BOOST_REQUIRE(pair.replica.form_step());
+    BOOST_TEST(pair.replica.newest_step().getGuessCounts().size() == (forgets ? 0u : 1u));
+    pair.replica.run_oldest_step();
+    BOOST_REQUIRE(pair.ask());
+    BOOST_TEST(pair.asked().getStartPositions()[0] == (forgets ? 0u : 8u));
+    pair.answer();
+    pair.run_until_idle();
+    BOOST_TEST(pair.replica.answer(2).tokens == due(greedy(2)));
+  }
 }
 
 BOOST_AUTO_TEST_CASE(a_sequence_waits_for_guesses_until_they_come_or_are_not_worth_it_any_more) {
