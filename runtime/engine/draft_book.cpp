@@ -31,9 +31,9 @@ bool DraftBook::can_know(SequenceId id) const {
   return found == entries_.end() || !found->second.no_room;
 }
 
-bool DraftBook::is_new(SequenceId id) const {
-  const auto found = entries_.find(id);
-  return found == entries_.end() || found->second.told == 0;
+std::uint32_t DraftBook::untold(const Sequence& sequence) const {
+  const auto found = entries_.find(sequence.id);
+  return found == entries_.end() ? sequence.length() : sequence.length() - found->second.told;
 }
 
 void DraftBook::tell(std::span<Sequence* const> sequences, std::uint64_t now_ns,

@@ -27,13 +27,13 @@ class DraftBook {
   // Whether the sequence was asked about as it is now: it has what guesses it can get.
   bool asked(const Sequence& sequence) const;
 
-  // Whether the draft was told nothing of the sequence yet.
-  bool is_new(SequenceId id) const;
+  // Tokens of the sequence that the draft was not told yet.
+  std::uint32_t untold(const Sequence& sequence) const;
 
   // Whether the draft has room for the sequence, as far as is known.
   bool can_know(SequenceId id) const;
 
-  // Fills a request that only tells. REQUIRES: can_tell(); there is a sequence, and each is_new().
+  // Fills a request that only tells. REQUIRES: can_tell(); there is a sequence, and none was told about.
   void tell(std::span<Sequence* const> sequences, std::uint64_t now_ns, schema::DraftRequest::Builder request);
 
   // Fills a request for `guesses` of each; the sequences wait from now on, at most until `deadline_ns`.

@@ -63,19 +63,17 @@ void Speculation::add_guesses(Batch& batch, std::uint32_t rows_left, BlockManage
     State& state = *guessed[i].state;
     if (lengths[i] > 0) {
       give(guessed[i], lengths[i], blocks);
-      state.steps_without = 0;
-    } else if (rows_left > 0 && candidates[i].most > 0 && is_time_to_try(state)) {
+    } else if (rows_left > 0 && candidates[i].most > 0 && state.patience.is_over()) {
       give(guessed[i], 1, blocks);
       --rows_left;
     }
   }
 }
 
-// Counts a step in which a sequence could have had guesses, but they did not seem to pay.
-bool Speculation::is_time_to_try(State& state) {
-  if (++state.steps_without < state.patience) return false;
-  state.steps_without = 0;
-  state.patience = std::min(2 * state.patience, kMostPatience);
+bool Speculation::Patience::is_over() {
+  if (++steps_ < most_) return false;
+  steps_ = 0;
+  most_ = std::min(2 * most_, kMost);
   return true;
 }
 
@@ -92,9 +90,11 @@ bool Speculation::ask_draft(Sequences& sequences, schema::DraftRequest::Builder 
   if (asked.empty()) return tell_draft(sequences, request, now_ns);
   DraftPlan plan = plan_draft(candidates);
   if (plan.guesses == 0) {
-    bool tries = false;
-    for (const Sequence* sequence : asked) tries = is_time_to_try(states_[sequence->id]) || tries;
-    if (!tries) return false;
+    if (!draft_patience_.is_over()) return false;
+    // Of one sequence, the one that the draft has the least to read for.
+    asked = {*std::min_element(asked.begin(), asked.end(), [&](const Sequence* a, const Sequence* b) {
+      return draft_.untold(*a) < draft_.untold(*b);
+    })};
     plan = {.guesses = 1, .worth_ns = cost_.ns(1)};
   }
   const std::uint64_t deadline_ns = now_ns + static_cast<std::uint64_t>(plan.worth_ns);
@@ -109,7 +109,8 @@ bool Speculation::tell_draft(Sequences& sequences, schema::DraftRequest::Builder
   for (auto& [id, sequence] : sequences.running) {
     const bool begins = sequence.phase == Phase::kPrefill && sequence.in_flight && !sequence.cancelled;
     const bool is_short = sequence.max_length < sequence.length() + 2;  // no token to guess
-    if (begins && !is_short && sequence.speculates && draft_.is_new(id) && draft_.can_know(id)) {
+    if (begins && !is_short && sequence.speculates && draft_.untold(sequence) == sequence.length() &&
+        draft_.can_know(id)) {
       told.push_back(&sequence);
     }
   }
@@ -154,7 +155,8 @@ void Speculation::learn(SequenceId id, std::uint32_t guesses, std::uint32_t acce
   State& state = states_.at(id);
   state.acceptance[state.kind].observe(guesses, accepted);
   overall_[state.kind].observe(guesses, accepted);
-  if (accepted == guesses) state.patience = kLeastPatience;
+  if (accepted == guesses) state.patience.guess_came_true();
+  if (accepted == guesses && state.kind == kDraftKind) draft_patience_.guess_came_true();
   counts_.proposed += guesses;
   counts_.accepted += accepted;
   ++counts_.runs;

@@ -60,15 +60,26 @@ class Speculation {
   static constexpr std::size_t kDraftKind = NgramProposer::kMaxMatch - NgramProposer::kMinMatch + 1;
   static constexpr std::size_t kKinds = kDraftKind + 1;
 
+  // Counts steps in which there could have been guesses that did not seem to pay, until one is tried; the longer the
+  // rarer, unless it comes true.
+  class Patience {
+   public:
+    bool is_over();
+    void guess_came_true() { most_ = kLeast; }
+
+   private:
+    static constexpr std::uint32_t kLeast = 16;
+    static constexpr std::uint32_t kMost = 128;
+    std::uint32_t steps_ = 0;
+    std::uint32_t most_ = kLeast;
+  };
+
   struct State {
     NgramProposer ngram;
     std::array<Acceptance, kKinds> acceptance;
-    std::size_t kind = 0;                     // of the guesses it was given last
-    std::uint32_t steps_without = 0;          // in which it could have had guesses
-    std::uint32_t patience = kLeastPatience;  // such steps until one guess is tried
+    std::size_t kind = 0;  // of the guesses it was given last
+    Patience patience;
   };
-  static constexpr std::uint32_t kLeastPatience = 16;
-  static constexpr std::uint32_t kMostPatience = 128;
 
   struct Guessed {
     BatchItem* item = nullptr;
@@ -86,12 +97,12 @@ class Speculation {
   std::vector<std::uint32_t> propose(const Sequence& sequence, State& state);
   bool tell_draft(Sequences& sequences, schema::DraftRequest::Builder request, std::uint64_t now_ns);
   DraftPlan plan_draft(std::span<const GuessCandidate> candidates) const;
-  static bool is_time_to_try(State& state);
   void give(const Guessed& guessed, std::uint32_t length, BlockManager& blocks);
 
   const std::uint32_t max_guesses_;
   const bool uses_draft_;
   DraftBook draft_;
+  Patience draft_patience_;
   std::unordered_map<SequenceId, State> states_;
   std::array<Acceptance, kKinds> overall_;  // of all sequences: what is expected of a new one
   StepCost cost_;

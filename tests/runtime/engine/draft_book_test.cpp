@@ -321,6 +321,22 @@ BOOST_AUTO_TEST_CASE(who_is_cancelled_preempted_or_reset_while_it_waits_is_no_pr
   BOOST_TEST(pair.replica.engine.idle());
 }
 
+BOOST_AUTO_TEST_CASE(a_draft_that_errs_is_asked_about_one_sequence_from_time_to_time) {
+  Pair pair(with_draft(roomy_options(200)));
+  pair.draft.wrong_every = 1;
+  for (std::uint64_t number = 0; number < 8; ++number) BOOST_REQUIRE(pair.replica.admit(greedy(number, 56)).ok());
+  int asked = 0;
+  std::uint32_t last = 0;
+  do {
+    if (!pair.ask()) continue;
+    last = pair.asked().getSequences().size();
+    ++asked;
+    pair.answer();
+  } while (pair.step());
+  BOOST_TEST(asked <= 14);
+  BOOST_TEST(last == 1u);
+}
+
 BOOST_AUTO_TEST_CASE(a_draft_that_takes_longer_than_it_brings_is_hardly_ever_asked) {
   Pair pair(with_draft(roomy_options(200)));
   pair.replica.now_ns = 1'000;
