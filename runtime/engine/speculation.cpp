@@ -103,8 +103,7 @@ bool Speculation::ask_draft(Sequences& sequences, schema::DraftRequest::Builder 
 }
 
 bool Speculation::tell_draft(Sequences& sequences, schema::DraftRequest::Builder request, std::uint64_t now_ns) {
-  const double expected = overall_[kDraftKind].rate(kFirstAcceptance);
-  if (!draft_.can_tell() || plan_draft({{{.most = max_guesses_, .acceptance = expected}}}).guesses == 0) return false;
+  if (!draft_.can_tell()) return false;
   std::vector<Sequence*> told;
   for (auto& [id, sequence] : sequences.running) {
     const bool begins = sequence.phase == Phase::kPrefill && sequence.in_flight && !sequence.cancelled;
@@ -114,7 +113,10 @@ bool Speculation::tell_draft(Sequences& sequences, schema::DraftRequest::Builder
       told.push_back(&sequence);
     }
   }
-  if (told.empty()) return false;
+  // It reads in vain where guesses would not pay among all that runs.
+  const double expected = overall_[kDraftKind].rate(kFirstAcceptance);
+  const std::vector<GuessCandidate> all(sequences.running.size(), {.most = max_guesses_, .acceptance = expected});
+  if (told.empty() || plan_draft(all).guesses == 0) return false;
   draft_.tell(told, now_ns, request);
   return true;
 }
