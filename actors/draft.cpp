@@ -43,7 +43,7 @@ struct DraftState {
                                 .max_model_len = model.getMaxModelLen(),
                                 .max_batch_tokens = model.getMaxBatchTokens(),
                                 .max_batch_sequences = model.getMaxBatchSequences(),
-                                .max_sequences = kMaxSequences,
+                                .max_sequences = kPipelineStages * model.getMaxBatchSequences(),
                                 .kv_dtype = kv_dtype};
     for (std::uint32_t core = device.first; core <= device.last; ++core) {
       plan.cores.push_back(static_cast<int>(core));
@@ -87,8 +87,8 @@ struct DraftState {
     });
   }
 
-  // Of pipelines however deep: the scheduler asks about sequences that run.
-  static constexpr std::uint32_t kMaxSequences = 4096;
+  // Steps in flight whose sequences all have their place; of a deeper pipeline's some are forgotten.
+  static constexpr std::uint32_t kPipelineStages = 16;
 };
 
 caf::behavior run_draft(caf::stateful_actor<DraftState>* self, DraftOptions options) {

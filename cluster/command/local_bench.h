@@ -22,7 +22,7 @@ struct LocalBenchOptions {
   kernels::DType kv_dtype = kernels::DType::kF32;
   std::uint32_t max_guesses = 0;  // of a sequence in a step; 0 = no speculation
   std::string draft;              // the model that guesses; empty = the text so far does
-  std::vector<int> cores;  // shared out among the shards; at least one each
+  std::vector<int> cores;         // shared out among the shards; at least one each
   Limits limits;
 };
 

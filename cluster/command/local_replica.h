@@ -28,7 +28,8 @@ struct LocalReplicaOptions {
 };
 
 // One replica in one process, without actors and without a gateway: the engine, and a thread for each tensor-parallel
-// rank of the one stage; a draft works on the thread of rank 0, before each step. Steps are formed, computed and applied as in a cluster, by the same classes, one at a time.
+// rank of the one stage; a draft works on the thread of rank 0, before each step. Steps are formed, computed and
+// applied as in a cluster, by the same classes, one at a time.
 //
 // Thread-safety: one thread, that of load(), which must not be the process's first. It is rank 0 and gets pinned.
 class LocalReplica {
