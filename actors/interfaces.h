@@ -6,6 +6,7 @@
 #include "runtime/fabric/message.h"
 #include "schema/activation.capnp.h"
 #include "schema/cluster.capnp.h"
+#include "schema/draft.capnp.h"
 #include "schema/error.capnp.h"
 #include "schema/generate.capnp.h"
 #include "schema/step.capnp.h"
@@ -41,6 +42,10 @@ using StageActor =
 using ShardActor =
     caf::typed_actor<OneWay<schema::Step>, OneWay<schema::Activation>, Asked<schema::Assemble, schema::Outcome>,
                      Asked<schema::StatsRequest, schema::Stats>>;
+
+// Beside 2: guesses tokens for the scheduler with a small model.
+using DraftActor =
+    caf::typed_actor<Asked<schema::DraftRequest, schema::DraftReply>, Asked<schema::StatsRequest, schema::Stats>>;
 
 // 5. One a node, which takes StatsRequest; the root's also takes Join, Lost and ClusterStatusRequest.
 using SupervisorActor =

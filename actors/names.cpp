@@ -5,7 +5,7 @@
 namespace troupe {
 
 std::optional<std::uint32_t> replica_of(std::string_view actor) {
-  for (const std::string_view kind : {"scheduler/", "stage/", "shard/", "expert/"}) {
+  for (const std::string_view kind : {"scheduler/", "draft/", "stage/", "shard/", "expert/"}) {
     if (!actor.starts_with(kind)) continue;
     const char* const end = actor.data() + actor.size();
     std::uint32_t replica = 0;

@@ -19,6 +19,9 @@ inline const std::string kSupervisorName = "supervisor";  // one on every node
 
 inline std::string scheduler_name(std::uint32_t replica) { return "scheduler/" + std::to_string(replica); }
 
+// Of the small model that guesses for the replica's own.
+inline std::string draft_name(std::uint32_t replica) { return "draft/" + std::to_string(replica); }
+
 inline std::string stage_name(std::uint32_t replica, std::uint32_t stage) {
   return "stage/" + std::to_string(replica) + "/" + std::to_string(stage);
 }

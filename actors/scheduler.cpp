@@ -135,8 +135,10 @@ class SchedulerState {
     }
     const std::string first_stage = stage_name(options_.replica, 0);
     caf::actor stage;
+    caf::actor draft;
     for (const auto address : assembly->getActors()) {
       if (first_stage == address.getActor().cStr()) stage = options_.resolve(address);
+      if (draft_name(options_.replica) == address.getActor().cStr()) draft = options_.resolve(address);
     }
     if (!stage) return outcome_of(unavailable("no way to " + first_stage + ": not in Assemble, or not connected"));
 
@@ -145,6 +147,12 @@ class SchedulerState {
     if (stage_) self_->demonitor(stage_.address());
     stage_ = caf::actor_cast<StageActor>(stage);
     self_->monitor(stage_);
+    if (draft_) self_->demonitor(draft_.address());
+    forget_draft();
+    if (draft) {
+      draft_ = caf::actor_cast<DraftActor>(draft);
+      self_->monitor(draft_);
+    }
     away_since_.reset();
     sent_.clear();
     send_deltas(engine_.reset_for_epoch(
@@ -178,6 +186,7 @@ class SchedulerState {
       go_away("stage 0 is down: " + self_->system().render(message.reason));
       return;
     }
+    if (draft_ && message.source == draft_) return lose_draft("it is down: " + self_->system().render(message.reason));
     const auto gateway = gateways_.find(message.source);
     if (gateway == gateways_.end()) return;
     engine_.cancel_all(gateway->second.owner);
@@ -201,6 +210,10 @@ class SchedulerState {
       const Error error = unavailable("the model has been away for more than " + std::to_string(away_wait().count()) +
                                       " ms (limit away_wait_ms); ask again later");
       send_deltas(engine_.fail_waiting(error, nanoseconds(time - away_wait()) + 1));
+    }
+    if (const auto deadline = engine_->draft_deadline_ns(); deadline && nanoseconds(time) >= *deadline) {
+      metrics_.gave_up_on_draft();
+      engine_.stop_waiting_for_draft();
     }
     if (drain_ && time >= drain_->deadline) {
       sent_.clear();
@@ -230,11 +243,40 @@ class SchedulerState {
 
   void send_steps() {
     while (!away_since_) {
+      if (draft_) ask_draft();
       MessageBuilder<schema::Step> builder;
       if (!engine_.form_step(builder.root(), nanoseconds(now()))) break;
       sent_.push_back({.epoch = epoch_, .step = builder.root().getFence().getStep(), .sent = now()});
       self_->send(stage_, std::move(builder).finish());
     }
+  }
+
+  void ask_draft() {
+    MessageBuilder<schema::DraftRequest> builder;
+    if (!engine_.form_draft_request(builder.root(), nanoseconds(now()))) return;
+    self_->request(draft_, step_timeout(), std::move(builder).finish())
+        .then(
+            [this, drafts = drafts_](const Message<schema::DraftReply>& message) {
+              if (drafts != drafts_) return;
+              const auto reply = message.read();
+              engine_.take_guesses(reply.root(), nanoseconds(now()));
+              turn();
+            },
+            [this, drafts = drafts_](const caf::error& error) {
+              if (drafts == drafts_) lose_draft("it does not answer: " + self_->system().render(error));
+            });
+  }
+
+  void lose_draft(const std::string& reason) {
+    spdlog::warn("no guesses of the draft until the next epoch: {}", reason);
+    forget_draft();
+    turn();
+  }
+
+  void forget_draft() {
+    draft_ = DraftActor{};
+    ++drafts_;
+    engine_.lose_draft();
   }
 
   // At most one timer runs towards the nearest deadline; it may find that nothing is due any more.
@@ -248,6 +290,7 @@ class SchedulerState {
     }
     if (drain_ && !engine_->idle()) consider(drain_->deadline);
     if (const auto expiry = engine_->next_expiry_ns()) consider(TimePoint(std::chrono::nanoseconds(*expiry)));
+    if (const auto deadline = engine_->draft_deadline_ns()) consider(TimePoint(std::chrono::nanoseconds(*deadline)));
     if (!next || (wake_at_ && *wake_at_ <= *next)) return;
     wake_at_ = next;
     self_->delayed_send(self_, *next - now(), DueAtom::value);
@@ -313,6 +356,8 @@ class SchedulerState {
   std::map<caf::actor_addr, Gateway> gateways_;
   std::uint64_t next_owner_ = 1;
   StageActor stage_;
+  DraftActor draft_;                     // null: there is none, or it is gone
+  std::uint64_t drafts_ = 0;             // grows when one is gone: what it was asked is answered in vain
   SupervisorActor supervisor_;           // whoever assembled the replica last
   std::uint64_t epoch_ = 0;              // 0 = never assembled
   std::vector<SentStep> sent_;           // in flight, oldest first

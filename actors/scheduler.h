@@ -26,6 +26,9 @@ struct SchedulerOptions {
 // actors/interfaces.h). Admits what gateways send, keeps up to engine.pipeline_stages steps in flight to stage 0,
 // and turns their results into Deltas, one message a step and gateway.
 //
+// Where engine.uses_draft, it asks the draft that Assemble names for guesses, and goes on without it when there is none
+// or it does not answer in time.
+//
 // Between the loss of a member and the next Assemble it sends no steps: requests in flight have failed, the others
 // wait, at most away_wait_ms. A gateway that dies takes its requests along. An event-based actor: never blocks.
 // Errors: record_file cannot be made.

@@ -11,7 +11,9 @@ SchedulerMetrics::SchedulerMetrics(std::uint32_t replica)
       queue_seconds_(metrics_.histogram("troupe_scheduler_queue_seconds", "From a request to its first step.",
                                         latency_bounds_seconds())),
       stale_results_(metrics_.counter("troupe_scheduler_stale_results_total",
-                                      "Results dropped because their epoch or step was over.")) {}
+                                      "Results dropped because their epoch or step was over.")),
+      late_guesses_(metrics_.counter("troupe_scheduler_late_guesses_total",
+                                     "Requests to the draft whose answer was not worth waiting for any longer.")) {}
 
 void SchedulerMetrics::write(const engine::Engine& engine, schema::Stats::Builder stats) {
   const engine::EngineCounts counts = engine.counts();
@@ -42,6 +44,18 @@ void SchedulerMetrics::write(const engine::Engine& engine, schema::Stats::Builde
   total("troupe_scheduler_prompt_tokens_total", "Prompt tokens computed, recomputation included.",
         counts.prompt_tokens);
   total("troupe_scheduler_generated_tokens_total", "Tokens generated.", counts.generated_tokens);
+  const engine::SpeculationCounts& guesses = counts.speculation;
+  total("troupe_scheduler_guesses_total", "Guessed tokens that were checked.", guesses.proposed);
+  total("troupe_scheduler_accepted_guesses_total", "Of them, those that came true.", guesses.accepted);
+  total("troupe_scheduler_guessed_runs_total", "Times that a sequence had guesses in a step.", guesses.runs);
+  const auto mean = [](std::uint64_t sum, std::uint64_t count) {
+    return count == 0 ? 0.0 : static_cast<double>(sum) / static_cast<double>(count);
+  };
+  metrics_.gauge("troupe_scheduler_guess_acceptance", "Share of the guesses that came true.")
+      .Set(mean(guesses.accepted, guesses.proposed));
+  metrics_
+      .gauge("troupe_scheduler_guess_accepted_length", "Guesses of a sequence in a step that came true, on average.")
+      .Set(mean(guesses.accepted, guesses.runs));
   total("troupe_scheduler_preemptions_total",
         "Sequences sent back to the queue for want of KV blocks, or by a more urgent one.", counts.preemptions);
   const char* const requests = "troupe_scheduler_requests_total";

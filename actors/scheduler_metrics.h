@@ -18,6 +18,7 @@ class SchedulerMetrics {
   void step_took(double seconds) { step_seconds_.Observe(seconds); }
   void request_waited(double seconds) { queue_seconds_.Observe(seconds); }
   void dropped_stale_result() { stale_results_.Increment(); }
+  void gave_up_on_draft() { late_guesses_.Increment(); }
 
   // Everything, with the engine's numbers of this moment.
   void write(const engine::Engine& engine, schema::Stats::Builder stats);
@@ -28,6 +29,7 @@ class SchedulerMetrics {
   prometheus::Histogram& step_seconds_;
   prometheus::Histogram& queue_seconds_;
   prometheus::Counter& stale_results_;
+  prometheus::Counter& late_guesses_;
 };
 
 }  // namespace troupe

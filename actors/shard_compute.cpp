@@ -31,6 +31,12 @@ class NoGroup final : public collective::Communicator {
   std::uint32_t world_size_;
 };
 
+// Of one piece: even a single sequence has the guesses of a step rated at once, so that lm_head is read once.
+std::uint32_t logits_rows(const ShardComputeOptions& options) {
+  constexpr std::uint32_t kLeast = 16;
+  return std::max(options.max_batch_sequences, std::min(kLeast, options.max_batch_tokens));
+}
+
 model::StepBatch batch_of(const engine::FlatStep& flat) {
   return {.tokens = flat.tokens,
           .positions = flat.positions,
@@ -63,6 +69,7 @@ Result<std::unique_ptr<ShardCompute>> ShardCompute::load(const ShardComputeOptio
                                                          .block_size = options.block_size,
                                                          .max_batch_tokens = options.max_batch_tokens,
                                                          .max_batch_sequences = options.max_batch_sequences,
+                                                         .max_logits_rows = logits_rows(options),
                                                          .kv_dtype = options.kv_dtype,
                                                          .packed_cache = options.packed_cache};
   TROUPE_ASSIGN_OR_RETURN(auto transformer, model::Transformer::load(options.model, config, slice, *kernels, *group,

@@ -5,6 +5,7 @@
 
 #include <caf/all.hpp>
 
+#include "actors/draft.h"
 #include "actors/gateway/gateway.h"
 #include "actors/scheduler.h"
 #include "actors/stage.h"
@@ -94,6 +95,10 @@ Result<HostedActor> ActorHost::make_actor(schema::Spawn::Reader spawn) {
                                                          .node = fabric_.node().name,
                                                          .incarnation = fabric_.node().incarnation})};
     }
+    case schema::Spawn::DRAFT: {
+      DraftOptions options = {.limits = limits, .node = fabric_.node().name, .incarnation = fabric_.node().incarnation};
+      return HostedActor{.handle = spawn_draft(system_, std::move(options)), .answers_spawn = true};
+    }
     case schema::Spawn::SHARD: {
       ShardOptions options = {.resolve = resolver(),
                               .make_communicator = communicator_factory(limits),
@@ -179,6 +184,8 @@ Result<HostedActor> ActorHost::make_scheduler(schema::Spawn::Reader spawn, const
                     .max_batch_tokens = model_spec.getMaxBatchTokens(),
                     .max_batch_sequences = model_spec.getMaxBatchSequences(),
                     .pipeline_stages = spawn.getScheduler().getPipelineStages(),
+                    .max_guesses = spawn.getScheduler().getMaxGuesses(),
+                    .uses_draft = spawn.getScheduler().getDraft(),
                     .limits = limits};
   options.record_file = spawn.getScheduler().getRecordFile();
   options.resolve = resolver();

@@ -37,6 +37,14 @@ void write_role(const Plan& plan, const Topology& topology, const PlannedActor& 
       // One record a scheduler.
       const bool is_one_of_several = plan.replicas > 1 && !topology.record_file.empty();
       scheduler.setRecordFile(topology.record_file + (is_one_of_several ? "." + std::to_string(actor.replica) : ""));
+      scheduler.setMaxGuesses(topology.speculation.max_guesses());
+      scheduler.setDraft(*topology.speculation.kind == SpeculationSpec::Kind::kDraft);
+      return;
+    }
+    case PlannedActor::Kind::kDraft: {
+      auto draft = out.initDraft();
+      draft.setPath(*topology.speculation.model);
+      draft.setDevice(actor.device->to_string());
       return;
     }
     case PlannedActor::Kind::kStage: {

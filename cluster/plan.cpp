@@ -244,6 +244,9 @@ class Planner {
                     place.scheduler  ? "placed by the file"
                     : beside_gateway ? "beside the gateway"
                                      : "beside its stage 0"));
+        if (*topology_.speculation.kind == SpeculationSpec::Kind::kDraft) {
+          if (PlannedActor* draft = place_draft(stage.replica)) belongs(*draft);
+        }
       }
       const auto describe = [&](PlannedActor& actor) {
         belongs(actor);
@@ -264,6 +267,30 @@ class Planner {
         shard.weight_bytes = model::weight_bytes(model_, slice_of(plan_, shard));
       }
     }
+  }
+
+  // Of a replica, whose scheduler has its place.
+  PlannedActor* place_draft(std::uint32_t replica) {
+    const SpeculationSpec& spec = topology_.speculation;
+    const std::string node = spec.node->empty() ? plan_.find(scheduler_name(replica))->node : *spec.node;
+    const auto& devices = topology_.find_node(node)->devices;
+    if (!spec.device && devices.empty()) {
+      diagnostics_.error(spec.kind.place, "the draft has nothing to compute on: node '" + node +
+                                              "' has no devices; name another one, speculation.draft.node, or give it "
+                                              "`devices:`");
+      return nullptr;
+    }
+    const Placed<Device> device = spec.device ? *spec.device : devices.front();
+    if (device->kind != Device::Kind::kCpu) {
+      diagnostics_.error(device.place, "the draft on " + device->to_string() + ": GPUs come with a later version");
+    } else if (const auto absent = absent_core(*device)) {
+      diagnostics_.error(device.place, "the draft on " + device->to_string() + ": there is no core " +
+                                           std::to_string(*absent) + " for it; use " + devices_text(machine_.cores));
+    }
+    PlannedActor& draft = add(PlannedActor::Kind::kDraft, draft_name(replica), node,
+                              spec.node->empty() ? "beside the scheduler" : "placed by the file");
+    draft.device = *device;
+    return &draft;
   }
 
   PlannedActor& add(PlannedActor::Kind kind, std::string name, const std::string& node, std::string reason) {

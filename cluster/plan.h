@@ -26,12 +26,13 @@ Machine this_machine();
 
 // One actor and where it lives.
 struct PlannedActor {
-  enum class Kind { kGateway, kScheduler, kStage, kShard };
+  enum class Kind { kGateway, kScheduler, kDraft, kStage, kShard };
 
   Kind kind = Kind::kGateway;
-  std::string name;  // "gateway", "scheduler/REPLICA", "stage/REPLICA/STAGE", "shard/REPLICA/STAGE/RANK"
+  std::string name;  // "gateway", "scheduler/REPLICA", "draft/REPLICA", "stage/REPLICA/STAGE",
+                     // "shard/REPLICA/STAGE/RANK"
   std::string node;
-  std::optional<Device> device;  // of a shard
+  std::optional<Device> device;  // of a shard or a draft
 
   std::uint32_t replica = 0;  // 0 for a gateway, which belongs to none
   std::uint32_t stages = 0;   // of its replica; 0 for a gateway
@@ -74,7 +75,8 @@ struct Plan {
   std::string packed_cache;      // as in the topology
   std::uint32_t num_blocks = 0;  // of every shard: what the tightest one can hold within kv_memory
 
-  // The gateway, then replica by replica the scheduler, and stage by stage the stage and its shards.
+  // The gateway, then replica by replica the scheduler, its draft if there is one, and stage by stage the stage and its
+  // shards.
   std::vector<PlannedActor> actors;
   std::vector<PlannedLink> links;
 
@@ -95,12 +97,14 @@ struct Planning {
 // and stage by stage, and share out a range of cores when there are fewer devices than shards; layers are split evenly
 // with the remainder to the earlier stages; the gateway goes to the first node, the scheduler beside it; where there
 // are several replicas, each one's scheduler goes beside its stage 0, to share its fate. A stage lives on the node of
-// its rank 0. Ranks may differ from stage to stage, and stages from replica to replica. num_blocks: what kv_memory
-// allows on the tightest shard; if the file does not set kv_memory, no more than a full batch of longest sequences can
-// use. max_model_len: if the file does not set it, at most what those blocks hold. Errors: layers beyond the model's or
-// missing; ranks that do not divide the model; a max_model_len beyond the model's or beyond the blocks; cores that this
-// machine does not have or that are closed to this process; GPUs, which come later. Warnings: shards that share a core,
-// nodes without an actor.
+// its rank 0. Ranks may differ from stage to stage, and stages from replica to replica.
+// A draft goes to its scheduler's node, and there to the first device; it may share cores with shards, which rest while
+// it works. num_blocks: what kv_memory allows on the tightest shard; if the file does not set kv_memory, no more than a
+// full batch of longest sequences can use. max_model_len: if the file does not set it, at most what those blocks hold.
+// Errors: layers beyond the model's or missing; ranks that do not divide the model; a max_model_len beyond the model's
+// or beyond the blocks; cores that this machine does not have or that are closed to this process; GPUs, which come
+// later.
+// Warnings: shards that share a core, nodes without an actor.
 Planning make_plan(const model::ModelConfig& model, const Topology& topology, const Machine& machine);
 
 }  // namespace troupe::cluster

@@ -90,6 +90,7 @@ TopologyReading read_topology(const std::string& file) {
   if (topology) {
     const fs::path folder = fs::path(file).parent_path();
     resolve(topology->model, folder, "the model", diagnostics);
+    resolve(topology->speculation.model, folder, "the draft's model", diagnostics);
     resolve(topology->fabric.secret_file, folder, "the secret file", diagnostics);
     if (topology->place.gateway)
       resolve(topology->place.gateway->api_key_file, folder, "the API key file", diagnostics);
@@ -125,6 +126,25 @@ Result<std::uint64_t> parse_bytes(std::string_view text) {
   const double bytes = number * unit->bytes;
   if (bytes > 0x1p62 || bytes != std::floor(bytes)) return error();
   return static_cast<std::uint64_t>(bytes);
+}
+
+Result<SpeculationSpec> parse_speculation(std::string_view text) {
+  if (text == "off") return SpeculationSpec{.kind = {SpeculationSpec::Kind::kOff}};
+  if (text == "ngram") return SpeculationSpec{};
+  return invalid_argument(
+      "'" + printable(text) + "' is no kind of speculation; write off or ngram, or name a draft's model",
+      "speculation");
+}
+
+Result<SpeculationSpec> parse_speculation_or_draft(std::string_view text) {
+  auto parsed = parse_speculation(text);
+  if (parsed.ok()) return parsed;
+  std::error_code error;
+  const fs::path draft = fs::canonical(fs::path(text), error);
+  if (error) return invalid_argument(parsed.error().message + " that exists", "speculation");
+  SpeculationSpec spec{.kind = {SpeculationSpec::Kind::kDraft}};
+  spec.model = draft.string();
+  return spec;
 }
 
 Result<std::pair<std::string, std::uint16_t>> parse_endpoint(std::string_view text) {

@@ -75,6 +75,30 @@ struct FabricSpec {
   Placed<std::string> secret_file;  // absolute; empty = `troupe up` draws one and hands it to its nodes
 };
 
+// What guesses tokens for the model to check (runtime/engine/speculation.h).
+struct SpeculationSpec {
+  enum class Kind { kOff, kNgram, kDraft };
+
+  Placed<Kind> kind{Kind::kNgram};
+  Placed<std::uint32_t> max{kDefaultMax};  // guesses of a sequence in a step
+
+  // Of a draft.
+  Placed<std::string> model;             // absolute, as Topology::model
+  Placed<std::string> node;              // empty = that of the scheduler
+  std::optional<Placed<Device>> device;  // default: the first device of its node
+
+  static constexpr std::uint32_t kDefaultMax = 8;
+  static constexpr std::uint32_t kLargestMax = 32;
+
+  std::uint32_t max_guesses() const { return *kind == Kind::kOff ? 0 : *max; }
+};
+
+// "off" or "ngram". Errors: anything else.
+Result<SpeculationSpec> parse_speculation(std::string_view text);
+
+// The same, or the path of a draft's model, which becomes absolute; as `--speculate` takes it.
+Result<SpeculationSpec> parse_speculation_or_draft(std::string_view text);
+
 // A topology file that was read and found right in itself: names resolve, numbers are in range, stages are
 // contiguous from layer 0. Whether it suits a model and a machine, the planner says (plan.h).
 // A plain value; immutable after reading by convention.
@@ -90,6 +114,7 @@ struct Topology {
   ParallelSpec parallel;
   Placed<Routing> routing{Routing::kPrefix};
   PlaceSpec place;
+  SpeculationSpec speculation;
   Limits limits;                               // defaults with `overrides` applied
   std::vector<LimitOverride> limit_overrides;  // what the file says, for the nodes that must know it too
   FabricSpec fabric;

@@ -55,6 +55,7 @@ class Reader {
              {"parallel", [&](const DocumentNode& v) { parallel(v); }},
              {"routing", [&](const DocumentNode& v) { routing(v); }},
              {"place", [&](const DocumentNode& v) { place(v); }},
+             {"speculation", [&](const DocumentNode& v) { speculation(v); }},
              {"limits", [&](const DocumentNode& v) { limits(v); }},
              {"fabric", [&](const DocumentNode& v) { fabric(v); }},
          });
@@ -354,6 +355,54 @@ class Reader {
     spec.shards.push_back({ShardPlace{read->substr(0, slash), *device}, node.place});
   }
 
+  void speculation(const DocumentNode& node) {
+    SpeculationSpec& spec = topology_.speculation;
+    if (node.kind == DocumentNode::Kind::kScalar) {
+      const auto parsed = parse_speculation(node.scalar);
+      if (!parsed.ok()) return diagnostics_.error(node.place, "speculation: " + parsed.error().message);
+      spec = *parsed;
+      spec.kind.place = node.place;
+      return;
+    }
+    keys(node, "speculation", {},
+         {
+             {"ngram",
+              [&](const DocumentNode& v) {
+                if (spec.kind.place.known()) {
+                  return diagnostics_.error(v.place, "speculation: ngram and draft cannot both guess; leave one out");
+                }
+                spec.kind = {SpeculationSpec::Kind::kNgram, v.place};
+                keys(v, "speculation.ngram", {}, {{"max", [&](const DocumentNode& n) { max_guesses(n); }}});
+              }},
+             {"draft",
+              [&](const DocumentNode& v) {
+                if (spec.kind.place.known()) {
+                  return diagnostics_.error(v.place, "speculation: ngram and draft cannot both guess; leave one out");
+                }
+                spec.kind = {SpeculationSpec::Kind::kDraft, v.place};
+                keys(v, "speculation.draft", {"model"},
+                     {
+                         {"model", [&](const DocumentNode& n) { text(n, spec.model); }},
+                         {"node", [&](const DocumentNode& n) { text(n, spec.node); }},
+                         {"device", [&](const DocumentNode& n) { draft_device(n); }},
+                         {"max", [&](const DocumentNode& n) { max_guesses(n); }},
+                     });
+              }},
+         });
+  }
+
+  void draft_device(const DocumentNode& node) {
+    Placed<std::string> read;
+    if (!text(node, read)) return;
+    const auto device = parse_device(*read);
+    if (!device.ok()) return diagnostics_.error(node.place, device.error().message);
+    topology_.speculation.device = {*device, node.place};
+  }
+
+  void max_guesses(const DocumentNode& node) {
+    number(node, 1, SpeculationSpec::kLargestMax, topology_.speculation.max);
+  }
+
   void limits(const DocumentNode& node) {
     std::vector<Key> known;
     for (const LimitField& field : limit_fields()) {
@@ -453,23 +502,27 @@ class Reader {
     if (place.scheduler && !(*place.scheduler)->empty()) known_node(*place.scheduler);
     for (const StagePlace& stage : place.stages) {
       for (const Placed<ShardPlace>& shard : stage.shards) {
-        if (!known_node({shard->node, shard.place})) continue;
-        const NodeSpec& node = *topology_.find_node(shard->node);
-        const Device& wanted = shard->device;
-        std::vector<std::string> devices;
-        bool found = false;
-        for (const Placed<Device>& device : node.devices) {
-          found =
-              found || (device->kind == wanted.kind && device->first <= wanted.first && wanted.last <= device->last);
-          devices.push_back(device->to_string());
-        }
-        if (!found) {
-          diagnostics_.error(shard.place,
-                             "node '" + *node.name + "' has no device " + wanted.to_string() + "; " +
-                                 (devices.empty() ? "it has none; give it `devices:`" : "it has " + any_of(devices)));
-        }
+        if (known_node({shard->node, shard.place})) check_device(shard->node, {shard->device, shard.place});
       }
     }
+    const SpeculationSpec& speculation = topology_.speculation;
+    if (speculation.node->empty() || !known_node(speculation.node)) return;
+    if (speculation.device) check_device(*speculation.node, *speculation.device);
+  }
+
+  // REQUIRES: there is such a node.
+  void check_device(const std::string& node_name, const Placed<Device>& wanted) {
+    const NodeSpec& node = *topology_.find_node(node_name);
+    std::vector<std::string> devices;
+    bool found = false;
+    for (const Placed<Device>& device : node.devices) {
+      found = found || (device->kind == wanted->kind && device->first <= wanted->first && wanted->last <= device->last);
+      devices.push_back(device->to_string());
+    }
+    if (found) return;
+    diagnostics_.error(wanted.place,
+                       "node '" + *node.name + "' has no device " + wanted->to_string() + "; " +
+                           (devices.empty() ? "it has none; give it `devices:`" : "it has " + any_of(devices)));
   }
 
   // The stages of a replica must cover layers 0, 1, 2, ... without a gap; where the model ends, only the planner knows.

@@ -62,6 +62,8 @@ struct SchedulerSpec {
   pipelineStages @0 :UInt32;
   replica @1 :UInt32;
   recordFile @2 :Text;      # on its node: keeps what it is told and decides (record.capnp); or empty
+  maxGuesses @3 :UInt32;    # of a sequence in a step (step.capnp); 0 = no speculation
+  draft @4 :Bool;           # they come from the draft (draft.capnp), which Assemble names; else from the text so far
 }
 
 struct StageSpec {
@@ -82,6 +84,12 @@ struct ShardSpec {
   device @7 :Text;          # "cpu:0", "cpu:0-3"
 }
 
+struct DraftSpec {
+  # A small model that guesses for the one of ModelSpec, whose vocabulary, limits and KV blocks it has.
+  path @0 :Text;
+  device @1 :Text;          # as of a shard
+}
+
 struct Spawn {
   actor @0 :Text;           # the name under which it is published
   model @1 :ModelSpec;
@@ -91,6 +99,7 @@ struct Spawn {
     scheduler @4 :SchedulerSpec;
     stage @5 :StageSpec;
     shard @6 :ShardSpec;
+    draft @7 :DraftSpec;
   }
 }
 

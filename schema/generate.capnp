@@ -54,6 +54,7 @@ struct Generate {
   # enters the queue as a whole or not at all:
   siblings @10 :UInt32;         # how many follow after this one
   siblingTokens @11 :UInt64;    # prompt tokens of those
+  noSpeculation @12 :Bool;      # no guesses for this request; its tokens are the same with them (step.capnp)
 }
 
 struct Cancel {
@@ -86,6 +87,8 @@ struct Delta {
   error @5 :ErrorInfo;                  # with finish = error
   queueNs @6 :UInt64;                   # time between Generate and the first step, with the first token
   cachedTokens @7 :UInt32;              # prompt tokens that were in the KV pages already, with the first token
+  guesses @8 :UInt32;                   # that were checked (step.capnp), up to the end of the answer
+  acceptedGuesses @9 :UInt32;           # of them, that came true: they are among `tokens`
 }
 
 struct Deltas {

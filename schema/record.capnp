@@ -9,6 +9,7 @@ using Cxx = import "/capnp/c++.capnp";
 $Cxx.namespace("troupe::schema");
 
 using Generate = import "generate.capnp".Generate;
+using DraftReply = import "draft.capnp".DraftReply;
 using StepResult = import "step.capnp".StepResult;
 using LimitSpec = import "cluster.capnp".LimitSpec;
 
@@ -24,6 +25,8 @@ struct RecordEntry {
       maxBatchSequences @6 :UInt32;
       pipelineStages @7 :UInt32;
       limits @8 :List(LimitSpec);
+      maxGuesses @24 :UInt32;
+      usesDraft @25 :Bool;
     }
     admit :group {
       owner @9 :UInt64;       # a gateway's number
@@ -48,5 +51,9 @@ struct RecordEntry {
       replica @22 :UInt32;
       epoch @23 :UInt64;
     }
+    draftAsked @26 :Void;
+    guesses @27 :DraftReply;
+    draftLost @28 :Void;
+    draftLate @29 :Void;      # nobody waits for its answer any more
   }
 }

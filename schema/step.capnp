@@ -51,6 +51,13 @@ struct Step {
   nextTokens @10 :List(UInt32);     # one a sequence: the prompt token that follows this step's tokens, 0 if none;
                                     # with it the last row of a piece of a prompt can be rated.
                                     # Empty when no sequence of the step asked for promptLogprobs
+  guessCounts @11 :List(UInt32);    # one a sequence: of its tokenCounts, the last so many are guesses of the tokens that
+                                    # will be sampled (Leviathan et al. 2023). Only with `sample`; one token at least is
+                                    # none. Empty when there is no guess in the step.
+                                    # The last stage samples after the token before the guesses, and goes on for as long
+                                    # as what it samples is the guess that follows. The next step of the sequence starts
+                                    # behind the guesses that came true: those after them were no tokens of it, and
+                                    # their keys and values are overwritten
 }
 
 struct StageTiming {
@@ -62,12 +69,14 @@ struct StageTiming {
 struct StepResult {
   fence @0 :Fence;
   sequences @1 :List(UInt64);       # those that sampled, in batch order
-  tokens @2 :List(UInt32);          # one each
-  logprobs @3 :List(TokenLogprobs); # one each; empty `top` and NaN for those that did not ask
+  tokens @2 :List(UInt32);          # flat: sum(tokenCounts), or one each
+  logprobs @3 :List(TokenLogprobs); # one for each of `tokens`; empty `top` and NaN for those that did not ask
   promptLogprobs @4 :List(PromptLogprobs);
   timings @5 :List(StageTiming);    # one a stage, in order
   failed @6 :Bool;
   error @7 :ErrorInfo;              # with `failed`; the lists are empty
+  tokenCounts @8 :List(UInt32);     # one a sequence: the guesses that came true and the token sampled after them.
+                                    # Empty when the step had no guesses: one each
 
   struct PromptLogprobs {
     # For those prompt positions whose logits this step computed. The logits at position p rate token p + 1.

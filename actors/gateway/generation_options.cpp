@@ -255,6 +255,8 @@ Result<GenerationOptions> read_generation_options(JsonFields& fields, const Serv
   TROUPE_ASSIGN_OR_RETURN(const std::int32_t priority, read_priority(fields));
   blueprint.root().setPriority(priority);
   TROUPE_ASSIGN_OR_RETURN(options.timeout_ms, read_timeout_ms(fields));
+  TROUPE_ASSIGN_OR_RETURN(const auto speculation, fields.boolean("speculation"));
+  blueprint.root().setNoSpeculation(!speculation.value_or(true));
   options.blueprint = std::move(blueprint).finish();
 
   TROUPE_ASSIGN_OR_RETURN(const auto user, fields.string("user"));

@@ -28,8 +28,8 @@ struct GenerationOptions {
   std::uint32_t top_logprobs = 0;
   std::optional<std::uint32_t> timeout_ms;  // from the request's arrival to the end of its answer
 
-  // The part that goes to the scheduler as it is: stop tokens, minTokens, sampling, cacheSalt and priority, without
-  // `request`, `tokens`, `maxTokens`, `promptLogprobs`, and whose it is and by when.
+  // The part that goes to the scheduler as it is: stop tokens, minTokens, sampling, cacheSalt, priority and
+  // noSpeculation, without `request`, `tokens`, `maxTokens`, `promptLogprobs`, and whose it is and by when.
   fabric::Message<schema::Generate> blueprint;
 
   std::vector<std::string> unknown_fields;

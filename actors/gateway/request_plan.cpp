@@ -113,6 +113,7 @@ fabric::Message<schema::Generate> generate_message(const RequestPlan& plan, std:
     }
     generate.setSiblingTokens(sibling_tokens);
     generate.getSampling().setSeed(blueprint->getSampling().getSeed() + choice % plan.options.n);
+    generate.setNoSpeculation(blueprint->getNoSpeculation());
     generate.getSampling().setPromptLogprobs(plan.echo && plan.options.logprobs);
   });
 }

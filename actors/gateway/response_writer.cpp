@@ -97,6 +97,8 @@ ChoiceState ResponseWriter::accept(std::size_t index, schema::Delta::Reader delt
   }
   // A prompt counts once, however many choices it has, and so do those of its tokens that were there before.
   if (index % plan_.options.n == 0) cached_tokens_ += delta.getCachedTokens();
+  guesses_ += delta.getGuesses();
+  accepted_guesses_ += std::min(delta.getAcceptedGuesses(), delta.getGuesses());
   read_tokens(choice, delta);
   const schema::FinishReason finish = delta.getFinish();
   if (!choice.stopped && finish != schema::FinishReason::NONE) {
@@ -239,8 +241,9 @@ std::string ResponseWriter::usage_json() const {
   const std::uint64_t completion = completion_tokens();
   return fmt::format(
       "{{\"prompt_tokens\":{},\"completion_tokens\":{},\"total_tokens\":{},"
-      "\"prompt_tokens_details\":{{\"cached_tokens\":{}}}}}",
-      prompt, completion, prompt + completion, cached_tokens_);
+      "\"prompt_tokens_details\":{{\"cached_tokens\":{}}},"
+      "\"completion_tokens_details\":{{\"accepted_prediction_tokens\":{},\"rejected_prediction_tokens\":{}}}}}",
+      prompt, completion, prompt + completion, cached_tokens_, accepted_guesses_, guesses_ - accepted_guesses_);
 }
 
 // The object around the choices, the same for responses and chunks. `choices` and `usage` are JSON; no usage: "".

@@ -63,7 +63,9 @@ class ResponseWriter {
   std::vector<std::unique_ptr<Choice>> choices_;
   std::size_t running_;
   std::uint64_t cached_tokens_ = 0;  // of all prompts
-  bool streaming_ = false;           // the head of the stream is out
+  std::uint64_t guesses_ = 0;        // of all choices
+  std::uint64_t accepted_guesses_ = 0;
+  bool streaming_ = false;  // the head of the stream is out
   bool complete_ = false;
 };
 

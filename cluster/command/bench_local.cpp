@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cluster/command/output_file.h"
+#include "cluster/topology.h"
 #include "runtime/base/log.h"
 #include "runtime/model/kv_pages.h"
 
@@ -53,6 +54,10 @@ boost::json::object json_of(const LocalBenchOptions& options, const LocalBenchRe
     object["bound"] = name_of(report.decode.bound);
     object["fraction_of_bound"] = report.decode.fraction;
   }
+  if (options.max_guesses > 0) {
+    object["guesses"] = report.guesses;
+    object["accepted_guesses"] = report.accepted_guesses;
+  }
   object["weight_bytes_per_token"] = report.weight_bytes_per_token;
   object["read_bandwidth_bytes_per_s"] = report.read_bandwidth_bytes_per_s;
   object["multiply_add_peak"] = report.multiply_add_peak;
@@ -85,6 +90,9 @@ void print_text(const LocalBenchOptions& options, const LocalBenchReport& report
     row("step", fmt::format("{:.1f} ms", 1e3 * report.time_per_output_token_s),
         fmt::format("{:.2f} GB of weights", double(report.weight_bytes_per_token) * 1e-9));
   }
+  if (options.max_guesses > 0) {
+    row("guesses", fmt::format("{} of {}", report.accepted_guesses, report.guesses), "came true");
+  }
   row("this machine", fmt::format("{:.1f} GB/s", report.read_bandwidth_bytes_per_s * 1e-9),
       fmt::format("{:.0f} Gflop/s float32, {:.0f} Gop/s int8", report.peaks.fp32 * 1e-9, report.peaks.int8 * 1e-9) +
           (report.peaks.amx_int8 > 0 ? fmt::format(", AMX {:.0f} Gflop/s bfloat16, {:.0f} Gop/s int8",
@@ -112,6 +120,10 @@ int run_bench_local(BenchLocalOptions options, const std::string& json_file) {
   const auto kv_dtype = model::parse_kv_dtype(options.kv_dtype);
   if (!kv_dtype.ok()) return refuse("--kv-dtype: " + kv_dtype.error().message);
   options.local.kv_dtype = *kv_dtype;
+  const auto speculation = parse_speculation_or_draft(options.speculate);
+  if (!speculation.ok()) return refuse("--speculate: " + speculation.error().message);
+  options.local.max_guesses = speculation->max_guesses();
+  options.local.draft = *speculation->model;
   if (auto logging = start_logging("bench", "warn", "text"); !logging.ok()) return refuse(logging.error().message);
   std::optional<Result<LocalBenchReport>> ran;
   // In a thread of its own: it becomes pinned, and which cores are open to the process is asked of its first thread.
@@ -147,6 +159,11 @@ void add_bench_local_options(CLI::App& app, BenchLocalOptions& options) {
   count("--shards", local.shards, 1, "Tensor-parallel ranks, which share the threads")->capture_default_str();
   count("--repetitions", local.repetitions, 1, "Of which medians are printed")->capture_default_str();
   app.add_option("--kv-dtype", options.kv_dtype, "What KV pages are stored as: f32, f16, bf16 or int8")
+      ->capture_default_str()
+      ->group(kBenchLocalGroup);
+  app.add_option(
+         "--speculate", options.speculate,
+         "What guesses tokens for the model to check: ngram (the text so far), off, or a draft's model directory")
       ->capture_default_str()
       ->group(kBenchLocalGroup);
   app.add_option("--packed-cache", options.local.packed_cache, "A folder that keeps packed weights for later starts")

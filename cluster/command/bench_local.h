@@ -16,6 +16,7 @@ struct BenchLocalOptions {
   LocalBenchOptions local;
   std::uint32_t threads = 0;  // 0 = all that this process may use
   std::string kv_dtype = "f32";
+  std::string speculate = "off";
 };
 
 // The heading of these options in --help.

@@ -139,16 +139,18 @@ class LocalBench {
     std::vector<double> first_token_s;  // (batch)
     double prefill_s = 0;               // until the last of them
     std::uint32_t prefill_steps = 0;
-    std::vector<double> step_s;  // (generate): decode steps of the whole batch
+    std::vector<double> step_s;  // decode steps of the whole batch
+    std::uint64_t decode_tokens = 0;
   };
 
-  // `batch` fresh sequences: prompts, then `generate` steps in which each of them gets a token. While the last prompts
-  // are read, the sequences that are done with theirs go on decoding, as they do when serving.
+  // `batch` fresh sequences: prompts, then steps until each of them has `generate` more tokens on average. While the
+  // last prompts are read, the sequences that are done with theirs go on decoding, as they do when serving.
   Result<Times> run(std::uint32_t batch, std::uint32_t prompt, std::uint32_t generate) {
     std::set<std::uint64_t> waiting;
     for (std::uint32_t i = 0; i < batch; ++i) {
       waiting.insert(++request_);
-      TROUPE_RETURN_IF_ERROR(replica_->admit(request_, random_prompt(request_, prompt), ramp_ + generate));
+      TROUPE_RETURN_IF_ERROR(replica_->admit(request_, random_prompt(request_, prompt),
+                                             longest_answer(ramp_, generate, options_.max_guesses)));
     }
     Times times;
     const auto start = Clock::now();
@@ -162,14 +164,23 @@ class LocalBench {
       }
     }
     times.prefill_s = seconds_since(start);
-    for (std::uint32_t i = 0; i < generate; ++i) {
+    const std::uint64_t wanted = std::uint64_t{batch} * generate;
+    while (times.decode_tokens < wanted && !replica_->idle()) {
       const auto step_start = Clock::now();
       TROUPE_ASSIGN_OR_RETURN(const auto deltas, step());
       times.step_s.push_back(seconds_since(step_start));
-      if (deltas.size() != batch) return internal_error("a decode step left out a sequence");
+      for (const engine::Delta& delta : deltas) times.decode_tokens += delta.tokens.size();
+      // With guesses some sequences end before others.
+      if (options_.max_guesses == 0 && deltas.size() != batch) {
+        return internal_error("a decode step left out a sequence");
+      }
     }
     replica_->cancel_all();
     return times;
+  }
+
+  static std::uint32_t longest_answer(std::uint32_t ramp, std::uint32_t generate, std::uint32_t max_guesses) {
+    return ramp * (1 + max_guesses) + generate + max_guesses;
   }
 
   const LocalReplica& replica() const { return *replica_; }
@@ -227,13 +238,17 @@ Result<LocalBenchReport> run_local_bench(const LocalBenchOptions& options,
   }
   const std::uint32_t ramp = std::max(most_prefill_steps(options), kWarmUpTokens);
   const auto load_start = Clock::now();
-  TROUPE_ASSIGN_OR_RETURN(auto replica, LocalReplica::load({.model = options.model,
-                                                            .cores = share_out(options.cores, options.shards),
-                                                            .batch = options.batch,
-                                                            .max_length = options.prompt + ramp + options.generate,
-                                                            .kv_dtype = options.kv_dtype,
-                                                            .packed_cache = options.packed_cache,
-                                                            .limits = options.limits}));
+  TROUPE_ASSIGN_OR_RETURN(
+      auto replica, LocalReplica::load({.model = options.model,
+                                        .cores = share_out(options.cores, options.shards),
+                                        .batch = options.batch,
+                                        .max_length = options.prompt + LocalBench::longest_answer(
+                                                                           ramp, options.generate, options.max_guesses),
+                                        .kv_dtype = options.kv_dtype,
+                                        .packed_cache = options.packed_cache,
+                                        .max_guesses = options.max_guesses,
+                                        .draft = options.draft,
+                                        .limits = options.limits}));
   const double load_s = seconds_since(load_start);
   const model::Transformer& first = replica->rank(0).transformer();
   const kernels::DType dtype = first.weights().stored_dtype;
@@ -256,7 +271,7 @@ Result<LocalBenchReport> run_local_bench(const LocalBenchOptions& options,
   bench.replica().wait_for_packed_cache();  // what is measured next has the disk and the cores for itself
 
   TROUPE_ASSIGN_OR_RETURN(const auto roofline, Roofline::make(options.cores));
-  std::vector<double> first_token_s, prefill_rates, prefill_fractions, decode_rates, decode_fractions, step_s;
+  std::vector<double> first_token_s, prefill_rates, prefill_fractions, decode_rates, decode_fractions, token_s;
   std::vector<double> bandwidths, peaks[4];
   for (std::uint32_t repetition = 0; repetition < options.repetitions; ++repetition) {
     const double bandwidth = roofline->read_bandwidth();
@@ -279,11 +294,11 @@ Result<LocalBenchReport> run_local_bench(const LocalBenchOptions& options,
     if (options.generate > 0) {
       double seconds = 0;
       for (const double step : times.step_s) seconds += step;
-      const LeastTime decode = least_time(size, options.generate, double(options.generate) * options.batch,
-                                          double(options.generate) * options.batch, bandwidth, peak);
-      decode_rates.push_back(double(options.generate) * options.batch / seconds);
+      const double decoded = double(times.decode_tokens), steps = double(times.step_s.size());
+      const LeastTime decode = least_time(size, steps, decoded, decoded, bandwidth, peak);
+      decode_rates.push_back(decoded / seconds);
       decode_fractions.push_back(decode.seconds() / seconds);
-      step_s.push_back(median(times.step_s));
+      token_s.push_back(median(times.step_s) * steps * options.batch / decoded);
       report.decode.bound = decode.bound();
       line += fmt::format(", decode {:.1f} tokens/s", decode_rates.back());
     }
@@ -292,7 +307,10 @@ Result<LocalBenchReport> run_local_bench(const LocalBenchOptions& options,
   report.time_to_first_token_s = median(first_token_s);
   report.prefill_tokens_per_s = median(prefill_rates);
   report.decode_tokens_per_s = median(decode_rates);
-  report.time_per_output_token_s = median(step_s);
+  report.time_per_output_token_s = median(token_s);
+  const engine::SpeculationCounts counts = bench.replica().speculation();
+  report.guesses = counts.proposed;
+  report.accepted_guesses = counts.accepted;
   report.read_bandwidth_bytes_per_s = median(bandwidths);
   report.peaks = {median(peaks[0]), median(peaks[1]), median(peaks[2]), median(peaks[3])};
   report.multiply_add_peak = peak_of(report.peaks, dtype, report.kernels);

@@ -20,8 +20,10 @@ struct LocalBenchOptions {
   std::uint32_t shards = 1;      // tensor-parallel ranks, >= 1
   std::uint32_t repetitions = 3;
   kernels::DType kv_dtype = kernels::DType::kF32;
-  std::string packed_cache;  // a folder that keeps packed weights for later starts, or empty
-  std::vector<int> cores;              // shared out among the shards; at least one each
+  std::string packed_cache;       // a folder that keeps packed weights for later starts, or empty
+  std::uint32_t max_guesses = 0;  // of a sequence in a step; 0 = no speculation
+  std::string draft;              // the model that guesses; empty = the text so far does
+  std::vector<int> cores;         // shared out among the shards; at least one each
   Limits limits;
 };
 
@@ -48,7 +50,9 @@ struct LocalBenchReport {
   double time_to_first_token_s = 0;    // from the arrival of the batch to a sequence's first token
   double prefill_tokens_per_s = 0;     // prompt tokens, until every sequence has its first token
   double decode_tokens_per_s = 0;      // of all sequences together
-  double time_per_output_token_s = 0;  // a step
+  double time_per_output_token_s = 0;  // of each sequence
+  std::uint64_t guesses = 0;           // tokens guessed in all, warming up included
+  std::uint64_t accepted_guesses = 0;  // of them, that came true
 
   std::uint64_t weight_bytes_per_token = 0;  // packed weights that a decode step reads, with the lm_head
   double read_bandwidth_bytes_per_s = 0;     // of this machine, beside the repetitions

@@ -32,6 +32,8 @@ engine::EngineOptions engine_options(const LocalReplicaOptions& options) {
           .max_model_len = options.max_length,
           .max_batch_tokens = std::max(static_cast<std::uint32_t>(options.limits.max_batch_tokens), options.batch),
           .max_batch_sequences = options.batch,
+          .max_guesses = options.max_guesses,
+          .uses_draft = !options.draft.empty(),
           .limits = limits};
 }
 
@@ -66,6 +68,18 @@ Result<std::unique_ptr<LocalReplica>> LocalReplica::load(const LocalReplicaOptio
     replica->ranks_[rank].compute->join(std::move(group[rank]));
     return {};
   }));
+  if (options.draft.empty() || options.max_guesses == 0) return replica;
+  TROUPE_ASSIGN_OR_RETURN(replica->draft_, DraftCompute::load({.model = options.draft,
+                                                               .guesses_for = options.model,
+                                                               .cores = options.cores.front(),
+                                                               .num_blocks = engine_options.num_blocks,
+                                                               .block_size = engine_options.block_size,
+                                                               .max_model_len = engine_options.max_model_len,
+                                                               .max_batch_tokens = engine_options.max_batch_tokens,
+                                                               .max_batch_sequences = options.batch,
+                                                               .max_sequences = options.batch,
+                                                               .kv_dtype = options.kv_dtype},
+                                                              options.limits));
   return replica;
 }
 
@@ -102,7 +116,18 @@ Result<void> LocalReplica::admit(std::uint64_t request, const std::vector<std::u
   return engine_.admit(kOwner, generate.asReader(), now_ns());
 }
 
+Result<void> LocalReplica::ask_draft() {
+  capnp::MallocMessageBuilder message, answer;
+  auto request = message.initRoot<schema::DraftRequest>();
+  if (!engine_.form_draft_request(request, now_ns())) return {};
+  auto reply = answer.initRoot<schema::DraftReply>();
+  TROUPE_RETURN_IF_ERROR(draft_->guess(request.asReader(), reply));
+  engine_.take_guesses(reply.asReader(), now_ns());
+  return {};
+}
+
 Result<std::vector<engine::Delta>> LocalReplica::step() {
+  if (draft_) TROUPE_RETURN_IF_ERROR(ask_draft());
   capnp::MallocMessageBuilder message;
   auto step = message.initRoot<schema::Step>();
   [[maybe_unused]] const bool formed = engine_.form_step(step, now_ns());

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "actors/draft_compute.h"
 #include "actors/shard_compute.h"
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
@@ -22,11 +23,14 @@ struct LocalReplicaOptions {
   std::uint32_t max_length = 0;         // of a sequence, prompt and answer together
   kernels::DType kv_dtype = kernels::DType::kF32;
   std::filesystem::path packed_cache;  // a folder that keeps packed weights for later starts, or empty
+  std::uint32_t max_guesses = 0;       // of a sequence in a step; 0 = no speculation
+  std::filesystem::path draft;         // the model that guesses; empty = the text so far does
   Limits limits;
 };
 
 // One replica in one process, without actors and without a gateway: the engine, and a thread for each tensor-parallel
-// rank of the one stage. Steps are formed, computed and applied as in a cluster, by the same classes, one at a time.
+// rank of the one stage; a draft works on the thread of rank 0, before each step. Steps are formed, computed and
+// applied as in a cluster, by the same classes, one at a time.
 //
 // Thread-safety: one thread, that of load(), which must not be the process's first. It is rank 0 and gets pinned.
 class LocalReplica {
@@ -48,6 +52,7 @@ class LocalReplica {
   void cancel_all();
 
   bool idle() const { return engine_.idle(); }
+  engine::SpeculationCounts speculation() const { return engine_.counts().speculation; }
   const ShardCompute& rank(std::size_t index) const { return *ranks_[index].compute; }
   std::size_t ranks() const { return ranks_.size(); }
 
@@ -65,7 +70,10 @@ class LocalReplica {
   Result<void> on_all_ranks(const Work& work);
   void serve(std::size_t rank);
 
+  Result<void> ask_draft();
+
   engine::Engine engine_;
+  std::unique_ptr<DraftCompute> draft_;  // null: there is none
   std::vector<Rank> ranks_;
 
   // The work at hand: written before round_ rises, read by the threads after they have seen it rise; written again only

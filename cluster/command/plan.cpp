@@ -60,6 +60,7 @@ std::string_view kind_text(PlannedActor::Kind kind) {
   switch (kind) {
     case PlannedActor::Kind::kGateway: return "gateway";
     case PlannedActor::Kind::kScheduler: return "scheduler";
+    case PlannedActor::Kind::kDraft: return "draft";
     case PlannedActor::Kind::kStage: return "stage";
     case PlannedActor::Kind::kShard: return "shard";
   }

@@ -25,6 +25,7 @@ struct ServeOptions {
   std::string kv_memory;
   std::string kv_dtype = "f32";
   std::string packed_cache;
+  std::string speculate = "ngram";
   std::string api_key_file;
   std::uint32_t threads = 0;
   std::string log_level = "warn";
@@ -77,6 +78,9 @@ Result<Topology> topology_of(const ServeOptions& options) {
   topology.kv_dtype = kv_dtype;
   if (!options.packed_cache.empty()) topology.packed_cache = {std::filesystem::absolute(options.packed_cache).string()};
   if (!options.record.empty()) topology.record_file = std::filesystem::absolute(options.record).string();
+  auto speculation = parse_speculation_or_draft(options.speculate);
+  if (!speculation.ok()) return invalid_argument("--speculate: " + speculation.error().message);
+  topology.speculation = *std::move(speculation);
   return topology;
 }
 
@@ -114,6 +118,10 @@ VerbRun prepare_serve(CLI::App& app) {
   app.add_option("--kv-dtype", options->kv_dtype, "what KV pages are stored as: f32, f16, bf16 or int8")
       ->capture_default_str();
   app.add_option("--packed-cache", options->packed_cache, "a folder that keeps packed weights for later starts");
+  app.add_option(
+         "--speculate", options->speculate,
+         "what guesses tokens for the model to check: ngram (the text so far), off, or a draft's model directory")
+      ->capture_default_str();
   app.add_option("--api-key-file", options->api_key_file, "accept only these keys, one a line");
   app.add_option("--record", options->record, "keep what the scheduler is told and decides, for troupe replay");
   app.add_option("--threads", options->threads, "cores to compute on; default: all");

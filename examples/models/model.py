@@ -206,18 +206,24 @@ class Model(nn.Module):
                     v[rows].add_(prior)
                     o[:, heads[0]].add_(0.03 * own.T)
 
-    def forward(self, tokens, labels):
-        """The mean loss over the labels >= 0, and the mean balance loss."""
+    def logits(self, tokens, keep):
+        """(kept positions, vocabulary): the logits where `keep` says so; and the mean balance
+        loss."""
         x = self.model.embed_tokens(tokens)
         cos, sin = self.cos[:tokens.shape[1]], self.sin[:tokens.shape[1]]
         balance = 0.0
-        keep = labels >= 0  # the last feed-forward part is run at these positions alone
+        # The last feed-forward part is run at the kept positions alone.
         for n, layer in enumerate(self.model.layers, 1):
             last = n == len(self.model.layers)
             x, b = layer(x, cos, sin, keep if last else None)
             balance = balance + b / len(self.model.layers)
-        logits = F.linear(self.model.norm(x), self.model.embed_tokens.weight)
-        return F.cross_entropy(logits.float(), labels[keep]), balance
+        return F.linear(self.model.norm(x), self.model.embed_tokens.weight).float(), balance
+
+    def forward(self, tokens, labels):
+        """The mean loss over the labels >= 0, and the mean balance loss."""
+        keep = labels >= 0
+        logits, balance = self.logits(tokens, keep)
+        return F.cross_entropy(logits, labels[keep]), balance
 
 
 def upcycle(model, path, seed):

@@ -108,7 +108,7 @@ void BatchFormer::add_decodes(const std::vector<Sequence*>& ranked, Sequences& s
   for (Sequence* const sequence : ranked) {
     if (sequences_left_ == 0 || tokens_left_ == 0) return;
     // Making room for those before it may have sent it back to waiting.
-    if (sequence->phase != Phase::kDecode || sequence->in_flight) continue;
+    if (sequence->phase != Phase::kDecode || sequence->in_flight || sequence->awaits_guesses) continue;
     const auto held = static_cast<std::uint32_t>(blocks_.table(sequence->id).size());
     if (make_room(sequences, *sequence, batch)) add(*sequence, tokens_left_, held, batch);
   }
@@ -206,6 +206,7 @@ void BatchFormer::add(Sequence& sequence, std::uint32_t most_tokens, std::uint32
   const bool reaches_the_end = count == sequence.uncomputed();
   batch.items.push_back({.sequence = &sequence,
                          .count = count,
+                         .guesses = {},
                          .starts = !sequence.on_shards,
                          .sample = reaches_the_end && sequence.length() < sequence.max_length,
                          .first_new_block = first_new_block});

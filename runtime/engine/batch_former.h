@@ -18,8 +18,9 @@ struct BatchLimits {
 
 struct BatchItem {
   Sequence* sequence = nullptr;
-  std::uint32_t count = 0;  // tokens computed in this step, from sequence->computed on
-  bool starts = false;      // its block table is empty on the shards: the step tells them of it
+  std::uint32_t count = 0;             // tokens computed in this step, from sequence->computed on
+  std::vector<std::uint32_t> guesses;  // of the tokens after those; computed and checked in this step as well
+  bool starts = false;                 // its block table is empty on the shards: the step tells them of it
   bool sample = false;
   std::uint32_t first_new_block = 0;  // index into its block table: from here on new to the shards
 };
@@ -31,9 +32,9 @@ struct Batch {
 
 // The policy: who runs in the next step. Running decodes before prefills before newcomers; among those that run by
 // priority, then first come, first served; newcomers as Sequences::next() says, and before prefills of less urgent
-// priorities; prompts in pieces, and beside decodes
-// only as much of them as the StepBudget allows; a sequence that is in a step whose result is not back is left out.
-// With several pipeline stages a step takes only its share of the sequences, so that every slot gets work.
+// priorities; prompts in pieces, and beside decodes only as much of them as the StepBudget allows; a sequence that is
+// in a step whose result is not back, or that awaits guesses, is left out. With several pipeline stages a step takes
+// only its share of the sequences, so that every slot gets work.
 //
 // A newcomer enters only when blocks for all its known tokens are free. It begins behind the longest prefix that is
 // in the pages already, unless the log-probabilities of its prompt are wanted: those must be computed. While a running

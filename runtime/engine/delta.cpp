@@ -38,6 +38,8 @@ void write_delta(const Delta& delta, schema::Delta::Builder to) {
   auto prompt_logprobs = to.initPromptLogprobs(static_cast<unsigned>(delta.prompt_logprobs.size()));
   for (unsigned i = 0; i < prompt_logprobs.size(); ++i) write_rated(delta.prompt_logprobs[i], prompt_logprobs[i]);
   to.setFinish(delta.finish);
+  to.setGuesses(delta.guesses);
+  to.setAcceptedGuesses(delta.accepted_guesses);
   if (delta.error) write_error(*delta.error, to.initError());
   to.setQueueNs(delta.queue_ns);
   to.setCachedTokens(delta.cached_tokens);

@@ -18,9 +18,11 @@ struct Delta {
   std::vector<RatedToken> logprobs;         // one for each of `tokens`, if asked for
   std::vector<RatedToken> prompt_logprobs;  // for prompt positions 1.., complete, if asked for
   schema::FinishReason finish = schema::FinishReason::NONE;
-  std::optional<Error> error;       // with finish = error
-  std::uint64_t queue_ns = 0;       // with the first token
-  std::uint32_t cached_tokens = 0;  // with the first token
+  std::optional<Error> error;          // with finish = error
+  std::uint64_t queue_ns = 0;          // with the first token
+  std::uint32_t cached_tokens = 0;     // with the first token
+  std::uint32_t guesses = 0;           // checked together with `tokens`
+  std::uint32_t accepted_guesses = 0;  // of them, that are among `tokens`
 };
 
 void write_delta(const Delta& delta, schema::Delta::Builder to);

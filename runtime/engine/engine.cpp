@@ -4,6 +4,7 @@
 #include <cassert>
 #include <cmath>
 #include <iterator>
+#include <numeric>
 #include <string>
 #include <utility>
 
@@ -22,6 +23,18 @@ std::uint32_t capacity_of(const EngineOptions& options) {
   return static_cast<std::uint32_t>(std::min<std::uint64_t>(options.max_model_len, kv_tokens));
 }
 
+// Tokens of the result's sequence `index`.
+unsigned run_length(schema::StepResult::Reader result, unsigned index) {
+  return result.getTokenCounts().size() == 0 ? 1 : result.getTokenCounts()[index];
+}
+
+std::uint32_t rows_of(const Batch& batch) {
+  return std::accumulate(batch.items.begin(), batch.items.end(), std::uint32_t{0},
+                         [](std::uint32_t sum, const BatchItem& item) {
+                           return sum + item.count + static_cast<std::uint32_t>(item.guesses.size());
+                         });
+}
+
 }  // namespace
 
 Engine::Engine(const EngineOptions& options)
@@ -33,7 +46,8 @@ Engine::Engine(const EngineOptions& options)
                .pipeline_stages = options.pipeline_stages},
               blocks_, step_budget_),
       sequences_(options.limits.idle_tenants),
-      admission_(options.limits) {
+      admission_(options.limits),
+      speculation_(options.max_guesses, options.uses_draft) {
   assert(options.max_model_len > 0);
 }
 
@@ -142,6 +156,7 @@ Result<Sequence> Engine::checked(schema::Generate::Reader generate) const {
   sequence.prompt_length = prompt.size();
   sequence.priority = generate.getPriority();
   sequence.tenant = generate.getTenant();
+  sequence.speculates = !generate.getNoSpeculation();
   sequence.max_length = static_cast<std::uint32_t>(
       std::min<std::uint64_t>(capacity, std::uint64_t{prompt.size()} + generate.getMaxTokens()));
   sequence.prompt_logprobs_complete = !sequence.sampling.prompt_logprobs || prompt.size() == 1;
@@ -181,15 +196,24 @@ bool Engine::form_step(schema::Step::Builder step, std::uint64_t now_ns) {
   if (in_flight_.size() >= options_.pipeline_stages) return false;
   std::size_t unconfirmed_releases = 0;
   for (const InFlightStep& flight : in_flight_) unconfirmed_releases += flight.released.size();
-  const Batch batch = former_.form(sequences_, unconfirmed_releases);
+  Batch batch = former_.form(sequences_, unconfirmed_releases);
   // A sequence is only preempted to make room for one that then runs.
   assert(!batch.items.empty() || batch.preempted.empty());
   if (batch.items.empty()) return false;
   counts_.preemptions += batch.preempted.size();
   released_.insert(released_.end(), batch.preempted.begin(), batch.preempted.end());
+  speculation_.add_guesses(batch, options_.max_batch_tokens - rows_of(batch), blocks_);
   write_step(batch, step);
   launch(batch, now_ns);
   return true;
+}
+
+bool Engine::form_draft_request(schema::DraftRequest::Builder request, std::uint64_t now_ns) {
+  return speculation_.ask_draft(sequences_, request, now_ns);
+}
+
+void Engine::take_guesses(schema::DraftReply::Reader reply, std::uint64_t now_ns) {
+  speculation_.draft().take(reply, sequences_, now_ns);
 }
 
 void Engine::write_step(const Batch& batch, schema::Step::Builder step) const {
@@ -207,6 +231,9 @@ void Engine::write_step(const Batch& batch, schema::Step::Builder step) const {
   const bool rates = std::any_of(batch.items.begin(), batch.items.end(),
                                  [](const BatchItem& item) { return !item.sequence->prompt_logprobs_complete; });
   if (rates) step.initNextTokens(size);
+  const bool guesses =
+      std::any_of(batch.items.begin(), batch.items.end(), [](const BatchItem& item) { return !item.guesses.empty(); });
+  if (guesses) step.initGuessCounts(size);
   unsigned tokens_size = 0, new_blocks_size = 0, starts_size = 0;
   for (unsigned i = 0; i < size; ++i) {
     const BatchItem& item = batch.items[i];
@@ -214,12 +241,14 @@ void Engine::write_step(const Batch& batch, schema::Step::Builder step) const {
     const std::uint32_t end = sequence.computed + item.count;
     const auto new_blocks = static_cast<std::uint32_t>(blocks_.table(sequence.id).size()) - item.first_new_block;
     sequences.set(i, sequence.id);
-    token_counts.set(i, item.count);
+    const auto guess_count = static_cast<std::uint32_t>(item.guesses.size());
+    token_counts.set(i, item.count + guess_count);
+    if (guesses) step.getGuessCounts().set(i, guess_count);
     start_positions.set(i, sequence.computed);
     new_block_counts.set(i, new_blocks);
     sample.set(i, item.sample);
     if (rates) step.getNextTokens().set(i, end < sequence.prompt_length ? sequence.tokens[end] : 0);
-    tokens_size += item.count;
+    tokens_size += item.count + guess_count;
     new_blocks_size += new_blocks;
     starts_size += item.starts ? 1 : 0;
   }
@@ -231,6 +260,7 @@ void Engine::write_step(const Batch& batch, schema::Step::Builder step) const {
   for (const BatchItem& item : batch.items) {
     const Sequence& sequence = *item.sequence;
     for (std::uint32_t i = 0; i < item.count; ++i) tokens.set(token_index++, sequence.tokens[sequence.computed + i]);
+    for (const std::uint32_t guess : item.guesses) tokens.set(token_index++, guess);
     for (const std::uint32_t block : blocks_.table(sequence.id).subspan(item.first_new_block)) {
       new_blocks.set(block_index++, block);
     }
@@ -256,6 +286,9 @@ void Engine::write_step(const Batch& batch, schema::Step::Builder step) const {
 void Engine::launch(const Batch& batch, std::uint64_t now_ns) {
   InFlightStep flight;
   flight.step = next_step_++;
+  const bool decodes_alone = std::all_of(batch.items.begin(), batch.items.end(),
+                                         [](const BatchItem& item) { return item.sequence->phase == Phase::kDecode; });
+  if (decodes_alone) flight.rows = rows_of(batch);
   flight.released = std::exchange(released_, {});
   flight.sent_ns = now_ns;
   std::uint64_t begun_tokens = 0;
@@ -273,12 +306,13 @@ void Engine::launch(const Batch& batch, std::uint64_t now_ns) {
     if (sequence.computed < sequence.prompt_length) {
       counts_.prompt_tokens += std::min(item.count, sequence.prompt_length - sequence.computed);
     }
-    (sequence.phase == Phase::kDecode ? flight.work.decode_tokens : flight.work.prefill_tokens) += item.count;
+    (sequence.phase == Phase::kDecode ? flight.work.decode_tokens : flight.work.prefill_tokens) +=
+        item.count + static_cast<std::uint32_t>(item.guesses.size());
     if (item.starts) begun_tokens += sequence.length();
     sequence.computed += item.count;
     sequence.in_flight = true;
     sequence.on_shards = true;
-    flight.items.push_back({sequence.id, item.sample});
+    flight.items.push_back({sequence.id, item.sample, item.guesses});
   }
   in_flight_.push_back(std::move(flight));
   drain_rate_.step(now_ns, begun_tokens, !sequences_.waiting.empty());
@@ -298,19 +332,30 @@ std::vector<Delta> Engine::apply(schema::StepResult::Reader result, std::uint64_
   if (const Result<void> checked = check_result(flight, result); !checked.ok())
     return fail_step(flight, checked.error());
   step_budget_.observe(flight.work, now_ns - flight.sent_ns);
+  if (flight.rows > 0) speculation_.step_took(flight.rows, now_ns - flight.sent_ns);
 
   std::vector<Delta> deltas;
-  unsigned sampled = 0;
+  unsigned sampled = 0, next_token = 0;
   for (const InFlightItem& item : flight.items) {
     Sequence& sequence = *sequences_.find(item.sequence);
     sequence.in_flight = false;
+    Run run{.first = next_token};
+    if (item.sample) run.count = run_length(result, sampled++);
+    next_token += run.count;
+    const std::uint32_t came_true = item.guesses.empty() ? 0 : run.count - 1;
+    append(sequence, result, run);
+    // Those behind the end of the sequence were put to no test.
+    const std::uint32_t accepted = std::min(came_true, run.count);
+    const std::uint32_t guesses = run.count > came_true ? static_cast<std::uint32_t>(item.guesses.size()) : accepted;
+    if (!item.guesses.empty()) speculation_.learn(sequence.id, guesses, accepted);
     // Not earlier: nobody may find in the pages what a failed step was to write there.
     blocks_.publish(sequence.id, sequence.cache_salt, std::span(sequence.tokens).first(sequence.computed));
-    const std::optional<unsigned> index = item.sample ? std::optional(sampled++) : std::nullopt;
     const Tenant tenant = sequence.tenant;
     if (sequence.cancelled) {
       forget(sequence);
-    } else if (std::optional<Delta> delta = advance(sequence, result, index)) {
+    } else if (std::optional<Delta> delta = report(sequence, result, run)) {
+      delta->guesses = guesses;
+      delta->accepted_guesses = accepted;
       sequences_.fair_share.charge(tenant, delta->tokens.size());
       deltas.push_back(std::move(*delta));
     }
@@ -323,15 +368,25 @@ Result<void> Engine::check_result(const InFlightStep& flight, schema::StepResult
     return internal_error("the result of step " + std::to_string(flight.step) + " does not match it: " + what);
   };
   const auto sequences = result.getSequences();
-  if (result.getTokens().size() != sequences.size()) return mismatch("tokens");
-  if (result.getLogprobs().size() != sequences.size()) return mismatch("logprobs");
-  unsigned sampled = 0;
+  const auto counts = result.getTokenCounts();
+  const auto tokens = result.getTokens();
+  if (counts.size() != 0 && counts.size() != sequences.size()) return mismatch("tokenCounts");
+  if (result.getLogprobs().size() != tokens.size()) return mismatch("logprobs");
+  unsigned sampled = 0, next_token = 0;
   for (const InFlightItem& item : flight.items) {
     if (!item.sample) continue;
     if (sampled == sequences.size() || sequences[sampled] != item.sequence) return mismatch("sequences");
-    ++sampled;
+    const unsigned count = run_length(result, sampled++);
+    if (count == 0 || count > item.guesses.size() + 1 || count > tokens.size() - next_token) {
+      return mismatch("tokenCounts");
+    }
+    if (!std::equal(item.guesses.begin(), item.guesses.begin() + (count - 1), tokens.begin() + next_token)) {
+      return mismatch("its tokens are not the guesses that came true");
+    }
+    next_token += count;
   }
   if (sampled != sequences.size()) return mismatch("sequences");
+  if (next_token != tokens.size()) return mismatch("tokens");
   TROUPE_RETURN_IF_ERROR(collect_prompt_logprobs(flight, result));
   return {};
 }
@@ -354,30 +409,46 @@ Result<void> Engine::collect_prompt_logprobs(const InFlightStep& flight, schema:
   return {};
 }
 
-std::optional<Delta> Engine::advance(Sequence& sequence, schema::StepResult::Reader result,
-                                     std::optional<unsigned> index) {
+void Engine::append(Sequence& sequence, schema::StepResult::Reader result, Run& run) const {
+  unsigned count = 0;
+  while (count < run.count && !ends(sequence)) {
+    sequence.tokens.push_back(result.getTokens()[run.first + count++]);
+  }
+  run.count = count;
+  if (count == 0) return;
+  sequence.phase = Phase::kDecode;
+  // All but the newest were guesses, and the step has computed them.
+  sequence.computed += count - 1;
+}
+
+bool Engine::ends(const Sequence& sequence) const {
+  return sequence.length() >= sequence.max_length || has_stopped(sequence);
+}
+
+// Whether its newest token ends it.
+bool Engine::has_stopped(const Sequence& sequence) const {
+  return sequence.generated() > 0 && sequence.stops_at(sequence.tokens.back(), sequence.generated());
+}
+
+std::optional<Delta> Engine::report(Sequence& sequence, schema::StepResult::Reader result, Run run) {
   const bool reads_only = sequence.max_length == sequence.prompt_length;
-  if (!index && !(reads_only && sequence.uncomputed() == 0)) return std::nullopt;  // more of the prompt to come
+  // More of the prompt to come?
+  if (run.count == 0 && !(reads_only && sequence.uncomputed() == 0)) return std::nullopt;
 
   Delta delta{.owner = sequence.owner, .request = sequence.request};
   delta.prompt_logprobs = std::exchange(sequence.prompt_logprobs, {});
-  if (!index || sequence.generated() == 0) {
+  if (sequence.generated() == run.count) {
     delta.queue_ns = *sequence.first_step_ns - sequence.admitted_ns;
     delta.cached_tokens = sequence.cached_tokens;
   }
-  if (index) {
-    const std::uint32_t token = result.getTokens()[*index];
-    const std::vector<std::uint32_t>& stops = sequence.sampling.stop_tokens;
-    sequence.tokens.push_back(token);
-    sequence.phase = Phase::kDecode;
-    ++counts_.generated_tokens;
-    delta.tokens.push_back(token);
-    if (sequence.sampling.logprobs) delta.logprobs.push_back(read_rated(result.getLogprobs()[*index]));
-    if (sequence.generated() > sequence.sampling.min_tokens && std::count(stops.begin(), stops.end(), token) > 0) {
-      delta.finish = schema::FinishReason::STOP;
-    }
+  delta.tokens.assign(sequence.tokens.end() - run.count, sequence.tokens.end());
+  if (sequence.sampling.logprobs) {
+    for (unsigned i = 0; i < run.count; ++i) delta.logprobs.push_back(read_rated(result.getLogprobs()[run.first + i]));
   }
-  if (delta.finish == schema::FinishReason::NONE && sequence.length() >= sequence.max_length) {
+  counts_.generated_tokens += run.count;
+  if (run.count > 0 && has_stopped(sequence)) {
+    delta.finish = schema::FinishReason::STOP;
+  } else if (sequence.length() >= sequence.max_length) {
     delta.finish = schema::FinishReason::LENGTH;
   }
   if (delta.finish != schema::FinishReason::NONE) {
@@ -484,6 +555,7 @@ Delta Engine::fail(Sequence& sequence, const Error& error) {
 void Engine::forget(Sequence& sequence) {
   const SequenceId id = sequence.id;
   blocks_.release(id);
+  speculation_.forget(id);
   if (!sequence.cancelled) by_request_.erase({sequence.owner, sequence.request});
   if (sequence.on_shards) released_.push_back(id);
   deadlines_.erase(id);
@@ -499,6 +571,7 @@ EngineCounts Engine::counts() const {
   EngineCounts counts = counts_;
   counts.waiting = sequences_.waiting.size();
   counts.running = sequences_.running.size();
+  counts.speculation = speculation_.counts();
   return counts;
 }
 

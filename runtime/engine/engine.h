@@ -15,6 +15,7 @@
 #include "runtime/engine/delta.h"
 #include "runtime/engine/drain_rate.h"
 #include "runtime/engine/sequence.h"
+#include "runtime/engine/speculation.h"
 #include "runtime/engine/step_budget.h"
 #include "schema/step.capnp.h"
 
@@ -27,6 +28,8 @@ struct EngineOptions {
   std::uint32_t max_batch_tokens = 0;
   std::uint32_t max_batch_sequences = 0;
   std::uint32_t pipeline_stages = 1;  // steps in flight at a time
+  std::uint32_t max_guesses = 0;      // of a sequence in a step (speculation.h); 0 = no speculation
+  bool uses_draft = false;            // guesses come from a draft (draft.capnp), not from the text so far
   // queue, target_ttft_ms, idle_tenants, decode_stall_percent, stop_tokens, logit_bias_entries, top_logprobs,
   // cache_salt_bytes, prefix_cache_blocks
   Limits limits;
@@ -49,6 +52,7 @@ struct EngineCounts {
   std::uint64_t failed = 0;
   std::uint64_t expired = 0;  // ended by their deadline
   std::uint64_t cancelled = 0;
+  SpeculationCounts speculation;
 };
 
 // One replica's requests: admit, form a step, apply its result. Deterministic: no clock, no threads; time comes as
@@ -71,8 +75,17 @@ class Engine {
   // Fills the next step, fence included. False, and `step` untouched, when every slot is taken or nobody can run.
   bool form_step(schema::Step::Builder step, std::uint64_t now_ns);
 
-  // What a result means for the owners. A result of another epoch or of no step in flight gives nothing. A failed
-  // one, or one that does not match its step, fails that step's sequences.
+  // The next request to the draft; its sequences take part in no step until take_guesses(), or until
+  // stop_waiting_for_draft() at the latest. False, and `request` untouched, when there is none.
+  bool form_draft_request(schema::DraftRequest::Builder request, std::uint64_t now_ns);
+  void take_guesses(schema::DraftReply::Reader reply, std::uint64_t now_ns);
+  void lose_draft() { speculation_.draft().lose(sequences_); }
+  // When to stop waiting for it; empty when nobody waits.
+  std::optional<std::uint64_t> draft_deadline_ns() const { return speculation_.draft().deadline_ns(); }
+  void stop_waiting_for_draft() { speculation_.draft().stop_waiting(sequences_); }
+
+  // What a result, which has come at `now_ns`, means for the owners. A result of another epoch or of no step in flight
+  // gives nothing. A failed one, or one that does not match its step, fails that step's sequences.
   std::vector<Delta> apply(schema::StepResult::Reader result, std::uint64_t now_ns);
 
   // Fails what its deadline has passed, and what waits and can no longer give its first token before it.
@@ -106,13 +119,20 @@ class Engine {
   struct InFlightItem {
     SequenceId sequence;
     bool sample;
+    std::vector<std::uint32_t> guesses;
   };
   struct InFlightStep {
     std::uint64_t step;
+    std::uint32_t rows = 0;  // of a step that decodes alone; 0 for others
     std::vector<InFlightItem> items;
     std::vector<SequenceId> released;  // told to the shards again if the step fails
     std::uint64_t sent_ns;
     StepWork work;
+  };
+  // The tokens of a result that belong to one sequence: [first, first + count).
+  struct Run {
+    unsigned first = 0;
+    unsigned count = 0;
   };
 
   Result<Sequence> checked(schema::Generate::Reader generate) const;
@@ -122,8 +142,11 @@ class Engine {
   void launch(const Batch& batch, std::uint64_t now_ns);
   Result<void> check_result(const InFlightStep& flight, schema::StepResult::Reader result);
   Result<void> collect_prompt_logprobs(const InFlightStep& flight, schema::StepResult::Reader result);
-  // The sampled token, if any, is entry `index` of the result.
-  std::optional<Delta> advance(Sequence& sequence, schema::StepResult::Reader result, std::optional<unsigned> index);
+  // Appends a run as far as the sequence goes; `run` becomes that part of it.
+  void append(Sequence& sequence, schema::StepResult::Reader result, Run& run) const;
+  bool ends(const Sequence& sequence) const;
+  bool has_stopped(const Sequence& sequence) const;
+  std::optional<Delta> report(Sequence& sequence, schema::StepResult::Reader result, Run run);
   std::vector<Delta> fail_step(const InFlightStep& flight, const Error& error);
   void cancel(Sequence& sequence);
   // Nobody hears of it any more; its blocks become free when no step works on them.
@@ -140,6 +163,7 @@ class Engine {
   Admission admission_;
   DrainRate drain_rate_;
   Deadlines deadlines_;  // of the waiting, when they are to begin at the latest
+  Speculation speculation_;
   std::map<std::pair<std::uint64_t, std::uint64_t>, SequenceId> by_request_;  // (owner, request)
   std::deque<InFlightStep> in_flight_;                                        // oldest first
   std::vector<SequenceId> released_;                                          // the shards have yet to forget them

@@ -17,6 +17,8 @@ void write_header(const EngineOptions& options, schema::RecordEntry::Header::Bui
   header.setMaxBatchTokens(options.max_batch_tokens);
   header.setMaxBatchSequences(options.max_batch_sequences);
   header.setPipelineStages(options.pipeline_stages);
+  header.setMaxGuesses(options.max_guesses);
+  header.setUsesDraft(options.uses_draft);
   const std::vector<LimitField>& fields = limit_fields();
   auto limits = header.initLimits(static_cast<unsigned>(fields.size()));
   for (unsigned i = 0; i < limits.size(); ++i) {
@@ -84,6 +86,29 @@ bool RecordedEngine::form_step(schema::Step::Builder step, std::uint64_t now_ns)
     formed.setChecksum(checksum(step.asReader()));
   });
   return true;
+}
+
+bool RecordedEngine::form_draft_request(schema::DraftRequest::Builder request, std::uint64_t now_ns) {
+  now_ns_ = now_ns;
+  if (!engine_.form_draft_request(request, now_ns)) return false;
+  record([&](schema::RecordEntry::Builder entry) { entry.setDraftAsked(); });
+  return true;
+}
+
+void RecordedEngine::take_guesses(schema::DraftReply::Reader reply, std::uint64_t now_ns) {
+  now_ns_ = now_ns;
+  record([&](schema::RecordEntry::Builder entry) { entry.setGuesses(reply); });
+  engine_.take_guesses(reply, now_ns);
+}
+
+void RecordedEngine::lose_draft() {
+  record([&](schema::RecordEntry::Builder entry) { entry.setDraftLost(); });
+  engine_.lose_draft();
+}
+
+void RecordedEngine::stop_waiting_for_draft() {
+  record([&](schema::RecordEntry::Builder entry) { entry.setDraftLate(); });
+  engine_.stop_waiting_for_draft();
 }
 
 std::vector<Delta> RecordedEngine::apply(schema::StepResult::Reader result, std::uint64_t now_ns) {

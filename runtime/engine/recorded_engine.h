@@ -28,6 +28,10 @@ class RecordedEngine {
   void cancel(std::uint64_t owner, std::uint64_t request);
   void cancel_all(std::uint64_t owner);
   bool form_step(schema::Step::Builder step, std::uint64_t now_ns);
+  bool form_draft_request(schema::DraftRequest::Builder request, std::uint64_t now_ns);
+  void take_guesses(schema::DraftReply::Reader reply, std::uint64_t now_ns);
+  void lose_draft();
+  void stop_waiting_for_draft();
   std::vector<Delta> apply(schema::StepResult::Reader result, std::uint64_t now_ns);
   std::vector<Delta> expire(std::uint64_t now_ns);
   std::vector<Delta> fail_in_flight(const Error& error);

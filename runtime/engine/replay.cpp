@@ -18,7 +18,8 @@ namespace {
 constexpr std::size_t kWordBytes = sizeof(capnp::word);
 constexpr std::uint32_t kMostSegments = 512;
 constexpr std::uint64_t kMostMessageBytes = 64 << 20;  // the default of the limit frame_metadata_bytes
-constexpr std::uint64_t kMostKvTokens = 1 << 26;       // a hostile header asks for no more memory than that
+constexpr std::uint32_t kMostGuesses = 1'024;
+constexpr std::uint64_t kMostKvTokens = 1 << 26;  // a hostile header asks for no more memory than that
 
 std::uint32_t read_u32(std::span<const std::byte> bytes, std::size_t offset) {
   std::uint32_t value = 0;  // little-endian, as every machine that this runs on
@@ -90,11 +91,14 @@ Result<void> Replay::start(schema::RecordEntry::Reader entry) {
                         .max_model_len = header.getMaxModelLen(),
                         .max_batch_tokens = header.getMaxBatchTokens(),
                         .max_batch_sequences = header.getMaxBatchSequences(),
-                        .pipeline_stages = header.getPipelineStages()};
+                        .pipeline_stages = header.getPipelineStages(),
+                        .max_guesses = header.getMaxGuesses(),
+                        .uses_draft = header.getUsesDraft()};
   const bool sane = within(options.num_blocks, kMostKvTokens) && within(options.block_size, 256) &&
                     std::uint64_t{options.num_blocks} * options.block_size <= kMostKvTokens &&
                     within(options.max_model_len, kMostKvTokens) && within(options.max_batch_tokens, 65'536) &&
-                    within(options.max_batch_sequences, 4'096) && within(options.pipeline_stages, 1'024);
+                    within(options.max_batch_sequences, 4'096) && within(options.pipeline_stages, 1'024) &&
+                    options.max_guesses <= kMostGuesses;
   if (!sane) return at_offset("the header has values that no engine has");
   for (const auto limit : header.getLimits()) {
     const Result<void> set = set_limit(options.limits, limit.getName().cStr(), limit.getValue());
@@ -185,6 +189,28 @@ ReplayEvent Replay::apply(schema::RecordEntry::Reader entry) {
                    " in flight failed";
       return event;
     }
+    case Entry::DRAFT_ASKED: {
+      capnp::MallocMessageBuilder message;
+      event.kind = "draftAsked";
+      event.same = engine_->form_draft_request(message.initRoot<schema::DraftRequest>(), now_ns_);
+      event.text = event.same ? "for guesses" : "was not asked now";
+      return event;
+    }
+    case Entry::GUESSES:
+      event.kind = "guesses";
+      event.text = count_of(entry.getGuesses().getTokens().size(), "token");
+      engine_->take_guesses(entry.getGuesses(), now_ns_);
+      return event;
+    case Entry::DRAFT_LOST:
+      event.kind = "draftLost";
+      event.text = "no guesses of it any more";
+      engine_->lose_draft();
+      return event;
+    case Entry::DRAFT_LATE:
+      event.kind = "draftLate";
+      event.text = "nobody waits for its guesses any more";
+      engine_->stop_waiting_for_draft();
+      return event;
     case Entry::HEADER: break;
   }
   event.kind = "unknown";

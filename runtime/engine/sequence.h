@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -31,13 +32,15 @@ struct Sequence {
   std::string cache_salt;
   std::int32_t priority = 0;  // smaller runs earlier
   Tenant tenant = 0;
+  bool speculates = true;  // may be given guesses
 
   Phase phase = Phase::kWaiting;
-  std::uint32_t computed = 0;  // tokens whose keys and values are in the pages, in-flight step included
-  bool in_flight = false;      // part of a step whose result is not back
-  bool begun = false;          // has held KV blocks, now or earlier; its tenant has been charged for its prompt
-  bool on_shards = false;      // a step has told them of it since it began
-  bool cancelled = false;      // nobody wants it any more; forgotten when its step is back
+  std::uint32_t computed = 0;   // tokens whose keys and values are in the pages, in-flight step included
+  bool in_flight = false;       // part of a step whose result is not back
+  bool awaits_guesses = false;  // of the draft: takes part in no step until they come, or long enough did not
+  bool begun = false;           // has held KV blocks, now or earlier; its tenant has been charged for its prompt
+  bool on_shards = false;       // a step has told them of it since it began
+  bool cancelled = false;       // nobody wants it any more; forgotten when its step is back
 
   std::uint64_t admitted_ns = 0;
   std::optional<std::uint64_t> deadline_ns;
@@ -46,6 +49,12 @@ struct Sequence {
 
   std::vector<RatedToken> prompt_logprobs;  // of positions 1.., as far as they came back and are not yet reported
   bool prompt_logprobs_complete = false;    // no need to ask for them again after preemption
+
+  // Whether `token` ends it where it is the `nth` generated one, counted from 1.
+  bool stops_at(std::uint32_t token, std::uint32_t nth) const {
+    const std::vector<std::uint32_t>& stops = sampling.stop_tokens;
+    return nth > sampling.min_tokens && std::find(stops.begin(), stops.end(), token) != stops.end();
+  }
 
   std::uint32_t generated() const { return length() - prompt_length; }
   std::uint32_t length() const { return static_cast<std::uint32_t>(tokens.size()); }

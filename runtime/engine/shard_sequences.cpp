@@ -81,7 +81,8 @@ Result<void> ShardSequences::check_sizes(schema::Step::Reader step) const {
   }
   if (step.getTokenCounts().size() != size || step.getStartPositions().size() != size ||
       step.getNewBlockCounts().size() != size || step.getSample().size() != size ||
-      (step.getNextTokens().size() != size && step.getNextTokens().size() != 0)) {
+      (step.getNextTokens().size() != size && step.getNextTokens().size() != 0) ||
+      (step.getGuessCounts().size() != size && step.getGuessCounts().size() != 0)) {
     return bad_step(step, "its lists with one entry a sequence differ in length");
   }
   const auto tokens = step.getTokens().size();
@@ -130,6 +131,7 @@ Result<void> ShardSequences::start(schema::SequenceStart::Reader start) {
   }
   entry->sequence = sequence;
   entry->prompt_length = start.getPromptLength();
+  entry->guesses = 0;
   entry->tokens.clear();
   for (const std::uint32_t token : cached) entry->tokens.push_back(token);
   entry->block_table.clear();
@@ -156,7 +158,16 @@ std::string_view ShardSequences::append(schema::Step::Reader step, unsigned inde
 
   const std::uint32_t count = step.getTokenCounts()[index];
   if (count == 0) return "has no token";
-  if (step.getStartPositions()[index] != entry->tokens.size()) return "does not go on at the position it had reached";
+  const std::uint32_t start = step.getStartPositions()[index];
+  if (start > entry->tokens.size() || start < entry->tokens.size() - entry->guesses) {
+    return "does not go on at the position it had reached";
+  }
+  const std::uint32_t guesses = step.getGuessCounts().size() == 0 ? 0 : step.getGuessCounts()[index];
+  if (guesses >= count) return "has no token before its guesses";
+  if (guesses > 0 && !step.getSample()[index]) return "has guesses, but nothing is sampled";
+  if (guesses > 0 && start + std::uint64_t{count} - guesses < entry->prompt_length) return "has guesses in its prompt";
+  entry->tokens.resize(start);
+  entry->guesses = guesses;
   const std::uint64_t end = entry->tokens.size() + std::uint64_t{count};
   if (end > options_.max_model_len) return "is longer than max_model_len";
 
@@ -186,20 +197,23 @@ void ShardSequences::lay_out(Entry& entry, std::uint32_t count, std::uint32_t ne
   const std::uint32_t block_size = options_.block_size;
   const auto end = static_cast<std::uint32_t>(entry.tokens.size());
   const auto first_row = static_cast<std::uint32_t>(flat_.tokens.size());
-  BatchItem item{.sequence = entry.sequence, .first_position = end - count};
+  BatchItem item{.sequence = entry.sequence, .first_position = end - count, .first_guess = end - entry.guesses};
   for (std::uint32_t position = end - count; position < end; ++position) {
     flat_.tokens.push_back(entry.tokens[position]);
     flat_.positions.push_back(position);
     flat_.slots.push_back(entry.block_table[position / block_size] * block_size + position % block_size);
     const bool rates = entry.sampling.prompt_logprobs && position + 1 < entry.prompt_length;
     // A row that rates is not drawn from: the prompt goes on.
-    const bool draws = sample && !rates && position + 1 == end;
+    const bool draws = sample && !rates && position + 1 + entry.guesses >= end;
     if (!rates && !draws) continue;
     item.rated += rates ? 1 : 0;
-    item.sample = draws;
+    item.rows += draws ? 1 : 0;
     flat_.logits_rows.push_back(first_row + position - (end - count));
     tasks_.push_back({.entry = &entry,
+                      .item = batch_.size(),
+                      .length = position + 1,
                       .sample = draws,
+                      .guess = draws && position + entry.guesses >= end,
                       .prompt_token = rates && position + 1 < end ? entry.tokens[position + 1] : next_token});
   }
   flat_.row_starts.push_back(first_row + count);
@@ -220,20 +234,32 @@ Result<void> ShardSequences::sample(std::size_t first_row, std::span<const float
                           std::to_string(logits.size()) + " numbers from row " + std::to_string(first_row));
   }
   if (outcomes_.size() < first_row + rows) outcomes_.resize(first_row + rows);
-  for (std::size_t row = 0; row < rows; ++row) {
-    TROUPE_RETURN_IF_ERROR(
-        sample_row(tasks_[first_row + row], logits.subspan(row * vocab, vocab), outcomes_[first_row + row]));
+  for (std::size_t row = first_row; row < first_row + rows; ++row) {
+    const RowTask& task = tasks_[row];
+    if (!task.guess || comes_true(row)) {
+      TROUPE_RETURN_IF_ERROR(sample_row(task, logits.subspan((row - first_row) * vocab, vocab), outcomes_[row]));
+      batch_[task.item].drawn += task.sample ? 1 : 0;
+    }
     ++rows_done_;
   }
   return {};
+}
+
+// Whether the guess of this row is what was drawn before it, after guesses that came true as well.
+bool ShardSequences::comes_true(std::size_t row) const {
+  const RowTask& task = tasks_[row];
+  const BatchItem& item = batch_[task.item];
+  const std::uint32_t place = task.length - 1 - item.first_guess;
+  return item.drawn == place + 1 && outcomes_[row - 1].chosen.token == task.entry->tokens[task.length - 1];
 }
 
 Result<void> ShardSequences::sample_row(const RowTask& task, std::span<const float> logits, RatedToken& outcome) {
   const Entry& entry = *task.entry;
   std::uint32_t token = task.prompt_token;
   if (task.sample) {
-    const std::uint32_t prompt_length = std::min(entry.prompt_length, static_cast<std::uint32_t>(entry.tokens.size()));
-    TROUPE_ASSIGN_OR_RETURN(token, sampler_.sample(logits, entry.tokens, prompt_length, entry.sampling));
+    const auto history = std::span(entry.tokens).first(task.length);
+    const std::uint32_t prompt_length = std::min(entry.prompt_length, task.length);
+    TROUPE_ASSIGN_OR_RETURN(token, sampler_.sample(logits, history, prompt_length, entry.sampling));
     if (!entry.sampling.logprobs) {
       outcome.chosen = {.token = token, .logprob = std::numeric_limits<float>::quiet_NaN()};
       outcome.top.clear();
@@ -249,15 +275,20 @@ Result<void> ShardSequences::write_result(schema::StepResult::Builder result) co
     return internal_error("the step's result needs " + std::to_string(tasks_.size()) + " rows of logits, but only " +
                           std::to_string(rows_done_) + " were sampled");
   }
-  const auto count_of = [&](auto&& wanted) {
-    return static_cast<unsigned>(std::count_if(batch_.begin(), batch_.end(), wanted));
-  };
-  const unsigned sampled = count_of([](const BatchItem& item) { return item.sample; });
+  unsigned sampled = 0, drawn = 0, rated = 0;
+  bool guesses = false;
+  for (const BatchItem& item : batch_) {
+    sampled += item.rows > 0 ? 1 : 0;
+    drawn += item.drawn;
+    rated += item.rated > 0 ? 1 : 0;
+    guesses = guesses || item.rows > 1;
+  }
   auto sequences = result.initSequences(sampled);
-  auto tokens = result.initTokens(sampled);
-  auto logprobs = result.initLogprobs(sampled);
-  auto prompt_logprobs = result.initPromptLogprobs(count_of([](const BatchItem& item) { return item.rated > 0; }));
-  unsigned next_drawn = 0, next_rated = 0;
+  auto tokens = result.initTokens(drawn);
+  auto logprobs = result.initLogprobs(drawn);
+  auto prompt_logprobs = result.initPromptLogprobs(rated);
+  if (guesses) result.initTokenCounts(sampled);
+  unsigned next_sequence = 0, next_drawn = 0, next_rated = 0;
   auto outcome = outcomes_.begin();
   for (const BatchItem& item : batch_) {
     if (item.rated > 0) {
@@ -267,11 +298,14 @@ Result<void> ShardSequences::write_result(schema::StepResult::Builder result) co
       auto items = part.initItems(item.rated);
       for (std::uint32_t i = 0; i < item.rated; ++i) write_rated(*outcome++, items[i]);
     }
-    if (!item.sample) continue;
-    sequences.set(next_drawn, item.sequence);
-    tokens.set(next_drawn, outcome->chosen.token);
-    write_rated(*outcome++, logprobs[next_drawn]);
-    ++next_drawn;
+    if (item.rows == 0) continue;
+    if (guesses) result.getTokenCounts().set(next_sequence, item.drawn);
+    sequences.set(next_sequence++, item.sequence);
+    for (std::uint32_t i = 0; i < item.drawn; ++i, ++next_drawn) {
+      tokens.set(next_drawn, outcome[i].chosen.token);
+      write_rated(outcome[i], logprobs[next_drawn]);
+    }
+    outcome += item.rows;
   }
   return {};
 }

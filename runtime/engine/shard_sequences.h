@@ -53,6 +53,8 @@ class ShardSequences {
   const FlatStep& flat() const { return flat_; }
 
   // On the last stage, for the step begun last: draws a token from, or rates the prompt token after, some of its rows.
+  // A row with a guess is only drawn from when the row before drew that very guess: every token is the one that would
+  // have been drawn without guesses.
   // `logits`: (rows, vocab_size), of flat().logits_rows[first_row, first_row + rows). The pieces come in order, as
   // large as the caller has memory for, until every row was there.
   // Errors: logits of the wrong size or out of order, or a row from which nothing can be drawn.
@@ -73,6 +75,7 @@ class ShardSequences {
     std::uint32_t prompt_length = 0;
     SamplingParameters sampling;
     std::vector<std::uint32_t> tokens;       // of the positions in the pages
+    std::uint32_t guesses = 0;               // the last so many of them: it may go on in front of those
     std::vector<std::uint32_t> block_table;  // of the tokens in the pages, and blocks reserved for later ones
     std::uint64_t last_step = 0;             // count of begin_step that touched it last
   };
@@ -80,13 +83,18 @@ class ShardSequences {
   struct BatchItem {
     std::uint64_t sequence = 0;
     std::uint32_t first_position = 0;
-    std::uint32_t rated = 0;  // the first so many of its logits rows rate the prompt token after them
-    bool sample = false;      // a token is drawn from the one after those
+    std::uint32_t rated = 0;        // the first so many of its logits rows rate the prompt token after them
+    std::uint32_t first_guess = 0;  // position
+    std::uint32_t rows = 0;         // after those that rate: what may be drawn from, one and one for each guess
+    std::uint32_t drawn = 0;        // tokens, from the first so many of them
   };
   // What becomes of one of flat_.logits_rows.
   struct RowTask {
     const Entry* entry = nullptr;
-    bool sample = false;  // draw a token; otherwise rate prompt_token
+    std::size_t item = 0;      // of batch_
+    std::uint32_t length = 0;  // tokens up to the row's own
+    bool sample = false;       // draw a token; otherwise rate prompt_token
+    bool guess = false;        // draw only if the row before drew this row's token
     std::uint32_t prompt_token = 0;
   };
 
@@ -98,6 +106,7 @@ class ShardSequences {
   Result<void> start(schema::SequenceStart::Reader start);
   std::string_view append(schema::Step::Reader step, unsigned index, unsigned first_token, unsigned first_block);
   void lay_out(Entry& entry, std::uint32_t count, std::uint32_t next_token, bool sample);
+  bool comes_true(std::size_t row) const;
   Result<void> sample_row(const RowTask& task, std::span<const float> logits, RatedToken& outcome);
 
   // Steps may fail on their way, and with them their releases: then old and new sequences meet here.

@@ -5,6 +5,7 @@
 #include "runtime/fabric/node_id.h"
 #include "schema/activation.capnp.h"
 #include "schema/cluster.capnp.h"
+#include "schema/draft.capnp.h"
 #include "schema/error.capnp.h"
 #include "schema/expert.capnp.h"
 #include "schema/generate.capnp.h"
@@ -65,6 +66,7 @@ MessageTypes schema_message_types() {
   types.add<schema::ErrorInfo>().add<schema::Outcome>();
   types.add<schema::Generate>().add<schema::Cancel>().add<schema::Deltas>();
   types.add<schema::Step>().add<schema::StepResult>().add<schema::Activation>();
+  types.add<schema::DraftRequest>().add<schema::DraftReply>();
   types.add<schema::Dispatch>().add<schema::Combine>();
   types.add<schema::Join>().add<schema::Spawn>().add<schema::Spawned>().add<schema::LoadProgress>();
   types.add<schema::Assemble>().add<schema::Lost>().add<schema::Drain>();

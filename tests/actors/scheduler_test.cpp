@@ -67,9 +67,44 @@ caf::behavior stage_behavior(caf::event_based_actor*, std::deque<Message<schema:
   return {[steps](const Message<schema::Step>& step) { steps->push_back(step); }};
 }
 
+// A draft that keeps what it is asked until the test lets it answer.
+struct Draft {
+  struct Pending {
+    Message<schema::DraftRequest> request;
+    caf::response_promise promise;
+  };
+  std::deque<Pending> pending;
+};
+
+// Guesses token 1 for everybody, once told to (ok).
+caf::behavior draft_behavior(caf::event_based_actor* actor, Draft* draft) {
+  return {[actor, draft](const Message<schema::DraftRequest>& request) {
+            auto promise = actor->make_response_promise();
+            draft->pending.push_back({request, promise});
+            return promise;
+          },
+          [draft](caf::ok_atom) {
+            Draft::Pending asked = draft->pending.front();
+            draft->pending.pop_front();
+            asked.promise.deliver(make_message<schema::DraftReply>([&](schema::DraftReply::Builder reply) {
+              const auto request = asked.request.read();
+              const unsigned size = request->getSequences().size();
+              reply.initLengths(size);
+              reply.initGuessCounts(size);
+              reply.initTokens(size);
+              for (unsigned i = 0; i < size; ++i) {
+                reply.getLengths().set(i, request->getStartPositions()[i] + request->getTokenCounts()[i]);
+                reply.getGuessCounts().set(i, 1);
+                reply.getTokens().set(i, 1);
+              }
+            }));
+          }};
+}
+
 struct Cast : troupe::testing::ManualSystem {
   explicit Cast(engine::EngineOptions options = default_options(), const std::string& record_file = {})
       : self(system()),
+        draft_actor(system().spawn(draft_behavior, &draft)),
         stage(system().spawn(stage_behavior, &steps)),
         gateway(system().spawn(inbox_behavior, &inbox)),
         shard({.num_blocks = options.num_blocks,
@@ -82,6 +117,7 @@ struct Cast : troupe::testing::ManualSystem {
     auto spawned = spawn_scheduler(
         system(),
         {.engine = options, .record_file = record_file, .resolve = [this](schema::ActorAddress::Reader address) {
+           if (address.getActor() == "draft/0") return draft_actor;
            return address.getActor() == "stage/0/0" ? stage : caf::actor{};
          }});
     BOOST_REQUIRE(spawned.ok());
@@ -90,7 +126,7 @@ struct Cast : troupe::testing::ManualSystem {
   }
 
   ~Cast() {
-    for (const caf::actor& actor : {scheduler, stage, gateway}) {
+    for (const caf::actor& actor : {scheduler, stage, gateway, draft_actor}) {
       caf::anon_send_exit(actor, caf::exit_reason::user_shutdown);
     }
     run();
@@ -131,9 +167,10 @@ struct Cast : troupe::testing::ManualSystem {
   bool assemble(std::uint64_t epoch, const char* first_stage = "stage/0/0") {
     return ask<schema::Assemble>([&](schema::Assemble::Builder assemble) {
       assemble.setEpoch(epoch);
-      auto actors = assemble.initActors(2);
+      auto actors = assemble.initActors(3);
       actors[0].setActor("scheduler/0");
       actors[1].setActor(first_stage);
+      actors[2].setActor("draft/0");
     });
   }
 
@@ -163,11 +200,26 @@ struct Cast : troupe::testing::ManualSystem {
                    }));
     run();
   }
+  void answer_draft() {
+    BOOST_REQUIRE(!draft.pending.empty());
+    caf::anon_send(draft_actor, caf::ok_atom::value);
+    run();
+  }
+
+  static engine::EngineOptions draft_options() {
+    engine::EngineOptions options = default_options();
+    options.max_guesses = 4;
+    options.uses_draft = true;
+    return options;
+  }
+
   void work_until_idle() {
     while (!steps.empty()) work();
   }
 
   caf::scoped_actor self;
+  Draft draft;
+  caf::actor draft_actor;
   std::deque<Message<schema::Step>> steps;
   Inbox inbox;
   caf::actor stage;
@@ -198,6 +250,50 @@ BOOST_AUTO_TEST_CASE(a_request_becomes_steps_and_their_results_become_deltas) {
   BOOST_TEST(cast.inbox.requests[7].tokens == expected(7));
   BOOST_TEST(cast.inbox.requests[7].finish == FinishReason::LENGTH);
   BOOST_TEST(cast.inbox.messages == 4);
+}
+
+BOOST_AUTO_TEST_CASE(the_draft_is_asked_before_a_step_and_its_guesses_change_no_token) {
+  Cast cast(Cast::draft_options());
+  BOOST_TEST(cast.assemble(1));
+  cast.generate(7, 5, 12);
+  int asked = 0;
+  while (!cast.steps.empty() || !cast.draft.pending.empty()) {
+    if (!cast.draft.pending.empty()) {
+      BOOST_TEST(cast.steps.empty(), "no step before the guesses are there");
+      ++asked;
+      cast.answer_draft();
+    } else {
+      cast.pass(1ms);
+      cast.work();
+    }
+  }
+  BOOST_TEST(asked > 2);
+  BOOST_TEST(cast.inbox.requests[7].tokens == expected(7, 5, 12));
+}
+
+BOOST_AUTO_TEST_CASE(a_draft_that_says_nothing_or_ends_holds_up_nobody) {
+  for (const bool ends : {false, true}) {
+    Cast cast(Cast::draft_options());
+    BOOST_TEST(cast.assemble(1));
+    cast.generate(7, 5, 12);
+    while (cast.draft.pending.empty()) {
+      BOOST_REQUIRE(!cast.steps.empty());
+      cast.pass(1ms);
+      cast.work();
+    }
+    BOOST_TEST(cast.steps.empty());
+    if (ends) {
+      caf::anon_send_exit(cast.draft_actor, caf::exit_reason::kill);
+      cast.draft.pending.clear();
+      cast.run();
+    } else {
+      cast.pass(100ms);
+    }
+    BOOST_REQUIRE(cast.steps.size() == 1u);
+    BOOST_TEST(cast.steps[0].read()->getGuessCounts().size() == 0u);
+    cast.work_until_idle();
+    BOOST_TEST(cast.inbox.requests[7].tokens == expected(7, 5, 12));
+  }
 }
 
 BOOST_AUTO_TEST_CASE(one_step_gives_one_message_to_each_gateway) {

@@ -45,6 +45,38 @@ struct TemporaryFolder {
 
 }  // namespace
 
+BOOST_AUTO_TEST_CASE(speculation_is_by_ngram_unless_it_is_said_otherwise) {
+  const auto read = [](const std::string& speculation) {
+    return parse_topology(kTwo + speculation, "t.yaml").topology;
+  };
+  using Kind = SpeculationSpec::Kind;
+  BOOST_TEST((*read("")->speculation.kind == Kind::kNgram));
+  BOOST_TEST(read("")->speculation.max_guesses() == SpeculationSpec::kDefaultMax);
+  BOOST_TEST(read("speculation: off\n")->speculation.max_guesses() == 0u);
+  BOOST_TEST(read("speculation: ngram\n")->speculation.max_guesses() == SpeculationSpec::kDefaultMax);
+  BOOST_TEST(read("speculation: {ngram: {max: 3}}\n")->speculation.max_guesses() == 3u);
+  const auto draft = read("speculation: {draft: {model: d, node: left, device: cpu:1-2, max: 5}}\n")->speculation;
+  BOOST_TEST((*draft.kind == Kind::kDraft));
+  BOOST_TEST(*draft.model == "d");
+  BOOST_TEST(*draft.node == "left");
+  BOOST_TEST((*draft.device)->to_string() == "cpu:1-2");
+  BOOST_TEST(draft.max_guesses() == 5u);
+}
+
+BOOST_AUTO_TEST_CASE(what_is_wrong_with_speculation_is_said) {
+  const auto check = [](const std::string& value, const std::string& expected) {
+    check_findings(kTwo + "speculation: " + value + "\n", {"t.yaml:5:" + expected});
+  };
+  check("on", "14: speculation: 'on' is no kind of speculation; write off or ngram, or name a draft's model");
+  check("{ngarm: {}}", "15: unknown key 'ngarm' in speculation; did you mean 'ngram'?");
+  check("{ngram: {max: 0}}", "28: max: expected a whole number from 1 to 32, found '0'");
+  check("{ngram: {max: 33}}", "28: max: expected a whole number from 1 to 32, found '33'");
+  check("{draft: {node: left}}", "22: speculation.draft has no 'model', which it must have");
+  check("{draft: {model: d, node: lefd}}", "39: there is no node 'lefd'; did you mean 'left'?");
+  check("{draft: {model: d, node: right, device: cpu:0}}", "54: node 'right' has no device cpu:0; it has cpu:1");
+  check("{ngram: {}, draft: {model: d}}", "33: speculation: ngram and draft cannot both guess; leave one out");
+}
+
 BOOST_AUTO_TEST_CASE(every_value_is_read_with_its_place) {
   const auto reading = parse_topology(
       "cluster: two-by-two\n"
@@ -183,7 +215,7 @@ BOOST_AUTO_TEST_CASE(wrong_types_name_what_was_expected) {
                                         });
   check_findings("- a\n",
                  {"t.yaml:1:1: the topology must be a map with the keys cluster, model, served_model_name, kv_dtype, "
-                  "packed_cache, nodes, parallel, routing, place, limits or fabric, not a list"});
+                  "packed_cache, nodes, parallel, routing, place, speculation, limits or fabric, not a list"});
   check_findings("", {"t.yaml:1:1: the file is empty"});
   check_findings("model: m\nkv_dtype: q4\nnodes: [{name: a}]\n",
                  {"t.yaml:2:11: kv_dtype: KV pages are f32, f16, bf16 or int8, not 'q4'"});

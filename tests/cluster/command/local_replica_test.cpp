@@ -42,14 +42,18 @@ Result<Answers> serve(LocalReplica& replica) {
 }
 
 // The answers of a replica of so many ranks, all on the first core. In a thread of its own, which becomes pinned.
-Result<Answers> answers_of(std::size_t ranks, std::uint32_t max_length = 64) {
+Result<Answers> answers_of(std::size_t ranks, std::uint32_t max_length = 64, std::uint32_t max_guesses = 0,
+                           const std::filesystem::path& draft = {}, engine::SpeculationCounts* counts = nullptr) {
   std::optional<Result<Answers>> answers;
   std::thread([&] {
     LocalReplicaOptions options = {
         .model = kTutor, .cores = std::vector<std::vector<int>>(ranks, {0}), .batch = 3, .max_length = max_length};
     options.limits.max_batch_tokens = 16;
+    options.max_guesses = max_guesses;
+    options.draft = draft;
     auto replica = LocalReplica::load(options);
     answers = replica.ok() ? serve(**replica) : Result<Answers>(replica.error());
+    if (replica.ok() && counts != nullptr) *counts = (*replica)->speculation();
   }).join();
   return *std::move(answers);
 }
@@ -75,6 +79,22 @@ BOOST_AUTO_TEST_CASE(ranks_in_threads_of_one_process_give_the_same_answers_as_on
   BOOST_REQUIRE_MESSAGE(two.ok(), two.error().message);
   BOOST_REQUIRE(one->size() == two->size());
   for (const auto& [request, answer] : *one) BOOST_TEST(two->at(request).tokens == answer.tokens);
+}
+
+// The model's own kernels: a row of a wider step must have the very bits of a step of its own.
+BOOST_AUTO_TEST_CASE(guesses_by_text_or_by_a_draft_leave_every_token_as_it_is) {
+  const auto plain = answers_of(1);
+  BOOST_REQUIRE_MESSAGE(plain.ok(), plain.error().message);
+  for (const std::size_t ranks : {1, 2}) {
+    for (const std::filesystem::path draft : {"", "examples/models/tutor-draft"}) {
+      engine::SpeculationCounts counts;
+      const auto guessed = answers_of(ranks, 64, 6, draft, &counts);
+      BOOST_REQUIRE_MESSAGE(guessed.ok(), guessed.error().message);
+      for (const auto& [request, answer] : *plain) BOOST_TEST(guessed->at(request).tokens == answer.tokens);
+      if (!draft.empty()) BOOST_TEST(counts.accepted > 0u);
+      if (!draft.empty()) BOOST_TEST(counts.accepted < counts.proposed);
+    }
+  }
 }
 
 BOOST_AUTO_TEST_CASE(more_ranks_than_the_model_has_heads_are_refused) {

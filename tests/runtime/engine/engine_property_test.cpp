@@ -26,6 +26,7 @@ EngineOptions any_options() {
   options.max_batch_tokens = *rc::gen::inRange(1u, 16u);
   options.max_batch_sequences = *rc::gen::inRange(1u, 6u);
   options.pipeline_stages = *rc::gen::inRange(1u, 4u);
+  options.max_guesses = *rc::gen::element(0u, 1u, 4u, 8u);
   options.limits.queue = 12;
   options.limits.prefix_cache_blocks = *rc::gen::element(0u, 3u, 1'000u);
   options.limits.decode_stall_percent = *rc::gen::element(0u, 10u, 100u);
@@ -35,7 +36,7 @@ EngineOptions any_options() {
 }
 
 Request any_request(std::uint64_t number) {
-  Request request{.request = number, .max_tokens = *rc::gen::inRange(0u, 14u)};
+  Request request{.request = number, .max_tokens = *rc::gen::inRange(0u, 30u)};
   // A beginning that others have as well, then something of its own.
   const std::uint32_t shared = *rc::gen::inRange(0u, 16u), family = *rc::gen::inRange(0u, 2u);
   for (std::uint32_t i = 0; i < shared; ++i) request.prompt.push_back((5 * i + family) % kVocab);

@@ -13,7 +13,8 @@ std::vector<float> fake_logits(std::span<const std::uint32_t> history, std::uint
   for (const std::uint32_t token : history) hash = (hash ^ token) * 1099511628211ULL;
   std::vector<float> logits(vocab_size);
   for (std::uint32_t token = 0; token < vocab_size; ++token) {
-    logits[token] = static_cast<float>(philox_uniform(hash, token) * 8 - 4);
+    const double of_all = philox_uniform(hash, token), of_last = philox_uniform(history.back(), token);
+    logits[token] = static_cast<float>(of_all * 0.2 + of_last * 8 - 4);
   }
   return logits;
 }
@@ -79,6 +80,7 @@ void write_generate(const Request& request, schema::Generate::Builder to) {
   to.setDeadlineMs(request.deadline_ms);
   to.setSiblings(request.siblings);
   to.setSiblingTokens(request.sibling_tokens);
+  to.setNoSpeculation(!request.speculates);
 }
 
 Replica::Replica(const EngineOptions& options)

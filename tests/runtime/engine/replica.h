@@ -17,7 +17,8 @@
 
 namespace troupe::engine::testing {
 
-// Logits that depend on every token before, and on nothing else.
+// Logits that depend on every token before, mostly on the last one, and on nothing else: text comes that repeats
+// itself, but never for long.
 std::vector<float> fake_logits(std::span<const std::uint32_t> history, std::uint32_t vocab_size);
 
 // What a request must give, worked out without engine, blocks or batches.
@@ -57,6 +58,7 @@ struct Request {
   std::uint32_t deadline_ms = 0;
   std::uint32_t siblings = 0;
   std::uint64_t sibling_tokens = 0;
+  bool speculates = true;
 };
 
 void write_generate(const Request& request, schema::Generate::Builder to);

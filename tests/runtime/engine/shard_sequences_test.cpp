@@ -33,6 +33,7 @@ struct Part {
   std::vector<std::uint32_t> new_blocks;
   bool sample = false;
   std::uint32_t prompt_length = 0;  // of a sequence that starts with this step
+  std::uint32_t guesses = 0;        // the last so many of its tokens
 };
 
 // A step on the heap, with everything consistent.
@@ -65,6 +66,10 @@ struct BuiltStep {
       starts[i].setSequence(starting[i].sequence);
       starts[i].setPromptLength(starting[i].prompt_length);
       starts[i].initSampling().setTemperature(0);
+    }
+    if (std::any_of(parts.begin(), parts.end(), [](const Part& part) { return part.guesses > 0; })) {
+      step.initGuessCounts(size);
+      for (unsigned i = 0; i < size; ++i) step.getGuessCounts().set(i, parts[i].guesses);
     }
     auto released = step.initReleased(static_cast<unsigned>(released_sequences.size()));
     for (unsigned i = 0; i < released.size(); ++i) released.set(i, released_sequences[i]);
@@ -204,6 +209,80 @@ BOOST_AUTO_TEST_CASE(a_result_holds_the_drawn_tokens_and_what_was_asked_to_be_ra
   BOOST_TEST(prompt.getItems()[2].getChosen().getLogprob() > prompt.getItems()[0].getChosen().getLogprob());
 }
 
+// Rows of logits of which each is sure of one token.
+std::vector<float> sure_of(const Numbers& tokens) {
+  std::vector<float> logits(tokens.size() * kOptions.vocab_size, 0);
+  for (std::size_t row = 0; row < tokens.size(); ++row) logits[row * kOptions.vocab_size + tokens[row]] = 1;
+  return logits;
+}
+
+BOOST_AUTO_TEST_CASE(tokens_are_drawn_for_as_long_as_guesses_come_true) {
+  const auto drawn = [](const Numbers& model, std::size_t rows_at_a_time) {
+    ShardSequences sequences(kOptions, Limits{});
+    BuiltStep first({kFirst});
+    BOOST_REQUIRE(sequences.begin_step(first.step.asReader()).ok());
+    BuiltStep second({{.sequence = 1,
+                       .start_position = 5,
+                       .tokens = {6, 7, 8, 9},
+                       .new_blocks = {1},
+                       .sample = true,
+                       .guesses = 3}});
+    BOOST_REQUIRE(sequences.begin_step(second.step.asReader()).ok());
+    BOOST_TEST(sequences.flat().logits_rows == (Numbers{0, 1, 2, 3}));
+    const std::vector<float> logits = sure_of(model);
+    const std::size_t vocab = kOptions.vocab_size;
+    for (std::size_t row = 0; row < 4; row += rows_at_a_time) {
+      const std::size_t rows = std::min(rows_at_a_time, 4 - row);
+      BOOST_REQUIRE(sequences.sample(row, std::span(logits).subspan(row * vocab, rows * vocab)).ok());
+    }
+    capnp::MallocMessageBuilder message;
+    auto result = message.initRoot<schema::StepResult>();
+    BOOST_REQUIRE(sequences.write_result(result).ok());
+    BOOST_TEST(result.getTokenCounts()[0] == result.getTokens().size());
+    BOOST_TEST(result.getLogprobs().size() == result.getTokens().size());
+    Numbers tokens;
+    for (const std::uint32_t token : result.getTokens()) tokens.push_back(token);
+
+    // The next step goes on behind what came true.
+    const auto start = static_cast<std::uint32_t>(5 + tokens.size());
+    BuiltStep third({{.sequence = 1, .start_position = start, .tokens = {tokens.back()}, .sample = true}});
+    BOOST_REQUIRE(sequences.begin_step(third.step.asReader()).ok());
+    BOOST_TEST(sequences.flat().positions == (Numbers{start}));
+    return tokens;
+  };
+  for (const std::size_t rows_at_a_time : {1, 3, 4}) {
+    BOOST_TEST(drawn({7, 8, 9, 10}, rows_at_a_time) == (Numbers{7, 8, 9, 10}));
+    BOOST_TEST(drawn({7, 8, 1, 10}, rows_at_a_time) == (Numbers{7, 8, 1}));
+    BOOST_TEST(drawn({1, 8, 9, 10}, rows_at_a_time) == (Numbers{1}));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(guesses_that_do_not_fit_are_refused) {
+  const auto after_first = [](const Part& part) {
+    ShardSequences sequences(kOptions, Limits{});
+    BuiltStep first({kFirst});
+    BOOST_REQUIRE(sequences.begin_step(first.step.asReader()).ok());
+    BuiltStep second({part});
+    return sequences.begin_step(second.step.asReader()).error().message;
+  };
+  BOOST_TEST(mentions(after_first({.sequence = 1, .start_position = 5, .tokens = {6, 7}, .sample = true, .guesses = 2}),
+                      "no token before its guesses"));
+  BOOST_TEST(mentions(after_first({.sequence = 1, .start_position = 5, .tokens = {6, 7}, .guesses = 1}),
+                      "nothing is sampled"));
+  BOOST_TEST(mentions(after_first({.sequence = 1, .start_position = 4, .tokens = {6, 7}, .sample = true}), "position"));
+  BOOST_TEST(mentions(refusal([](auto step) { step.initGuessCounts(2).set(0, 2); }), "in its prompt"));
+  BOOST_TEST(mentions(refusal([](auto step) { step.initGuessCounts(1); }), "differ in length"));
+
+  // Not in front of what was no guess.
+  ShardSequences sequences(kOptions, Limits{});
+  BuiltStep first({kFirst});
+  BOOST_REQUIRE(sequences.begin_step(first.step.asReader()).ok());
+  BuiltStep second({{.sequence = 1, .start_position = 5, .tokens = {6, 7, 8}, .sample = true, .guesses = 2}});
+  BOOST_REQUIRE(sequences.begin_step(second.step.asReader()).ok());
+  BuiltStep third({{.sequence = 1, .start_position = 5, .tokens = {6}, .sample = true}});
+  BOOST_TEST(mentions(sequences.begin_step(third.step.asReader()).error().message, "position"));
+}
+
 BOOST_AUTO_TEST_CASE(logits_of_the_wrong_size_are_an_error) {
   ShardSequences sequences(kOptions, Limits{});
   BuiltStep built({kFirst});
@@ -328,6 +407,10 @@ BOOST_AUTO_TEST_CASE(no_step_however_wrong_leads_out_of_the_pages) {
     }
     BuiltStep built(parts, {number(5)});
     for (auto start : built.step.getStarts()) start.getSampling().setPromptLogprobs(number(2) == 1);
+    if (number(3) == 0) {
+      auto guesses = built.step.initGuessCounts(static_cast<unsigned>(parts.size()));
+      for (unsigned i = 0; i < parts.size(); ++i) guesses.set(i, number(4));
+    }
     if (number(20) == 0) built.step.getTokenCounts().set(0, number(6));
     if (number(20) == 0) built.step.getNewBlockCounts().set(0, number(6));
     if (!sequences.begin_step(built.step.asReader()).ok()) continue;

@@ -147,6 +147,32 @@ BOOST_AUTO_TEST_CASE(a_prompt_in_pieces_gives_the_same_bits_as_a_whole_one) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(wrong_guesses_leave_no_trace_in_the_pages_once_they_are_overwritten) {
+  const TestModel model(small_config());
+  for (const kernels::DType kv_dtype : {kernels::DType::kF32, kernels::DType::kI8}) {
+    ThreadCluster::Options options;
+    options.cuts = {1};
+    options.implementation = "";
+    options.transformer.kv_dtype = kv_dtype;
+    ThreadCluster cluster(model.directory.path(), model.config, options);
+    const auto tokens = some_tokens(24, 3, model.config.vocab_size);
+    const auto guesses = some_tokens(24, 4, model.config.vocab_size);
+    TestSequence plain{tokens, 0, {}};
+    const auto expected = cluster.prefill(plain);
+    for (const std::size_t known : {9, 12, 15}) {
+      TestSequence sequence{{tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(known)}, 0, {}};
+      sequence.tokens.insert(sequence.tokens.end(), guesses.begin(), guesses.begin() + 6);
+      BOOST_TEST((cluster.prefill(sequence)[known - 1] == expected[known - 1]));
+      sequence.tokens = tokens;
+      sequence.computed = static_cast<std::uint32_t>(known);
+      const auto after = cluster.prefill(sequence, 2);
+      BOOST_TEST(std::equal(after.begin(), after.end(), expected.begin() + static_cast<std::ptrdiff_t>(known),
+                            expected.end()));
+      cluster.release(sequence);
+    }
+  }
+}
+
 BOOST_AUTO_TEST_CASE(a_sequence_in_a_batch_gives_the_same_bits_as_alone) {
   const TestModel model(small_config());
   ThreadCluster::Options options;
