@@ -172,7 +172,7 @@ class Admission(unittest.TestCase):
         self.assertEqual(waits.headers["x-should-retry"], "false")
         stream.close()
         self.wait_idle()
-        events = Stream(self.cluster, timeout=0.2).rest()
+        events = Stream(self.cluster, timeout=0.1, speculation=False).rest()
         self.assertEqual(events[-1]["error"]["code"], "deadline_exceeded")
         self.assertLess(len(events), LONG)
         self.wait_idle()

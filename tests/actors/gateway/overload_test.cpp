@@ -152,6 +152,12 @@ BOOST_AUTO_TEST_CASE(a_queue_that_is_known_to_be_full_is_not_asked) {
   // When the last answer has ended nothing is known any more.
   cast.text(request, "b", schema::FinishReason::LENGTH);
   running.read_until("[DONE]");
+  // The actor answers this when it is done with what ended the stream.
+  cast.self
+      ->request(cast.gateway.actor, std::chrono::seconds(30),
+                fabric::make_message<schema::StatsRequest>([](schema::StatsRequest::Builder) {}))
+      .receive([](const fabric::Message<schema::Stats>&) {},
+               [](const caf::error&) { BOOST_ERROR("the gateway does not answer StatsRequest"); });
   client.post("/v1/completions", kCompletion + "}");
   cast.text(cast.request_of(cast.generate()), "c", schema::FinishReason::LENGTH);
   BOOST_TEST(client.read().status == 200u);
