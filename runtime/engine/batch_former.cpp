@@ -42,7 +42,7 @@ Batch BatchFormer::form(Sequences& sequences, std::size_t unconfirmed_releases) 
   const std::size_t running = ranked.size();
   sequences_left_ = std::min(most, share_of(running, limits_.pipeline_stages));
   add_decodes(ranked, sequences, batch);
-  prefill_left_ = prefill_budget(ranked, batch);
+  prefill_left_ = prefill_budget(ranked, sequences.waiting.size(), batch);
   const std::size_t reached = add_prefills(ranked, batch);
 
   const auto taken = static_cast<std::uint32_t>(batch.items.size());
@@ -116,7 +116,8 @@ void BatchFormer::add_decodes(const std::vector<Sequence*>& ranked, Sequences& s
 
 // What the step may take of prompts. Answers whose tokens are under way in other steps of the pipeline are held up by
 // this one as well.
-std::uint32_t BatchFormer::prefill_budget(const std::vector<Sequence*>& ranked, const Batch& batch) const {
+std::uint32_t BatchFormer::prefill_budget(const std::vector<Sequence*>& ranked, std::size_t queued,
+                                          const Batch& batch) const {
   std::uint32_t decodes = 0;
   for (const BatchItem& item : batch.items) decodes += item.count;
   if (decodes > 0 && budget_.wants_decodes_alone()) return 0;
@@ -125,7 +126,10 @@ std::uint32_t BatchFormer::prefill_budget(const std::vector<Sequence*>& ranked, 
                                          [](const Sequence* sequence) { return sequence->phase == Phase::kDecode; });
     decodes = share_of(static_cast<std::size_t>(answering), limits_.pipeline_stages);
   }
-  return budget_.prefill_tokens(decodes, limits_.max_batch_tokens);
+  const auto begun = std::count_if(ranked.begin(), ranked.end(),
+                                   [](const Sequence* sequence) { return sequence->phase == Phase::kPrefill; });
+  const std::uint32_t waiting = share_of(static_cast<std::size_t>(begun) + queued, limits_.pipeline_stages);
+  return budget_.prefill_tokens(decodes, waiting, limits_.max_batch_tokens);
 }
 
 // Returns how many of `ranked` had their turn.

@@ -64,7 +64,7 @@ class BatchFormer {
   void add_decodes(const std::vector<Sequence*>& ranked, Sequences& sequences, Batch& batch);
   std::size_t add_prefills(const std::vector<Sequence*>& ranked, Batch& batch);
   void add_newcomers(Sequences& sequences, std::size_t unconfirmed_releases, Batch& batch);
-  std::uint32_t prefill_budget(const std::vector<Sequence*>& ranked, const Batch& batch) const;
+  std::uint32_t prefill_budget(const std::vector<Sequence*>& ranked, std::size_t queued, const Batch& batch) const;
   bool has_slot(const Sequences& sequences) const { return sequences.running.size() < max_running(); }
   bool shards_have_room(const Sequences& sequences, std::size_t unconfirmed_releases) const;
   CachedPrefix cached_prefix(const Sequence& next) const;

@@ -67,10 +67,11 @@ double StepBudget::predict_ns(const StepWork& work) const {
   return prefill + (work.decode_tokens > 0 ? decode_ns(work.decode_tokens) : 0);
 }
 
-std::uint32_t StepBudget::prefill_tokens(std::uint32_t decode_tokens, std::uint32_t most) const {
+std::uint32_t StepBudget::prefill_tokens(std::uint32_t decode_tokens, std::uint32_t waiting, std::uint32_t most) const {
   const double each = prefill_token_ns(true);
   if (stall_percent_ == 0 || decode_tokens == 0 || decode_steps_ == 0 || each <= 0) return most;
-  const double stall = decode_ns(decode_tokens) * static_cast<double>(stall_percent_) / 100;
+  const double more_wait = std::max(1.0, static_cast<double>(waiting) / decode_tokens);
+  const double stall = decode_ns(decode_tokens) * more_wait * static_cast<double>(stall_percent_) / 100;
   const double tokens = std::min(stall / each, static_cast<double>(most));
   return std::min(most, std::max(kLeastPrefillTokens, static_cast<std::uint32_t>(tokens)));
 }
@@ -81,7 +82,7 @@ double StepBudget::prefill_ns(std::uint64_t tokens, std::uint32_t decode_tokens,
   const double each = prefill_token_ns(decode_tokens > 0);
   if (each <= 0) return 0;
   const double decodes = decode_tokens > 0 ? decode_ns(decode_tokens) : 0;
-  const double steps = std::ceil(static_cast<double>(tokens) / prefill_tokens(decode_tokens, most));
+  const double steps = std::ceil(static_cast<double>(tokens) / prefill_tokens(decode_tokens, 0, most));
   return steps * decodes + static_cast<double>(tokens) * each;
 }
 

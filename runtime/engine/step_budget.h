@@ -12,7 +12,9 @@ struct StepWork {
 };
 
 // How many prompt tokens a step takes along without holding up the answers that run: they may lengthen the step by
-// `stall_percent` of what it would take with its decodes alone. Of the times of earlier steps it knows
+// `stall_percent` of what it would take with its decodes alone. Where more wait for their first token than answers run,
+// by that as often as there are more of them: everybody gets the same part of the time, and a batch fills up before the
+// first answers are half done. Of the times of earlier steps it knows
 //   a step of decodes: base + per_token * decode_tokens, two coefficients that a Kalman filter follows (a random walk
 //     for each of them, noise in proportion to the time), and
 //   a prompt token: an average of recent steps, of those with decodes (less what these take) and of those without.
@@ -29,9 +31,10 @@ class StepBudget {
   // Expected time of a step; 0 when nothing is known of its kind.
   double predict_ns(const StepWork& work) const;
 
-  // Prompt tokens for a step that decodes so many tokens besides, at most `most`. All of `most` when nothing is
-  // decoded or too little is known yet; never none, so that prompts always go on.
-  std::uint32_t prefill_tokens(std::uint32_t decode_tokens, std::uint32_t most) const;
+  // Prompt tokens for a step that decodes so many tokens besides, while so many sequences wait for their first token,
+  // at most `most`. All of `most` when nothing is decoded or too little is known yet; never none, so that prompts
+  // always go on.
+  std::uint32_t prefill_tokens(std::uint32_t decode_tokens, std::uint32_t waiting, std::uint32_t most) const;
 
   // Whether the next step that decodes is to go without prompts.
   bool wants_decodes_alone() const;

@@ -36,35 +36,44 @@ BOOST_AUTO_TEST_CASE(a_step_with_prompts_takes_at_most_as_much_longer_as_allowed
     for (const std::uint32_t decodes : {1u, 4u, 8u}) {
       const double alone = machine_ns({.decode_tokens = decodes});
       const double due = alone * static_cast<double>(percent) / 100 / 1e5;
-      BOOST_TEST(is_near(budget.prefill_tokens(decodes, 10'000), due, 0.15));
+      BOOST_TEST(is_near(budget.prefill_tokens(decodes, 0, 10'000), due, 0.15));
     }
   }
 }
 
+BOOST_AUTO_TEST_CASE(where_more_wait_than_are_answered_prompts_get_the_larger_part_of_the_time) {
+  StepBudget budget(100);
+  watch(budget, 1, 200, 0.05);
+  const std::uint32_t few = budget.prefill_tokens(4, 4, 10'000);
+  BOOST_TEST(few == budget.prefill_tokens(4, 0, 10'000));
+  BOOST_TEST(is_near(budget.prefill_tokens(4, 12, 10'000), 3 * few, 0.1));
+  BOOST_TEST(budget.prefill_tokens(4, 12, 50) == 50u);
+}
+
 BOOST_AUTO_TEST_CASE(a_step_that_decodes_nothing_takes_all_it_may) {
   StepBudget budget(100);
-  BOOST_TEST(budget.prefill_tokens(0, 512) == 512u);
+  BOOST_TEST(budget.prefill_tokens(0, 0, 512) == 512u);
   watch(budget, 1, 100, 0.05);
-  BOOST_TEST(budget.prefill_tokens(0, 512) == 512u);
-  BOOST_TEST(budget.prefill_tokens(4, 7) == 7u);
+  BOOST_TEST(budget.prefill_tokens(0, 0, 512) == 512u);
+  BOOST_TEST(budget.prefill_tokens(4, 0, 7) == 7u);
 }
 
 BOOST_AUTO_TEST_CASE(without_a_bound_or_before_both_kinds_of_work_were_seen_nothing_is_held_back) {
   StepBudget off(0);
   watch(off, 1, 100, 0.05);
-  BOOST_TEST(off.prefill_tokens(4, 512) == 512u);
+  BOOST_TEST(off.prefill_tokens(4, 0, 512) == 512u);
   StepBudget young(100);
   young.observe({.prefill_tokens = 100}, 12'000'000);
-  BOOST_TEST(young.prefill_tokens(4, 512) == 512u);
+  BOOST_TEST(young.prefill_tokens(4, 0, 512) == 512u);
   young.observe({.decode_tokens = 4}, 3'200'000);
-  BOOST_TEST(young.prefill_tokens(4, 512) < 512u);
+  BOOST_TEST(young.prefill_tokens(4, 0, 512) < 512u);
 }
 
 BOOST_AUTO_TEST_CASE(prompts_always_go_on) {
   StepBudget budget(1);
   watch(budget, 1, 100, 0.05);
-  BOOST_TEST(budget.prefill_tokens(1, 512) >= 1u);
-  BOOST_TEST(budget.prefill_tokens(1, 3) == 3u);
+  BOOST_TEST(budget.prefill_tokens(1, 0, 512) >= 1u);
+  BOOST_TEST(budget.prefill_tokens(1, 0, 3) == 3u);
 }
 
 BOOST_AUTO_TEST_CASE(the_model_follows_a_machine_that_becomes_slower_or_faster) {
@@ -85,12 +94,12 @@ BOOST_AUTO_TEST_CASE(prompts_without_end_do_not_make_it_forget_what_decodes_take
   for (int i = 0; i < 2'000; ++i) {
     // A step is as the budget has it, and the machine is half as fast after a while.
     StepWork work{.decode_tokens = 4};
-    if (!budget.wants_decodes_alone()) work.prefill_tokens = budget.prefill_tokens(4, 512);
+    if (!budget.wants_decodes_alone()) work.prefill_tokens = budget.prefill_tokens(4, 0, 512);
     alone += work.prefill_tokens == 0 ? 1 : 0;
     const double scatter = 1 + 0.1 * (philox_uniform(9, static_cast<std::uint64_t>(i)) - 0.5);
     budget.observe(work, static_cast<std::uint64_t>(machine_ns(work) * scatter * (i < 500 ? 1 : 2)));
   }
-  BOOST_TEST(is_near(budget.prefill_tokens(4, 512), 32, 0.2));
+  BOOST_TEST(is_near(budget.prefill_tokens(4, 0, 512), 32, 0.2));
   BOOST_TEST(alone > 0);
   BOOST_TEST(alone < 200);
 }
