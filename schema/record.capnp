@@ -51,7 +51,7 @@ struct RecordEntry {
       replica @22 :UInt32;
       epoch @23 :UInt64;
     }
-    draftAsked @26 :Void;
+    draftAsked @26 :Bool;     # whether there was something to ask it
     guesses @27 :DraftReply;
     draftLost @28 :Void;
     draftLate @29 :Void;      # nobody waits for its answer any more

@@ -90,9 +90,10 @@ bool RecordedEngine::form_step(schema::Step::Builder step, std::uint64_t now_ns)
 
 bool RecordedEngine::form_draft_request(schema::DraftRequest::Builder request, std::uint64_t now_ns) {
   now_ns_ = now_ns;
-  if (!engine_.form_draft_request(request, now_ns)) return false;
-  record([&](schema::RecordEntry::Builder entry) { entry.setDraftAsked(); });
-  return true;
+  // Also when there is nothing to ask: it counts how often it was not worth it.
+  const bool asked = engine_.form_draft_request(request, now_ns);
+  record([&](schema::RecordEntry::Builder entry) { entry.setDraftAsked(asked); });
+  return asked;
 }
 
 void RecordedEngine::take_guesses(schema::DraftReply::Reader reply, std::uint64_t now_ns) {

@@ -192,8 +192,9 @@ ReplayEvent Replay::apply(schema::RecordEntry::Reader entry) {
     case Entry::DRAFT_ASKED: {
       capnp::MallocMessageBuilder message;
       event.kind = "draftAsked";
-      event.same = engine_->form_draft_request(message.initRoot<schema::DraftRequest>(), now_ns_);
-      event.text = event.same ? "for guesses" : "was not asked now";
+      const bool asked = engine_->form_draft_request(message.initRoot<schema::DraftRequest>(), now_ns_);
+      event.same = asked == entry.getDraftAsked();
+      event.text = asked ? "for guesses" : "nothing that is worth it";
       return event;
     }
     case Entry::GUESSES:

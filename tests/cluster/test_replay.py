@@ -7,8 +7,11 @@ import signal
 import tempfile
 import unittest
 
-from harness import Cluster
+from harness import ROOT, Cluster
 from topologies import ONE_PROCESS
+
+
+DRAFT = ROOT / "examples/models/tutor-draft"
 
 
 class Replay(unittest.TestCase):
@@ -49,6 +52,19 @@ class Replay(unittest.TestCase):
             done = cluster.troupe("replay", file)
             self.assertEqual(done.returncode, 1)
             self.assertIn("byte ", done.stderr)
+
+    def test_what_a_draft_guessed_is_part_of_the_record(self):
+        with tempfile.TemporaryDirectory(prefix="troupe-record-") as directory:
+            file = pathlib.Path(directory) / "record"
+            topology = ONE_PROCESS + f"served_model_name: tutor\nspeculation: {{{{draft: {{{{model: {DRAFT}}}}}}}}}\n"
+            with Cluster(topology, name="replay-draft", arguments=("--record", str(file))) as cluster:
+                for number in range(20):
+                    cluster.ask(f"What is {number} + 45?")
+                cluster.ask("Spell the word station backwards.", n=2)
+                self.assertEqual(cluster.status()["ready"], True)
+            events = self.replay(cluster, file)
+            self.assertEqual(sum(event["kind"] == "admit" for event in events), 22)
+            self.assertGreater(sum(event["kind"] == "guesses" for event in events), 0)
 
 
 if __name__ == "__main__":
