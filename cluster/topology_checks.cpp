@@ -65,16 +65,18 @@ class Checker {
     auto& stages = topology_.place.stages;
     std::stable_sort(stages.begin(), stages.end(),
                      [](const StagePlace& a, const StagePlace& b) { return *a.replica < *b.replica; });
-    std::uint32_t next = 0, index = 0, replica = 0;
+    std::uint32_t next = 0, index = 0, replicas = 0;
     for (const StagePlace& stage : stages) {
       if (!stage.layers_place.known()) return;
-      if (*stage.replica > replica) next = index = 0;
-      if (*stage.replica > replica + (&stage == &stages.front() ? 0 : 1)) {
-        diagnostics_.error(stage.replica.place, "replica " + std::to_string(replica + 1) +
-                                                    " has no stages; number the replicas 0, 1, 2, ...");
+      if (*stage.replica > replicas) {
+        diagnostics_.error(stage.replica.place,
+                           "replica " + std::to_string(replicas) + " has no stages; number the replicas 0, 1, 2, ...");
         return;
       }
-      replica = *stage.replica;
+      if (*stage.replica == replicas) {
+        ++replicas;
+        next = index = 0;
+      }
       if (stage.first_layer != next) {
         const std::string must = "; stage " + std::to_string(index) + " must begin with layer " + std::to_string(next);
         diagnostics_.error(stage.layers_place, stage.first_layer < next
@@ -85,7 +87,7 @@ class Checker {
       next = std::max(next, stage.last_layer);
       ++index;
     }
-    if (!stages.empty()) check_what_is_placed_counts(replica + 1);
+    if (!stages.empty()) check_what_is_placed_counts(replicas);
   }
 
   void check_what_is_placed_counts(std::uint32_t replicas) {

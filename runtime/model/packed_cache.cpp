@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <functional>
 #include <system_error>
 #include <utility>
 
@@ -29,15 +30,6 @@ namespace json = boost::json;
 constexpr std::string_view kIdentity = "identity";
 constexpr std::size_t kPieceBytes = std::size_t{4} << 20;  // between looks at whether to stop
 constexpr int kLowestPriority = 19;                        // the cores belong to whoever answers
-
-// FNV-1a, only for a name: the identity is compared in full.
-std::string hash_of(std::string_view text) {
-  std::uint64_t hash = 0xcbf29ce484222325;
-  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
-  char digits[16];
-  for (int i = 15; i >= 0; --i, hash >>= 4) digits[i] = "0123456789abcdef"[hash & 15];
-  return {digits, sizeof digits};
-}
 
 std::string shown(const Slice& slice) {
   return "layers " + std::to_string(slice.first_layer) + "-" + std::to_string(slice.last_layer) + " of " +
@@ -111,7 +103,9 @@ Result<PackedCacheKey> packed_cache_key(const fs::path& folder, const fs::path& 
   TROUPE_ASSIGN_OR_RETURN(const std::vector<fs::path> files, files_of(path));
   const std::string part = shown(slice) + "; kernels " + std::string(kernels);
   PackedCacheKey key;
-  key.file = folder / (path.stem().string() + "-" + hash_of(path.string() + "; " + part) + ".packed");
+  // Two that have the same number take turns: the identity is compared in full.
+  const std::size_t number = std::hash<std::string>()(path.string() + "; " + part);
+  key.file = folder / (path.stem().string() + "-" + std::to_string(number) + ".packed");
   key.identity = part + "; images of version " + std::to_string(kernels::kImageVersion);
   for (const fs::path& file : files) {
     struct stat status {};

@@ -188,6 +188,8 @@ BOOST_AUTO_TEST_CASE(the_stages_of_each_replica_are_checked_by_themselves) {
                  {"t.yaml:10:16: layer 3 belongs to no stage; stage 1 must begin with layer 3"});
   check_findings(stages + "    - {replica: 3, layers: 0-5, shards: [left/cpu:0]}\n",
                  {"t.yaml:10:17: replica 2 has no stages; number the replicas 0, 1, 2, ..."});
+  check_findings(kTwo + "place:\n  stages:\n    - {replica: 1, layers: 0-5, shards: [right/cpu:1]}\n",
+                 {"t.yaml:7:17: replica 0 has no stages; number the replicas 0, 1, 2, ..."});
 }
 
 BOOST_AUTO_TEST_CASE(limits_are_checked_by_name_unit_and_range) {
