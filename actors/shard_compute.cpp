@@ -103,8 +103,9 @@ Result<void> ShardCompute::begin_step(schema::Step::Reader step) { return sequen
 Result<kernels::ConstMatrixF32> ShardCompute::run(kernels::ConstMatrixF32 hidden_in) {
   const model::StepBatch batch = batch_of(sequences_.flat());
   TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden, transformer_->forward(batch, hidden_in));
-  if (transformer_->slice().is_last_stage()) TROUPE_RETURN_IF_ERROR(sample(batch, hidden));
-  return hidden;
+  if (!transformer_->slice().is_last_stage()) return transformer_->to_host(hidden);
+  TROUPE_RETURN_IF_ERROR(sample(batch, hidden));
+  return kernels::ConstMatrixF32();
 }
 
 // A prompt whose tokens are rated wants more rows of logits than there is memory for: they come in pieces, the

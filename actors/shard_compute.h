@@ -55,7 +55,7 @@ class ShardCompute {
   std::size_t rows() const { return sequences_.flat().tokens.size(); }  // tokens of the step
 
   // Runs the layers and, on the last stage, samples. `hidden_in`: (rows(), hidden_size), empty on the first stage.
-  // Returns (rows(), hidden_size), valid until the next step.
+  // Returns (rows(), hidden_size), valid until the next step; nothing on the last stage.
   Result<kernels::ConstMatrixF32> run(kernels::ConstMatrixF32 hidden_in);
 
   Result<void> write_result(schema::StepResult::Builder result) const { return sequences_.write_result(result); }

@@ -35,7 +35,7 @@ std::string_view kv_dtype_name(kernels::DType dtype) {
 }
 
 Result<KvPages> KvPages::create(const ModelConfig& config, const Slice& slice, std::uint32_t num_blocks,
-                                std::uint32_t block_size, kernels::DType kv_dtype) {
+                                std::uint32_t block_size, kernels::DType kv_dtype, kernels::DeviceMemory& memory) {
   if (std::none_of(kNames.begin(), kNames.end(), [&](const auto& entry) { return entry.second == kv_dtype; })) {
     return invalid_argument("KV pages are stored as F32, F16, BF16 or I8", "kv_dtype");
   }
@@ -58,7 +58,7 @@ Result<KvPages> KvPages::create(const ModelConfig& config, const Slice& slice, s
   }
 
   KvPages pages;
-  TROUPE_ASSIGN_OR_RETURN(pages.arena_, Arena::create(bytes, "KV pages (limit kv_memory)"));
+  TROUPE_ASSIGN_OR_RETURN(pages.arena_, Arena::create(bytes, "KV pages (limit kv_memory)", memory));
   pages.first_layer_ = slice.first_layer;
   pages.num_blocks_ = num_blocks;
   pages.block_size_ = block_size;

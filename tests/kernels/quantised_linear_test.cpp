@@ -201,11 +201,11 @@ BOOST_AUTO_TEST_CASE(the_result_is_off_by_no_more_than_the_rounding_of_the_input
     Strided in(rows, cols, 0, random);
     const auto bias = random.normals(outs);
     Strided expected(rows, outs, 0);
-    reference->linear(in.view(), {reference->pack(weight.view()).get(), bias.data()}, expected.view());
+    reference->linear(in.view(), {reference->pack(weight.view()).value().get(), bias.data()}, expected.view());
     for (const auto& name : vector_implementations()) {
       const auto kernels = make(name);
       Strided out(rows, outs, 0);
-      kernels->linear(in.view(), {kernels->pack(weight.view()).get(), bias.data()}, out.view());
+      kernels->linear(in.view(), {kernels->pack(weight.view()).value().get(), bias.data()}, out.view());
       std::vector<float> values(cols);
       for (std::size_t feature = 0; feature < outs; ++feature) {
         dequantize_row(weight.view(), feature, values.data());
@@ -321,8 +321,8 @@ BOOST_AUTO_TEST_CASE(slices_of_stored_panels_are_used_where_they_are) {
     const WeightView part = slice(weight.view(), 48, 52, 64, 192);
     Strided in(3, 192, 0, random);
     Strided out(3, 52, 0), expected(3, 52, 0);
-    kernels->linear(in.view(), {kernels->pack(part).get()}, out.view());
-    reference->linear(in.view(), {reference->pack(part).get()}, expected.view());
+    kernels->linear(in.view(), {kernels->pack(part).value().get()}, out.view());
+    reference->linear(in.view(), {reference->pack(part).value().get()}, expected.view());
     // A tenth of what a row or column out of place would do.
     BOOST_REQUIRE_LE(largest_difference(out, expected, 3, 52), 1.0f);
   }
