@@ -4,8 +4,7 @@
 #include <span>
 #include <utility>
 
-#include "kernels/cpu/team.h"
-#include "kernels/select.h"
+#include "runtime/model/staged_communicator.h"
 
 namespace troupe {
 namespace {
@@ -60,10 +59,8 @@ Result<std::unique_ptr<ShardCompute>> ShardCompute::load(const ShardComputeOptio
                               .rank = options.rank,
                               .world_size = options.ranks};
   TROUPE_RETURN_IF_ERROR(model::check_slice(config, slice));
-  TROUPE_ASSIGN_OR_RETURN(auto kernels, kernels::make_cpu_kernels({.cores = options.cores}));
+  TROUPE_ASSIGN_OR_RETURN(auto kernels, kernels::make_kernels(options.device));
 
-  // Before the weights are read, so that their pages come from this core's memory.
-  TROUPE_RETURN_IF_ERROR(kernels::pin_this_thread(options.cores.front()));
   auto group = std::make_unique<NoGroup>(slice.rank, slice.world_size);
   const model::TransformerOptions transformer_options = {.num_blocks = options.num_blocks,
                                                          .block_size = options.block_size,
@@ -93,6 +90,7 @@ ShardCompute::ShardCompute(std::unique_ptr<kernels::Kernels> kernels, std::uniqu
       sequences_(std::move(sequences)) {}
 
 void ShardCompute::join(std::unique_ptr<collective::Communicator> group) {
+  if (!kernels_->memory().is_host()) group = model::make_staged_communicator(std::move(group), kernels_->memory());
   transformer_->set_communicator(*group);
   group_ = std::move(group);
   sequences_.clear();

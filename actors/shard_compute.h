@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/kernels.h"
+#include "kernels/select.h"
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
 #include "runtime/collective/communicator.h"
@@ -24,7 +25,7 @@ struct ShardComputeOptions {
   std::uint32_t rank = 0;
   std::uint32_t ranks = 1;   // of the stage
   std::uint32_t stages = 1;  // of the pipeline
-  std::vector<int> cores;    // one thread each; not empty
+  kernels::ComputeDevice device;
   std::uint32_t num_blocks = 0;
   std::uint32_t block_size = 0;
   std::uint32_t max_model_len = 0;
@@ -37,10 +38,11 @@ struct ShardComputeOptions {
 // What a shard is without the messages around it: the kernels, weights, KV pages and sequences of one tensor-parallel
 // rank of one pipeline stage, and its place in the group of ranks.
 //
-// Thread-safety: one thread, that of load(), which is pinned to the first core and is the first of the worker team.
+// Thread-safety: one thread, that of load(), which is pinned to the device's first core and is the first of the worker
+// team.
 class ShardCompute {
  public:
-  // Reads and packs the weights. Errors: of the model's files, of the cores, of memory.
+  // Reads and packs the weights. Errors: of the model's files, of the device, of memory.
   static Result<std::unique_ptr<ShardCompute>> load(const ShardComputeOptions& options,
                                                     const model::ProgressCallback& progress, const Limits& limits);
 

@@ -56,7 +56,7 @@ Result<std::unique_ptr<LocalReplica>> LocalReplica::load(const LocalReplicaOptio
                                                 .last_layer = config.num_layers,
                                                 .rank = static_cast<std::uint32_t>(rank),
                                                 .ranks = static_cast<std::uint32_t>(ranks),
-                                                .cores = options.cores[rank],
+                                                .device = {.cores = options.cores[rank]},
                                                 .num_blocks = engine_options.num_blocks,
                                                 .block_size = engine_options.block_size,
                                                 .max_model_len = engine_options.max_model_len,
@@ -71,7 +71,7 @@ Result<std::unique_ptr<LocalReplica>> LocalReplica::load(const LocalReplicaOptio
   if (options.draft.empty() || options.max_guesses == 0) return replica;
   TROUPE_ASSIGN_OR_RETURN(replica->draft_, DraftCompute::load({.model = options.draft,
                                                                .guesses_for = options.model,
-                                                               .cores = options.cores.front(),
+                                                               .device = {.cores = options.cores.front()},
                                                                .num_blocks = engine_options.num_blocks,
                                                                .block_size = engine_options.block_size,
                                                                .max_model_len = engine_options.max_model_len,
