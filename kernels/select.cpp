@@ -93,6 +93,13 @@ const QuantisedOps& quantised_ops_of(const CpuFeatures& features, CpuImplementat
 }
 #endif
 
+Result<std::unique_ptr<Gpu>> find_gpu(std::uint32_t index) {
+  if (!gpus_are_emulated()) return open_gpu(index);
+  if (index < kEmulatedGpus) return open_emulated_gpu();
+  return not_found("there is no cuda:" + std::to_string(index) + ": " + std::to_string(kEmulatedGpus) +
+                   " GPUs are emulated, from cuda:0 on");
+}
+
 }  // namespace
 
 CpuFeatures detect_cpu_features() {
@@ -151,7 +158,7 @@ ComputeDevice compute_device(const Device& device) {
 
 Result<std::unique_ptr<Kernels>> make_kernels(const ComputeDevice& device) {
   if (device.gpu) {
-    TROUPE_ASSIGN_OR_RETURN(auto gpu, gpus_are_emulated() ? open_emulated_gpu() : open_gpu(*device.gpu));
+    TROUPE_ASSIGN_OR_RETURN(auto gpu, find_gpu(*device.gpu));
     return make_cuda_kernels(std::move(gpu));
   }
   assert(!device.cores.empty());

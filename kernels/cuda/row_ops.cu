@@ -41,17 +41,17 @@ __global__ void __launch_bounds__(kThreads) scale_by_sigmoid_kernel(ScaleBySigmo
 
 void gather_rows(Stream stream, const GatherRowsArgs& args) {
   if (args.rows == 0) return;
-  launch(stream, dim3(static_cast<unsigned>(args.rows)), dim3(kThreads), 0, gather_rows_kernel, args);
+  launch(stream, Grid(static_cast<unsigned>(args.rows)), Block(kThreads), 0, gather_rows_kernel, args);
 }
 
 void add_weighted_rows(Stream stream, const AddWeightedRowsArgs& args) {
   if (args.rows == 0) return;
-  launch(stream, dim3(static_cast<unsigned>(args.rows)), dim3(kThreads), 0, add_weighted_rows_kernel, args);
+  launch(stream, Grid(static_cast<unsigned>(args.rows)), Block(kThreads), 0, add_weighted_rows_kernel, args);
 }
 
 void scale_by_sigmoid(Stream stream, const ScaleBySigmoidArgs& args) {
   if (args.rows == 0) return;
-  launch(stream, dim3(static_cast<unsigned>(args.rows)), dim3(kThreads), 0, scale_by_sigmoid_kernel, args);
+  launch(stream, Grid(static_cast<unsigned>(args.rows)), Block(kThreads), 0, scale_by_sigmoid_kernel, args);
 }
 
 }  // namespace troupe::kernels::TROUPE_GPU_NAMESPACE

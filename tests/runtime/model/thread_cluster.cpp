@@ -49,7 +49,8 @@ std::unique_ptr<collective::Communicator> suited(std::unique_ptr<collective::Com
 
 std::unique_ptr<kernels::Kernels> ThreadCluster::make_kernels() const {
   if (options_.implementation == "guarded") return make_guarded_kernels();
-  auto made = kernels::make_cpu_kernels({{}, options_.implementation});
+  auto made = options_.implementation == "gpu" ? kernels::make_kernels({.cores = {}, .gpu = 0})
+                                               : kernels::make_cpu_kernels({{}, options_.implementation});
   BOOST_REQUIRE_MESSAGE(made.ok(), why(made));
   return std::move(*made);
 }
