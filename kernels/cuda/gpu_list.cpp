@@ -1,7 +1,6 @@
 #include "kernels/cuda/gpu_list.h"
 
 #include <dlfcn.h>
-#include <unistd.h>
 
 #include <array>
 #include <cstdlib>
@@ -93,12 +92,10 @@ Result<GpuInfo> describe(const Driver& driver, int index) {
 }
 
 std::vector<GpuInfo> emulated_gpus() {
-  const auto pages = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES));
-  const auto page_bytes = static_cast<std::uint64_t>(::sysconf(_SC_PAGE_SIZE));
   std::vector<GpuInfo> gpus(kEmulatedGpus);
   for (std::uint32_t index = 0; index < kEmulatedGpus; ++index) {
     gpus[index] = {.name = "emulated on the CPU",
-                   .memory_bytes = pages * page_bytes,
+                   .memory_bytes = kEmulatedGpuBytes,
                    .compute_capability = kMinComputeCapability,
                    .unique_id = index};
   }

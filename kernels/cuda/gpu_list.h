@@ -24,6 +24,7 @@ inline constexpr int kMinComputeCapability = 80;
 // them then, and no others.
 bool gpus_are_emulated();
 inline constexpr std::uint32_t kEmulatedGpus = 4;
+inline constexpr std::uint64_t kEmulatedGpuBytes = std::uint64_t{4} << 30;
 
 // The GPUs of this machine that this process may see, cuda:0 first. Asks the driver and uses none of them.
 // Errors, each with its remedy: no driver, a driver that fails, no GPU.

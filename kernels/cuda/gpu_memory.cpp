@@ -70,7 +70,12 @@ void GpuMemory::clear(void* device, std::uint64_t bytes) {
 }
 
 Result<void> GpuMemory::synchronize() {
-  TROUPE_RETURN_IF_ERROR(gpu_->synchronize());
+  if (auto done = gpu_->synchronize(); !done.ok()) {
+    // Asking again later changes nothing, whatever the cause: the process has to end.
+    Error error = std::move(done).error();
+    error.code = ErrorCode::kInternal;
+    return error;
+  }
   staged_ = 0;
   if (error_) return *error_;
   return {};
