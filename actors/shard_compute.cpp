@@ -66,6 +66,7 @@ Result<std::unique_ptr<ShardCompute>> ShardCompute::load(const ShardComputeOptio
   TROUPE_RETURN_IF_ERROR(kernels::pin_this_thread(options.cores.front()));
   auto group = std::make_unique<NoGroup>(slice.rank, slice.world_size);
   const model::TransformerOptions transformer_options = {.num_blocks = options.num_blocks,
+                                                         .num_swap_blocks = options.num_swap_blocks,
                                                          .block_size = options.block_size,
                                                          .max_batch_tokens = options.max_batch_tokens,
                                                          .max_batch_sequences = options.max_batch_sequences,
@@ -75,6 +76,7 @@ Result<std::unique_ptr<ShardCompute>> ShardCompute::load(const ShardComputeOptio
   TROUPE_ASSIGN_OR_RETURN(auto transformer, model::Transformer::load(options.model, config, slice, *kernels, *group,
                                                                      transformer_options, progress, limits));
   const engine::ShardSequencesOptions sequence_options = {.num_blocks = options.num_blocks,
+                                                          .num_swap_blocks = options.num_swap_blocks,
                                                           .block_size = options.block_size,
                                                           .max_model_len = options.max_model_len,
                                                           .max_batch_tokens = options.max_batch_tokens,

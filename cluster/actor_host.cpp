@@ -179,6 +179,7 @@ Result<HostedActor> ActorHost::make_scheduler(schema::Spawn::Reader spawn, const
   SchedulerOptions options;
   options.replica = spawn.getScheduler().getReplica();
   options.engine = {.num_blocks = model_spec.getNumBlocks(),
+                    .num_swap_blocks = model_spec.getNumSwapBlocks(),
                     .block_size = model_spec.getBlockSize(),
                     .max_model_len = model_spec.getMaxModelLen(),
                     .max_batch_tokens = model_spec.getMaxBatchTokens(),

@@ -40,11 +40,12 @@ std::uint32_t rows_of(const Batch& batch) {
 Engine::Engine(const EngineOptions& options)
     : options_(options),
       blocks_(options.num_blocks, options.block_size, options.limits.prefix_cache_blocks),
+      swap_(options.num_blocks, options.num_swap_blocks),
       step_budget_(options.limits.decode_stall_percent),
       former_({.max_batch_tokens = options.max_batch_tokens,
                .max_batch_sequences = options.max_batch_sequences,
                .pipeline_stages = options.pipeline_stages},
-              blocks_, step_budget_),
+              blocks_, swap_, step_budget_),
       sequences_(options.limits.idle_tenants),
       admission_(options.limits),
       speculation_(options.max_guesses, options.uses_draft) {
@@ -201,6 +202,7 @@ bool Engine::form_step(schema::Step::Builder step, std::uint64_t now_ns) {
   assert(!batch.items.empty() || batch.preempted.empty());
   if (batch.items.empty()) return false;
   counts_.preemptions += batch.preempted.size();
+  counts_.swaps_out += batch.swapped_out.size();
   released_.insert(released_.end(), batch.preempted.begin(), batch.preempted.end());
   speculation_.add_guesses(batch, options_.max_batch_tokens - rows_of(batch), blocks_);
   write_step(batch, step);
@@ -279,6 +281,11 @@ void Engine::write_step(const Batch& batch, schema::Step::Builder step) const {
     }
   }
 
+  auto copies = step.initCopies(static_cast<unsigned>(batch.copies.size()));
+  for (unsigned i = 0; i < batch.copies.size(); ++i) {
+    copies[i].setFrom(batch.copies[i].from);
+    copies[i].setTo(batch.copies[i].to);
+  }
   auto released = step.initReleased(static_cast<unsigned>(released_.size()));
   for (unsigned i = 0; i < released_.size(); ++i) released.set(i, released_[i]);
 }
@@ -290,6 +297,8 @@ void Engine::launch(const Batch& batch, std::uint64_t now_ns) {
                                          [](const BatchItem& item) { return item.sequence->phase == Phase::kDecode; });
   if (decodes_alone) flight.rows = rows_of(batch);
   flight.released = std::exchange(released_, {});
+  flight.swapped_out = batch.swapped_out;
+  flight.copies = static_cast<std::uint32_t>(batch.copies.size());
   flight.sent_ns = now_ns;
   std::uint64_t begun_tokens = 0;
   flight.items.reserve(batch.items.size());
@@ -299,7 +308,8 @@ void Engine::launch(const Batch& batch, std::uint64_t now_ns) {
       sequence.first_step_ns = now_ns;
       sequence.cached_tokens = sequence.computed;
     }
-    if (item.starts && blocks_.caches() && sequence.prompt_logprobs_complete) {
+    counts_.swaps_in += item.swapped_in ? 1 : 0;
+    if (item.starts && !item.swapped_in && blocks_.caches() && sequence.prompt_logprobs_complete) {
       counts_.prefix_queries += sequence.length();
       counts_.prefix_hits += sequence.computed;
     }
@@ -331,8 +341,8 @@ std::vector<Delta> Engine::apply(schema::StepResult::Reader result, std::uint64_
   if (result.getFailed()) return fail_step(flight, read_error(result.getError()));
   if (const Result<void> checked = check_result(flight, result); !checked.ok())
     return fail_step(flight, checked.error());
-  step_budget_.observe(flight.work, now_ns - flight.sent_ns);
-  if (flight.rows > 0) speculation_.step_took(flight.rows, now_ns - flight.sent_ns);
+  learn(flight, result, now_ns - flight.sent_ns);
+  for (const SequenceId id : flight.swapped_out) swap_.settle(id);
 
   std::vector<Delta> deltas;
   unsigned sampled = 0, next_token = 0;
@@ -361,6 +371,18 @@ std::vector<Delta> Engine::apply(schema::StepResult::Reader result, std::uint64_
     }
   }
   return deltas;
+}
+
+void Engine::learn(const InFlightStep& flight, schema::StepResult::Reader result, std::uint64_t took_ns) {
+  if (flight.copies > 0) {
+    // Stages copy one after the other; those of their times that cannot be are not believed.
+    std::uint64_t copy_ns = 0;
+    for (const auto timing : result.getTimings()) copy_ns += std::min(timing.getCopyNs(), took_ns - copy_ns);
+    step_budget_.observe_copies(flight.copies, copy_ns);
+    took_ns -= copy_ns;
+  }
+  step_budget_.observe(flight.work, took_ns);
+  if (flight.rows > 0) speculation_.step_took(flight.rows, took_ns);
 }
 
 Result<void> Engine::check_result(const InFlightStep& flight, schema::StepResult::Reader result) {
@@ -469,6 +491,7 @@ std::vector<Delta> Engine::fail_step(const InFlightStep& flight, const Error& er
       deltas.push_back(fail(sequence, error));
     }
   }
+  for (const SequenceId id : flight.swapped_out) swap_.release(id);
   // Who has started again since must not be released: that start replaced whatever the shards knew.
   for (const SequenceId id : flight.released) {
     if (!sequences_.running.contains(id)) released_.push_back(id);
@@ -535,6 +558,7 @@ std::vector<Delta> Engine::reset_for_epoch(std::uint32_t replica, std::uint64_t 
     blocks_.release(sequence.id);
   }
   blocks_.forget_published();
+  swap_.clear();
   released_.clear();
   drain_rate_.pause();
   replica_ = replica;
@@ -555,6 +579,7 @@ Delta Engine::fail(Sequence& sequence, const Error& error) {
 void Engine::forget(Sequence& sequence) {
   const SequenceId id = sequence.id;
   blocks_.release(id);
+  swap_.release(id);
   speculation_.forget(id);
   if (!sequence.cancelled) by_request_.erase({sequence.owner, sequence.request});
   if (sequence.on_shards) released_.push_back(id);

@@ -19,6 +19,7 @@ void write_header(const EngineOptions& options, schema::RecordEntry::Header::Bui
   header.setPipelineStages(options.pipeline_stages);
   header.setMaxGuesses(options.max_guesses);
   header.setUsesDraft(options.uses_draft);
+  header.setNumSwapBlocks(options.num_swap_blocks);
   const std::vector<LimitField>& fields = limit_fields();
   auto limits = header.initLimits(static_cast<unsigned>(fields.size()));
   for (unsigned i = 0; i < limits.size(); ++i) {

@@ -54,8 +54,8 @@ Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::pa
   TROUPE_RETURN_IF_ERROR(check_options(options));
   TROUPE_RETURN_IF_ERROR(check_slice(config, slice));
   const StepSize size{options.max_batch_tokens, options.max_logits_rows};
-  TROUPE_ASSIGN_OR_RETURN(KvPages kv,
-                          KvPages::create(config, slice, options.num_blocks, options.block_size, options.kv_dtype));
+  TROUPE_ASSIGN_OR_RETURN(KvPages kv, KvPages::create(config, slice, options.num_blocks, options.block_size,
+                                                      options.kv_dtype, options.num_swap_blocks));
   TROUPE_ASSIGN_OR_RETURN(Arena arena, Arena::create(scratch_bytes(config, slice, size),
                                                      "scratch (limits max_batch_tokens, max_batch_sequences)"));
   const Scratch scratch = Scratch::take(arena, config, slice, size);

@@ -23,7 +23,8 @@ namespace troupe::model {
 
 struct TransformerOptions {
   std::uint32_t num_blocks = 0;
-  std::uint32_t block_size = 16;  // tokens
+  std::uint32_t num_swap_blocks = 0;  // beside the pages
+  std::uint32_t block_size = 16;      // tokens
   std::uint32_t max_batch_tokens = 512;
   std::uint32_t max_batch_sequences = 64;
   std::uint32_t max_logits_rows = 0;  // of one call to logits(); 0 = max_batch_sequences
@@ -54,6 +55,9 @@ class Transformer {
   // Errors: kInvalidArgument for a batch that does not fit; what the communicator reports. After an error the pages
   // of the batch's tokens are undefined.
   Result<kernels::ConstMatrixF32> forward(const StepBatch& batch, kernels::ConstMatrixF32 hidden_in);
+
+  // Copies keys and values between blocks (KvPages::copy). Between steps only.
+  void copy_blocks(std::span<const BlockCopy> copies) { kv_.copy(copies); }
 
   // Last stage: the logits of batch.logits_rows, at most max_logits_rows of them, out of `hidden` as forward()
   // returned it. Rank 0 gets (logits_rows, vocab_size), valid until the next call of logits(); the others get an
