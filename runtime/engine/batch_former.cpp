@@ -173,7 +173,7 @@ std::optional<CachedPrefix> BatchFormer::prefix_of(const Sequences& sequences, c
   if (const SwapSpace::Kept* const kept = swap_.find(next.id); kept != nullptr && !kept->settled) return std::nullopt;
   CachedPrefix prefix = cached_prefix(next);
   const bool may_share = blocks_.caches() && next.prompt_logprobs_complete;
-  if (may_share && is_about_to_be_published(sequences, next, prefix.blocks.size())) return std::nullopt;
+  if (may_share && is_being_computed(sequences, next, prefix.blocks.size())) return std::nullopt;
   return prefix;
 }
 
@@ -188,21 +188,24 @@ std::uint32_t BatchFormer::free_blocks_for(const Sequence& next, const CachedPre
 Sequence& BatchFormer::enter(const Sequence& next, const CachedPrefix& prefix, Sequences& sequences) {
   Sequence& sequence = sequences.begin(next.id);
   blocks_.adopt(sequence.id, prefix);
-  sequence.computed = static_cast<std::uint32_t>(prefix.blocks.size()) * blocks_.block_size();
+  sequence.computed = sequence.settled = static_cast<std::uint32_t>(prefix.blocks.size()) * blocks_.block_size();
   const bool grown = blocks_.grow(sequence.id, sequence.length());
   assert(grown);
   static_cast<void>(grown);
   return sequence;
 }
 
-// Whether a running sequence computes block `index` of `next`, whose first `index` blocks are in the pages.
-bool BatchFormer::is_about_to_be_published(const Sequences& sequences, const Sequence& next, std::size_t index) const {
-  const std::size_t end = (index + 1) * blocks_.block_size();
-  if (end >= next.length()) return false;  // of no use to it: one token must be left
+// Whether a running sequence computes block `index` of `next`, whose first `index` blocks are in the pages; or all that
+// `next` has in that block but its last token, which is left to itself.
+bool BatchFormer::is_being_computed(const Sequences& sequences, const Sequence& next, std::size_t index) const {
+  const std::size_t start = index * blocks_.block_size();
+  const auto end = std::min<std::size_t>(start + blocks_.block_size(), next.length() - 1);
+  if (end <= start) return false;
+  if (end < blocks_.block_size()) return false;  // a prompt shorter than a block is not worth waiting for a step
   return std::any_of(sequences.running.begin(), sequences.running.end(), [&](const auto& entry) {
     const Sequence& other = entry.second;
-    return other.phase == Phase::kPrefill && other.length() >= end && other.cache_salt == next.cache_salt &&
-           blocks_.published(other.id) == index &&
+    return other.phase == Phase::kPrefill && other.length() >= end && other.settled < end &&
+           other.cache_salt == next.cache_salt &&
            std::equal(other.tokens.begin(), other.tokens.begin() + static_cast<std::ptrdiff_t>(end),
                       next.tokens.begin());
   });
@@ -257,13 +260,12 @@ void BatchFormer::copy_shared_part(Sequence& sequence, const Sequences& sequence
   const auto table = blocks_.table(sequence.id);
   std::uint32_t block = 0, longest = 0;
   for (const auto& [id, other] : sequences.running) {
-    // Of one that is in a step it is not known whether its newest tokens came to be in the pages.
-    if (other.in_flight || other.computed <= start || other.cache_salt != sequence.cache_salt) continue;
+    if (other.settled <= start || other.cache_salt != sequence.cache_salt) continue;
     const auto others = blocks_.table(id);
     // Who holds the same block before this one began alike.
     if (index > 0 && others[index - 1] != table[index - 1]) continue;
     // One token at least is left: its logits are still wanted.
-    const std::uint32_t end = std::min({start + blocks_.block_size(), other.computed, sequence.length() - 1});
+    const std::uint32_t end = std::min({start + blocks_.block_size(), other.settled, sequence.length() - 1});
     std::uint32_t same = 0;
     while (start + same < end && other.tokens[start + same] == sequence.tokens[start + same]) ++same;
     if (same <= longest) continue;

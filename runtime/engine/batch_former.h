@@ -43,9 +43,10 @@ struct Batch {
 //
 // A newcomer enters only when blocks for all its known tokens are free. It begins behind the longest prefix that is
 // in the pages already, unless the log-probabilities of its prompt are wanted: those must be computed. While a running
-// sequence computes the very block that would come next, it waits for that: a prompt that many send at a time is
-// computed once. What a running sequence has of the block after that prefix is copied where that is predicted to take
-// less time than computing it: of several answers to one prompt, each but the first computes one token of it.
+// sequence computes the very block that would come next, or the end of the same prompt, it waits for that: a prompt
+// that many send at a time is computed once. What a running sequence has of the block after that prefix is copied where
+// that is predicted to take less time than computing it: of several answers to one prompt, each but the first computes
+// one token of it.
 //
 // When a decode finds no free block, a sequence that ranks behind it and is not in flight is preempted, the last in
 // rank first: its blocks are freed, and its prompt and generated tokens are computed anew later, except for what is
@@ -76,7 +77,7 @@ class BatchFormer {
   bool shards_have_room(const Sequences& sequences, std::size_t unconfirmed_releases) const;
   CachedPrefix cached_prefix(const Sequence& next) const;
   std::optional<CachedPrefix> prefix_of(const Sequences& sequences, const Sequence& next) const;
-  bool is_about_to_be_published(const Sequences& sequences, const Sequence& next, std::size_t index) const;
+  bool is_being_computed(const Sequences& sequences, const Sequence& next, std::size_t index) const;
   std::uint32_t free_blocks_for(const Sequence& next, const CachedPrefix& prefix) const;
   std::vector<Sequence*> less_urgent_to_go(Sequences& sequences, const Sequence& next,
                                            const CachedPrefix& prefix) const;

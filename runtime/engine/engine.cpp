@@ -9,6 +9,8 @@
 #include <utility>
 
 #include "runtime/engine/error_info.h"
+#include "runtime/engine/request.h"
+#include "runtime/engine/step_writer.h"
 
 namespace troupe::engine {
 
@@ -16,11 +18,6 @@ namespace {
 
 void move_to_end(std::vector<Delta>&& from, std::vector<Delta>& to) {
   to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
-}
-
-std::uint32_t capacity_of(const EngineOptions& options) {
-  const std::uint64_t kv_tokens = std::uint64_t{options.num_blocks} * options.block_size;
-  return static_cast<std::uint32_t>(std::min<std::uint64_t>(options.max_model_len, kv_tokens));
 }
 
 // Tokens of the result's sequence `index`.
@@ -64,7 +61,7 @@ Result<void> Engine::admit(std::uint64_t owner, schema::Generate::Reader generat
                                            .siblings = generate.getSiblings(),
                                            .sibling_tokens = generate.getSiblingTokens()},
                                           backlog()));
-  TROUPE_ASSIGN_OR_RETURN(Sequence sequence, checked(generate));
+  TROUPE_ASSIGN_OR_RETURN(Sequence sequence, read_request(generate, options_));
   sequence.id = next_sequence_;
   sequence.owner = owner;
   sequence.request = key.second;
@@ -105,63 +102,6 @@ Result<void> Engine::take_deadline(std::uint32_t deadline_ms, Sequence& sequence
   sequence.deadline_ns = sequence.admitted_ns + span_ns;
   deadlines_.set(sequence.id, *sequence.deadline_ns - static_cast<std::uint64_t>(prefill_ns));
   return {};
-}
-
-Result<Sequence> Engine::checked(schema::Generate::Reader generate) const {
-  const auto prompt = generate.getTokens();
-  const std::uint32_t capacity = capacity_of(options_);
-  if (prompt.size() == 0) return invalid_argument("the prompt holds no token", "prompt");
-  const std::uint64_t needed = std::uint64_t{prompt.size()} + (generate.getMaxTokens() > 0 ? 1 : 0);
-  if (needed > capacity) {
-    const bool by_model = options_.max_model_len == capacity;
-    return invalid_argument("the prompt has " + std::to_string(prompt.size()) +
-                                " tokens; prompt and answer together may have " + std::to_string(capacity) +
-                                (by_model ? " (max_model_len)" : " (what the KV pages hold, limit kv_memory)"),
-                            "prompt");
-  }
-  const auto stops = generate.getStopTokens();
-  if (stops.size() > options_.limits.stop_tokens) {
-    return invalid_argument("stop_token_ids has " + std::to_string(stops.size()) +
-                                " entries; the limit stop_tokens is " + std::to_string(options_.limits.stop_tokens),
-                            "stop_token_ids");
-  }
-  if (generate.getMinTokens() > generate.getMaxTokens()) {
-    return invalid_argument("min_tokens is " + std::to_string(generate.getMinTokens()) + ", more than max_tokens, " +
-                                std::to_string(generate.getMaxTokens()),
-                            "min_tokens");
-  }
-  if (generate.getPriority() < kMostUrgentPriority || generate.getPriority() > kLeastUrgentPriority) {
-    return invalid_argument("priority is " + std::to_string(generate.getPriority()) + ", outside " +
-                                std::to_string(kMostUrgentPriority) + ".." + std::to_string(kLeastUrgentPriority),
-                            "priority");
-  }
-  if (generate.getDeadlineMs() > kLongestDeadlineMs) {
-    return invalid_argument("the timeout is " + std::to_string(generate.getDeadlineMs()) + " ms, more than " +
-                                std::to_string(kLongestDeadlineMs),
-                            "timeout");
-  }
-  const auto salt = generate.getCacheSalt();
-  if (salt.size() > options_.limits.cache_salt_bytes) {
-    return invalid_argument("cache_salt has " + std::to_string(salt.size()) + " bytes; the limit cache_salt_bytes is " +
-                                std::to_string(options_.limits.cache_salt_bytes),
-                            "cache_salt");
-  }
-  Sequence sequence;
-  sequence.cache_salt = std::string(salt.begin(), salt.end());
-  TROUPE_RETURN_IF_ERROR(read_sampling(generate.getSampling(), options_.limits, sequence.sampling));
-  sequence.sampling.stop_tokens.reserve(stops.size());
-  for (const std::uint32_t token : stops) sequence.sampling.stop_tokens.push_back(token);
-  sequence.sampling.min_tokens = generate.getMinTokens();
-  sequence.tokens.reserve(prompt.size());
-  for (const std::uint32_t token : prompt) sequence.tokens.push_back(token);
-  sequence.prompt_length = prompt.size();
-  sequence.priority = generate.getPriority();
-  sequence.tenant = generate.getTenant();
-  sequence.speculates = !generate.getNoSpeculation();
-  sequence.max_length = static_cast<std::uint32_t>(
-      std::min<std::uint64_t>(capacity, std::uint64_t{prompt.size()} + generate.getMaxTokens()));
-  sequence.prompt_logprobs_complete = !sequence.sampling.prompt_logprobs || prompt.size() == 1;
-  return sequence;
 }
 
 void Engine::cancel(std::uint64_t owner, std::uint64_t request) {
@@ -205,7 +145,11 @@ bool Engine::form_step(schema::Step::Builder step, std::uint64_t now_ns) {
   counts_.swaps_out += batch.swapped_out.size();
   released_.insert(released_.end(), batch.preempted.begin(), batch.preempted.end());
   speculation_.add_guesses(batch, options_.max_batch_tokens - rows_of(batch), blocks_);
-  write_step(batch, step);
+  auto fence = step.initFence();
+  fence.setReplica(replica_);
+  fence.setEpoch(epoch_);
+  fence.setStep(next_step_);
+  write_step(batch, blocks_, released_, step);
   launch(batch, now_ns);
   return true;
 }
@@ -216,78 +160,6 @@ bool Engine::form_draft_request(schema::DraftRequest::Builder request, std::uint
 
 void Engine::take_guesses(schema::DraftReply::Reader reply, std::uint64_t now_ns) {
   speculation_.draft().take(reply, sequences_, now_ns);
-}
-
-void Engine::write_step(const Batch& batch, schema::Step::Builder step) const {
-  auto fence = step.initFence();
-  fence.setReplica(replica_);
-  fence.setEpoch(epoch_);
-  fence.setStep(next_step_);
-
-  const auto size = static_cast<unsigned>(batch.items.size());
-  auto sequences = step.initSequences(size);
-  auto token_counts = step.initTokenCounts(size);
-  auto start_positions = step.initStartPositions(size);
-  auto new_block_counts = step.initNewBlockCounts(size);
-  auto sample = step.initSample(size);
-  const bool rates = std::any_of(batch.items.begin(), batch.items.end(),
-                                 [](const BatchItem& item) { return !item.sequence->prompt_logprobs_complete; });
-  if (rates) step.initNextTokens(size);
-  const bool guesses =
-      std::any_of(batch.items.begin(), batch.items.end(), [](const BatchItem& item) { return !item.guesses.empty(); });
-  if (guesses) step.initGuessCounts(size);
-  unsigned tokens_size = 0, new_blocks_size = 0, starts_size = 0;
-  for (unsigned i = 0; i < size; ++i) {
-    const BatchItem& item = batch.items[i];
-    const Sequence& sequence = *item.sequence;
-    const std::uint32_t end = sequence.computed + item.count;
-    const auto new_blocks = static_cast<std::uint32_t>(blocks_.table(sequence.id).size()) - item.first_new_block;
-    sequences.set(i, sequence.id);
-    const auto guess_count = static_cast<std::uint32_t>(item.guesses.size());
-    token_counts.set(i, item.count + guess_count);
-    if (guesses) step.getGuessCounts().set(i, guess_count);
-    start_positions.set(i, sequence.computed);
-    new_block_counts.set(i, new_blocks);
-    sample.set(i, item.sample);
-    if (rates) step.getNextTokens().set(i, end < sequence.prompt_length ? sequence.tokens[end] : 0);
-    tokens_size += item.count + guess_count;
-    new_blocks_size += new_blocks;
-    starts_size += item.starts ? 1 : 0;
-  }
-
-  auto tokens = step.initTokens(tokens_size);
-  auto new_blocks = step.initNewBlocks(new_blocks_size);
-  auto starts = step.initStarts(starts_size);
-  unsigned token_index = 0, block_index = 0, start_index = 0;
-  for (const BatchItem& item : batch.items) {
-    const Sequence& sequence = *item.sequence;
-    for (std::uint32_t i = 0; i < item.count; ++i) tokens.set(token_index++, sequence.tokens[sequence.computed + i]);
-    for (const std::uint32_t guess : item.guesses) tokens.set(token_index++, guess);
-    for (const std::uint32_t block : blocks_.table(sequence.id).subspan(item.first_new_block)) {
-      new_blocks.set(block_index++, block);
-    }
-    if (!item.starts) continue;
-    auto start = starts[start_index++];
-    start.setSequence(sequence.id);
-    start.setPromptLength(sequence.prompt_length);
-    start.setCachedTokens({sequence.tokens.data(), sequence.computed});
-    write_sampling(sequence.sampling, start.initSampling());
-    if (sequence.prompt_logprobs_complete) start.getSampling().setPromptLogprobs(false);
-    if (sequence.sampling.min_tokens > 0) {
-      start.setMinTokens(sequence.sampling.min_tokens);
-      const std::vector<std::uint32_t>& stops = sequence.sampling.stop_tokens;
-      auto list = start.initStopTokens(static_cast<unsigned>(stops.size()));
-      for (unsigned i = 0; i < stops.size(); ++i) list.set(i, stops[i]);
-    }
-  }
-
-  auto copies = step.initCopies(static_cast<unsigned>(batch.copies.size()));
-  for (unsigned i = 0; i < batch.copies.size(); ++i) {
-    copies[i].setFrom(batch.copies[i].from);
-    copies[i].setTo(batch.copies[i].to);
-  }
-  auto released = step.initReleased(static_cast<unsigned>(released_.size()));
-  for (unsigned i = 0; i < released_.size(); ++i) released.set(i, released_[i]);
 }
 
 void Engine::launch(const Batch& batch, std::uint64_t now_ns) {
@@ -354,6 +226,7 @@ std::vector<Delta> Engine::apply(schema::StepResult::Reader result, std::uint64_
     next_token += run.count;
     const std::uint32_t came_true = item.guesses.empty() ? 0 : run.count - 1;
     append(sequence, result, run);
+    sequence.settled = sequence.computed;
     // Those behind the end of the sequence were put to no test.
     const std::uint32_t accepted = std::min(came_true, run.count);
     const std::uint32_t guesses = run.count > came_true ? static_cast<std::uint32_t>(item.guesses.size()) : accepted;

@@ -6,7 +6,6 @@
 #include <optional>
 #include <vector>
 
-#include "runtime/base/limits.h"
 #include "runtime/base/result.h"
 #include "runtime/engine/admission.h"
 #include "runtime/engine/batch_former.h"
@@ -14,6 +13,7 @@
 #include "runtime/engine/deadlines.h"
 #include "runtime/engine/delta.h"
 #include "runtime/engine/drain_rate.h"
+#include "runtime/engine/engine_options.h"
 #include "runtime/engine/sequence.h"
 #include "runtime/engine/speculation.h"
 #include "runtime/engine/step_budget.h"
@@ -21,25 +21,6 @@
 #include "schema/step.capnp.h"
 
 namespace troupe::engine {
-
-struct EngineOptions {
-  std::uint32_t num_blocks = 0;
-  std::uint32_t num_swap_blocks = 0;  // beside the pages; 0 = what is preempted is always computed anew
-  std::uint32_t block_size = 0;
-  std::uint32_t max_model_len = 0;
-  std::uint32_t max_batch_tokens = 0;
-  std::uint32_t max_batch_sequences = 0;
-  std::uint32_t pipeline_stages = 1;  // steps in flight at a time
-  std::uint32_t max_guesses = 0;      // of a sequence in a step (speculation.h); 0 = no speculation
-  bool uses_draft = false;            // guesses come from a draft (draft.capnp), not from the text so far
-  // queue, target_ttft_ms, idle_tenants, decode_stall_percent, stop_tokens, logit_bias_entries, top_logprobs,
-  // cache_salt_bytes, prefix_cache_blocks
-  Limits limits;
-};
-
-// Of Generate.priority: smaller runs earlier.
-inline constexpr std::int32_t kMostUrgentPriority = -100, kLeastUrgentPriority = 100;
-inline constexpr std::uint32_t kLongestDeadlineMs = 86'400'000;  // of Generate.deadlineMs
 
 struct EngineCounts {
   std::uint64_t waiting = 0;  // now
@@ -142,10 +123,8 @@ class Engine {
     unsigned count = 0;
   };
 
-  Result<Sequence> checked(schema::Generate::Reader generate) const;
   // Sets the sequence's deadline. The error: its first token will hardly come before it.
   Result<void> take_deadline(std::uint32_t deadline_ms, Sequence& sequence);
-  void write_step(const Batch& batch, schema::Step::Builder step) const;
   void launch(const Batch& batch, std::uint64_t now_ns);
   // What the times of a step that is back tell of the next ones.
   void learn(const InFlightStep& flight, schema::StepResult::Reader result, std::uint64_t took_ns);
