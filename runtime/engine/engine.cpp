@@ -57,7 +57,6 @@ Result<void> Engine::admit(std::uint64_t owner, schema::Generate::Reader generat
   }
   TROUPE_RETURN_IF_ERROR(admission_.admit({.owner = owner,
                                            .request = key.second,
-                                           .tokens = generate.getTokens().size(),
                                            .siblings = generate.getSiblings(),
                                            .sibling_tokens = generate.getSiblingTokens()},
                                           backlog()));
