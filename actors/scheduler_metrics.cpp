@@ -58,6 +58,12 @@ void SchedulerMetrics::write(const engine::Engine& engine, schema::Stats::Builde
       .Set(mean(guesses.accepted, guesses.runs));
   total("troupe_scheduler_preemptions_total",
         "Sequences sent back to the queue for want of KV blocks, or by a more urgent one.", counts.preemptions);
+  total("troupe_scheduler_swaps_out_total", "Of them, sequences whose keys and values were kept beside the pages.",
+        counts.swaps_out);
+  total("troupe_scheduler_swaps_in_total", "Sequences that went on with what was kept.", counts.swaps_in);
+  now("troupe_scheduler_swap_blocks", "KV blocks beside the pages.", engine.swap_space().num_blocks());
+  now("troupe_scheduler_swap_blocks_used", "Of them, those that hold something.",
+      engine.swap_space().num_blocks() - engine.swap_space().free_blocks());
   const char* const requests = "troupe_scheduler_requests_total";
   const char* const requests_help = "Admitted requests that ended.";
   total(requests, requests_help, counts.finished, {{"outcome", "finished"}});

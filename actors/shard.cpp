@@ -115,6 +115,7 @@ struct ShardState {
                                       .stages = spec.getStages(),
                                       .device = kernels::compute_device(device),
                                       .num_blocks = model_spec.getNumBlocks(),
+                                      .num_swap_blocks = model_spec.getNumSwapBlocks(),
                                       .block_size = model_spec.getBlockSize(),
                                       .max_model_len = model_spec.getMaxModelLen(),
                                       .max_batch_tokens = model_spec.getMaxBatchTokens(),
@@ -172,6 +173,12 @@ struct ShardState {
     const model::Transformer& transformer = compute->transformer();
     const std::uint64_t collective_before = transformer.collective_ns();
     TROUPE_RETURN_IF_ERROR(compute->begin_step(step));
+    std::uint64_t copy_ns = 0;
+    if (compute->copies() > 0) {
+      const auto copy_start = Clock::now();
+      TROUPE_RETURN_IF_ERROR(compute->copy_blocks());
+      copy_ns = ns_since(copy_start);
+    }
 
     kernels::ConstMatrixF32 hidden_in;
     capnp::List<schema::StageTiming>::Reader earlier;
@@ -182,7 +189,8 @@ struct ShardState {
     }
     TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden, compute->run(hidden_in));
 
-    const StepTime time = account(start, transformer.collective_ns() - collective_before, compute->rows());
+    StepTime time = account(start, transformer.collective_ns() - collective_before, compute->rows());
+    time.copy_ns = copy_ns;
     if (rank != 0) return {};
     if (transformer.slice().is_last_stage()) return send_result(step, earlier, time);
     send_activation(step, hidden, earlier, time);
@@ -192,6 +200,7 @@ struct ShardState {
   struct StepTime {
     std::uint64_t compute_ns = 0;
     std::uint64_t collective_ns = 0;
+    std::uint64_t copy_ns = 0;  // of compute_ns
   };
 
   StepTime account(Clock::time_point start, std::uint64_t collective_ns, std::size_t token_count) {
@@ -210,6 +219,7 @@ struct ShardState {
     own.setStage(stage_index);
     own.setComputeNs(time.compute_ns);
     own.setCollectiveNs(time.collective_ns);
+    own.setCopyNs(time.copy_ns);
   }
 
   Result<void> send_result(schema::Step::Reader step, capnp::List<schema::StageTiming>::Reader earlier,

@@ -63,6 +63,7 @@ Result<std::unique_ptr<ShardCompute>> ShardCompute::load(const ShardComputeOptio
 
   auto group = std::make_unique<NoGroup>(slice.rank, slice.world_size);
   const model::TransformerOptions transformer_options = {.num_blocks = options.num_blocks,
+                                                         .num_swap_blocks = options.num_swap_blocks,
                                                          .block_size = options.block_size,
                                                          .max_batch_tokens = options.max_batch_tokens,
                                                          .max_batch_sequences = options.max_batch_sequences,
@@ -72,6 +73,7 @@ Result<std::unique_ptr<ShardCompute>> ShardCompute::load(const ShardComputeOptio
   TROUPE_ASSIGN_OR_RETURN(auto transformer, model::Transformer::load(options.model, config, slice, *kernels, *group,
                                                                      transformer_options, progress, limits));
   const engine::ShardSequencesOptions sequence_options = {.num_blocks = options.num_blocks,
+                                                          .num_swap_blocks = options.num_swap_blocks,
                                                           .block_size = options.block_size,
                                                           .max_model_len = options.max_model_len,
                                                           .max_batch_tokens = options.max_batch_tokens,

@@ -27,6 +27,7 @@ struct ShardComputeOptions {
   std::uint32_t stages = 1;  // of the pipeline
   kernels::ComputeDevice device;
   std::uint32_t num_blocks = 0;
+  std::uint32_t num_swap_blocks = 0;  // beside the pages
   std::uint32_t block_size = 0;
   std::uint32_t max_model_len = 0;
   std::uint32_t max_batch_tokens = 0;
@@ -52,9 +53,14 @@ class ShardCompute {
   // The group is of no more use to this rank: the others learn of it.
   void leave(std::string_view reason) { group_->abort(reason); }
 
-  // One step is begin_step, run and, on rank 0 of the last stage, write_result. Errors leave the step undone.
+  // One step is begin_step, copy_blocks, run and, on rank 0 of the last stage, write_result. Errors leave the step
+  // undone.
   Result<void> begin_step(schema::Step::Reader step);
   std::size_t rows() const { return sequences_.flat().tokens.size(); }  // tokens of the step
+
+  // The step's copies of KV blocks, how many, and makes them. Before run().
+  std::size_t copies() const { return sequences_.flat().copies.size(); }
+  Result<void> copy_blocks() { return transformer_->copy_blocks(sequences_.flat().copies); }
 
   // Runs the layers and, on the last stage, samples. `hidden_in`: (rows(), hidden_size), empty on the first stage.
   // Returns (rows(), hidden_size), valid until the next step; nothing on the last stage.

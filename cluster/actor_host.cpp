@@ -11,6 +11,7 @@
 #include "actors/stage.h"
 #include "actors/stats.h"
 #include "cluster/fabric_metrics.h"
+#include "runtime/base/fnv1a.h"
 #include "runtime/base/log.h"
 #include "runtime/collective/over_fabric.h"
 #include "runtime/model/config.h"
@@ -29,8 +30,8 @@ Result<Limits> read_limits(schema::Spawn::Reader spawn) {
 // The same on both ends of a pair of ranks, different for every pair and epoch.
 std::uint64_t channel_id(const collective::GroupKey& key, std::uint32_t rank, std::uint32_t peer) {
   const auto [low, high] = std::minmax(rank, peer);
-  return fabric::fnv1a("group/" + std::to_string(key.replica) + "/" + std::to_string(key.stage) + "/" +
-                       std::to_string(key.epoch) + "/" + std::to_string(low) + "/" + std::to_string(high));
+  return fnv1a("group/" + std::to_string(key.replica) + "/" + std::to_string(key.stage) + "/" +
+               std::to_string(key.epoch) + "/" + std::to_string(low) + "/" + std::to_string(high));
 }
 
 }  // namespace
@@ -179,6 +180,7 @@ Result<HostedActor> ActorHost::make_scheduler(schema::Spawn::Reader spawn, const
   SchedulerOptions options;
   options.replica = spawn.getScheduler().getReplica();
   options.engine = {.num_blocks = model_spec.getNumBlocks(),
+                    .num_swap_blocks = model_spec.getNumSwapBlocks(),
                     .block_size = model_spec.getBlockSize(),
                     .max_model_len = model_spec.getMaxModelLen(),
                     .max_batch_tokens = model_spec.getMaxBatchTokens(),

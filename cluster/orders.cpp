@@ -12,6 +12,7 @@ void write_model(const Plan& plan, const Limits& limits, schema::ModelSpec::Buil
   out.setMaxModelLen(plan.max_model_len);
   out.setBlockSize(plan.block_size);
   out.setNumBlocks(plan.num_blocks);
+  out.setNumSwapBlocks(plan.num_swap_blocks);
   out.setKvDtype(std::string(model::kv_dtype_name(plan.kv_dtype)));
   out.setPackedCache(plan.packed_cache);
   out.setMaxBatchTokens(static_cast<std::uint32_t>(limits.max_batch_tokens));

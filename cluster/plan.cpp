@@ -389,6 +389,10 @@ class Planner {
     plan_.max_model_len = static_cast<std::uint32_t>(max_len);
     plan_.block_size = block_size;
     plan_.num_blocks = static_cast<std::uint32_t>(blocks);
+    // More than the pages of all that may run are of no use to those that had to stop.
+    const std::uint64_t most_swapped = limits.max_batch_sequences * ((max_len + block_size - 1) / block_size);
+    plan_.num_swap_blocks = static_cast<std::uint32_t>(
+        std::min({limits.swap_memory / block_bytes(*tightest), most_swapped, UINT32_MAX - blocks}));
     for (PlannedActor& actor : plan_.actors) {
       if (actor.kind != PlannedActor::Kind::kShard) continue;
       actor.kv_bytes = blocks * block_bytes(actor);

@@ -79,8 +79,9 @@ struct Plan {
   std::uint32_t max_model_len = 0;
   std::uint32_t block_size = 0;  // tokens of a KV block
   kernels::DType kv_dtype = kernels::DType::kF32;
-  std::string packed_cache;      // as in the topology
-  std::uint32_t num_blocks = 0;  // of every shard: what the tightest one can hold within kv_memory
+  std::string packed_cache;           // as in the topology
+  std::uint32_t num_blocks = 0;       // of every shard: what the tightest one can hold within kv_memory
+  std::uint32_t num_swap_blocks = 0;  // beside the pages: likewise within swap_memory
 
   // The gateway, then replica by replica the scheduler, its draft if there is one, and stage by stage the stage and its
   // shards.

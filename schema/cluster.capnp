@@ -39,6 +39,7 @@ struct ModelSpec {
   maxBatchSequences @6 :UInt32;
   kvDtype @7 :Text;         # of the KV pages: f32, f16, bf16 or int8
   packedCache @8 :Text;     # a folder for packed weights, as seen by the node, or empty
+  numSwapBlocks @9 :UInt32; # KV blocks of every shard beside the pages, for what was preempted
 }
 
 struct LimitSpec {

@@ -27,6 +27,7 @@ struct RecordEntry {
       limits @8 :List(LimitSpec);
       maxGuesses @24 :UInt32;
       usesDraft @25 :Bool;
+      numSwapBlocks @30 :UInt32;
     }
     admit :group {
       owner @9 :UInt64;       # a gateway's number

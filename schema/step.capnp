@@ -28,7 +28,15 @@ struct SequenceStart {
   stopTokens @3 :List(UInt32);      # masked while fewer than minTokens tokens are generated
   minTokens @4 :UInt32;             # 0 = no mask, and stopTokens may be left empty
   cachedTokens @5 :List(UInt32);    # its first tokens, if their keys and values are in the first of its new blocks
-                                    # already: another sequence had the same. It starts at the position after them
+                                    # already, or are when the step's copies are made: another sequence had the same,
+                                    # or it had them itself before. It starts at the position after them
+}
+
+struct BlockCopy {
+  # Keys and values of one KV block, in every layer that a shard has. Numbers below numBlocks are pages; the next
+  # numSwapBlocks lie in memory beside the pages.
+  from @0 :UInt32;
+  to @1 :UInt32;
 }
 
 struct Step {
@@ -58,12 +66,16 @@ struct Step {
                                     # as what it samples is the guess that follows. The next step of the sequence starts
                                     # behind the guesses that came true: those after them were no tokens of it, and
                                     # their keys and values are overwritten
+  copies @12 :List(BlockCopy);      # made one after the other, before anything of the step is computed: of preempted
+                                    # sequences out of the pages, of those that go on back to them, and of the last
+                                    # block of a beginning that two sequences share
 }
 
 struct StageTiming {
   stage @0 :UInt32;
   computeNs @1 :UInt64;     # kernels, on the stage's first rank
   collectiveNs @2 :UInt64;  # waiting for and exchanging with the other ranks
+  copyNs @3 :UInt64;        # making the step's copies, part of computeNs
 }
 
 struct StepResult {

@@ -109,7 +109,8 @@ void print_text(const Plan& plan) {
   print_table(links);
 
   std::cout << "\nKV cache: " << plan.num_blocks << " blocks of " << plan.block_size << " tokens in every shard, as "
-            << model::kv_dtype_name(plan.kv_dtype) << "; max_model_len " << plan.max_model_len
+            << model::kv_dtype_name(plan.kv_dtype) << "; beside them " << plan.num_swap_blocks
+            << " for sequences that had to make room; max_model_len " << plan.max_model_len
             << "\nPredicted: " << std::llround(plan.tokens_per_second) << " tokens/s (" << plan.prediction_basis
             << ")\n";
 }
@@ -151,6 +152,7 @@ void print_json(const Plan& plan) {
                             {"max_model_len", plan.max_model_len},
                             {"block_size", plan.block_size},
                             {"num_blocks", plan.num_blocks},
+                            {"num_swap_blocks", plan.num_swap_blocks},
                             {"kv_dtype", std::string(model::kv_dtype_name(plan.kv_dtype))},
                             {"tokens_per_second", plan.tokens_per_second},
                             {"prediction_basis", plan.prediction_basis},

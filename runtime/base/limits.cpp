@@ -28,6 +28,7 @@ const std::vector<LimitField>& limit_fields() {
       {"decode_stall_percent", &Limits::decode_stall_percent, 0, 1'000'000, false},
       {"max_model_len", &Limits::max_model_len, 0, std::uint64_t{1} << 40, false},
       {"kv_memory", &Limits::kv_memory, 1, std::uint64_t{1} << 40, true},
+      {"swap_memory", &Limits::swap_memory, 0, std::uint64_t{1} << 40, true},
       {"block_size", &Limits::block_size, 1, 256, false},
       {"prefix_cache_blocks", &Limits::prefix_cache_blocks, 0, std::uint64_t{1} << 40, false},
       {"step_timeout_ms", &Limits::step_timeout_ms, 1, 86'400'000, false},

@@ -38,6 +38,7 @@ struct Limits {
   std::uint64_t decode_stall_percent = 100;  // that prompts may lengthen a step of running answers; 0 = no bound
   std::uint64_t max_model_len = 0;           // prompt and answer together; 0 = what the model says
   std::uint64_t kv_memory = 256 << 20;       // bytes of KV pages of one shard
+  std::uint64_t swap_memory = 256 << 20;     // beside them, for sequences that had to make room; taken when needed
   std::uint64_t block_size = 16;             // tokens of a KV block
   std::uint64_t prefix_cache_blocks = 1 << 30;  // unused ones, kept for prompts that begin alike; 0 = off
   std::uint64_t step_timeout_ms = 60'000;       // a step that takes longer has failed

@@ -65,12 +65,11 @@ Result<void> Admission::check(const Arrival& arrival, const Backlog& backlog) co
                        " requests wait (limit queue); ask again later",
                    "queue", backlog);
   }
-  if (target_ttft_ms_ == 0 || backlog.requests == 0) return {};
-  const double wait = wait_ms(backlog.tokens, backlog.tokens_per_s) + wait_ms(arrival.tokens, backlog.tokens_per_s) +
-                      wait_ms(arrival.sibling_tokens, backlog.tokens_per_s);
-  if (wait <= static_cast<double>(target_ttft_ms_)) return {};
+  // What it needs itself does not count: a prompt that is longer than the target may always wait where few others do.
+  const double wait = wait_ms(backlog.tokens, backlog.tokens_per_s);
+  if (!is_full(backlog)) return {};
   return refusal("the prompts that wait need about " + std::to_string(std::llround(std::min(wait, 1e15))) +
-                     " ms, more than target_ttft_ms of " + std::to_string(target_ttft_ms_) + "; ask again later",
+                     " ms, no less than target_ttft_ms of " + std::to_string(target_ttft_ms_) + "; ask again later",
                  "target_ttft_ms", backlog);
 }
 
@@ -87,10 +86,13 @@ Backlog Admission::with_reserved(const Backlog& backlog) const {
 QueueRoom Admission::room(const Backlog& backlog) const {
   const Backlog all = with_reserved(backlog);
   QueueRoom room{.requests = queue_ - std::min(queue_, all.requests), .retry_after_ms = retry_after_ms(all)};
-  const bool full = target_ttft_ms_ > 0 && all.requests > 0 &&
-                    wait_ms(all.tokens, all.tokens_per_s) >= static_cast<double>(target_ttft_ms_);
-  if (full) room.requests = 0;
+  if (is_full(all)) room.requests = 0;
   return room;
+}
+
+bool Admission::is_full(const Backlog& backlog) const {
+  return target_ttft_ms_ > 0 && backlog.requests > 0 &&
+         wait_ms(backlog.tokens, backlog.tokens_per_s) >= static_cast<double>(target_ttft_ms_);
 }
 
 }  // namespace troupe::engine

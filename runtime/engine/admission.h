@@ -20,7 +20,6 @@ struct Backlog {
 struct Arrival {
   std::uint64_t owner = 0;
   std::uint64_t request = 0;
-  std::uint64_t tokens = 0;          // of its prompt
   std::uint32_t siblings = 0;        // choices of the same request that follow right after it
   std::uint64_t sibling_tokens = 0;  // of their prompts
 };
@@ -31,9 +30,9 @@ struct QueueRoom {
   std::uint32_t retry_after_ms = 0;  // when what waits now is worked off; 0 = not known
 };
 
-// Whether a request may wait: the queue is bounded in requests (limit queue), and in prompt tokens to what begins
-// within target_ttft_ms at the rate at which it is worked off. The choices of a request are taken or refused together:
-// with the first, places are reserved for those that follow. Used by one thread.
+// Whether a request may wait: the queue is bounded in requests (limit queue), and in prompt tokens: who comes is to
+// begin within target_ttft_ms at the rate at which those before it are worked off. The choices of a request are taken
+// or refused together: with the first, places are reserved for those that follow. Used by one thread.
 class Admission {
  public:
   explicit Admission(const Limits& limits) : queue_(limits.queue), target_ttft_ms_(limits.target_ttft_ms) {}
@@ -59,6 +58,8 @@ class Admission {
 
   Result<void> check(const Arrival& arrival, const Backlog& backlog) const;
   Backlog with_reserved(const Backlog& backlog) const;
+  // In prompt tokens.
+  bool is_full(const Backlog& backlog) const;
 
   const std::uint64_t queue_;
   const std::uint64_t target_ttft_ms_;

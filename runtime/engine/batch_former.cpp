@@ -26,8 +26,8 @@ Sequence* last_behind(Sequences& sequences, const Sequence& sequence) {
 
 }  // namespace
 
-BatchFormer::BatchFormer(const BatchLimits& limits, BlockManager& blocks, const StepBudget& budget)
-    : limits_(limits), blocks_(blocks), budget_(budget) {
+BatchFormer::BatchFormer(const BatchLimits& limits, BlockManager& blocks, SwapSpace& swap, const StepBudget& budget)
+    : limits_(limits), blocks_(blocks), swap_(swap), budget_(budget) {
   assert(limits.max_batch_tokens > 0 && limits.max_batch_sequences > 0 && limits.pipeline_stages > 0);
 }
 
@@ -43,14 +43,15 @@ Batch BatchFormer::form(Sequences& sequences, std::size_t unconfirmed_releases) 
   sequences_left_ = std::min(most, share_of(running, limits_.pipeline_stages));
   add_decodes(ranked, sequences, batch);
   prefill_left_ = prefill_budget(ranked, sequences.waiting.size(), batch);
-  const std::size_t reached = add_prefills(ranked, batch);
+  const std::size_t reached = add_prefills(ranked, sequences, batch);
 
   const auto taken = static_cast<std::uint32_t>(batch.items.size());
   const std::size_t all = running + sequences.waiting.size();
   sequences_left_ = std::min(most, share_of(all, limits_.pipeline_stages)) - taken;
   for (Sequence* const entered : std::span(ranked).subspan(reached)) {
     const bool can_start = entered->phase == Phase::kPrefill && !entered->on_shards;
-    if (can_start && sequences_left_ > 0 && tokens_left_ > 0 && prefill_left_ > 0) add_prefill(*entered, batch);
+    if (can_start && sequences_left_ > 0 && tokens_left_ > 0 && prefill_left_ > 0)
+      add_prefill(*entered, sequences, batch);
   }
   add_newcomers(sequences, unconfirmed_releases, batch);
   return batch;
@@ -133,10 +134,10 @@ std::uint32_t BatchFormer::prefill_budget(const std::vector<Sequence*>& ranked, 
 }
 
 // Returns how many of `ranked` had their turn.
-std::size_t BatchFormer::add_prefills(const std::vector<Sequence*>& ranked, Batch& batch) {
+std::size_t BatchFormer::add_prefills(const std::vector<Sequence*>& ranked, const Sequences& sequences, Batch& batch) {
   for (std::size_t i = 0; i < ranked.size(); ++i) {
     if (sequences_left_ == 0 || tokens_left_ == 0 || prefill_left_ == 0) return i;
-    if (ranked[i]->phase == Phase::kPrefill && !ranked[i]->in_flight) add_prefill(*ranked[i], batch);
+    if (ranked[i]->phase == Phase::kPrefill && !ranked[i]->in_flight) add_prefill(*ranked[i], sequences, batch);
   }
   return ranked.size();
 }
@@ -156,7 +157,7 @@ void BatchFormer::add_newcomers(Sequences& sequences, std::size_t unconfirmed_re
     if (next == nullptr) return;
     const std::optional<CachedPrefix> prefix = prefix_of(sequences, *next);
     if (!prefix || free_blocks_for(*next, *prefix) > blocks_.free_blocks()) return;
-    add_prefill(enter(*next, *prefix, sequences), batch);
+    add_prefill(enter(*next, *prefix, sequences), sequences, batch);
   }
 }
 
@@ -166,11 +167,13 @@ CachedPrefix BatchFormer::cached_prefix(const Sequence& next) const {
   return blocks_.find_prefix(next.cache_salt, next.tokens);
 }
 
-// The same; nothing when it is to wait, because a running sequence computes its next block.
+// The same; nothing when it is to wait, because a running sequence computes its next block, or because a step that is
+// not back copies what is kept of it.
 std::optional<CachedPrefix> BatchFormer::prefix_of(const Sequences& sequences, const Sequence& next) const {
+  if (const SwapSpace::Kept* const kept = swap_.find(next.id); kept != nullptr && !kept->settled) return std::nullopt;
   CachedPrefix prefix = cached_prefix(next);
   const bool may_share = blocks_.caches() && next.prompt_logprobs_complete;
-  if (may_share && is_about_to_be_published(sequences, next, prefix.blocks.size())) return std::nullopt;
+  if (may_share && is_being_computed(sequences, next, prefix.blocks.size())) return std::nullopt;
   return prefix;
 }
 
@@ -185,21 +188,24 @@ std::uint32_t BatchFormer::free_blocks_for(const Sequence& next, const CachedPre
 Sequence& BatchFormer::enter(const Sequence& next, const CachedPrefix& prefix, Sequences& sequences) {
   Sequence& sequence = sequences.begin(next.id);
   blocks_.adopt(sequence.id, prefix);
-  sequence.computed = static_cast<std::uint32_t>(prefix.blocks.size()) * blocks_.block_size();
+  sequence.computed = sequence.settled = static_cast<std::uint32_t>(prefix.blocks.size()) * blocks_.block_size();
   const bool grown = blocks_.grow(sequence.id, sequence.length());
   assert(grown);
   static_cast<void>(grown);
   return sequence;
 }
 
-// Whether a running sequence computes block `index` of `next`, whose first `index` blocks are in the pages.
-bool BatchFormer::is_about_to_be_published(const Sequences& sequences, const Sequence& next, std::size_t index) const {
-  const std::size_t end = (index + 1) * blocks_.block_size();
-  if (end >= next.length()) return false;  // of no use to it: one token must be left
+// Whether a running sequence computes block `index` of `next`, whose first `index` blocks are in the pages; or all that
+// `next` has in that block but its last token, which is left to itself.
+bool BatchFormer::is_being_computed(const Sequences& sequences, const Sequence& next, std::size_t index) const {
+  const std::size_t start = index * blocks_.block_size();
+  const auto end = std::min<std::size_t>(start + blocks_.block_size(), next.length() - 1);
+  if (end <= start) return false;
+  if (end < blocks_.block_size()) return false;  // a prompt shorter than a block is not worth waiting for a step
   return std::any_of(sequences.running.begin(), sequences.running.end(), [&](const auto& entry) {
     const Sequence& other = entry.second;
-    return other.phase == Phase::kPrefill && other.length() >= end && other.cache_salt == next.cache_salt &&
-           blocks_.published(other.id) == index &&
+    return other.phase == Phase::kPrefill && other.length() >= end && other.settled < end &&
+           other.cache_salt == next.cache_salt &&
            std::equal(other.tokens.begin(), other.tokens.begin() + static_cast<std::ptrdiff_t>(end),
                       next.tokens.begin());
   });
@@ -218,10 +224,57 @@ void BatchFormer::add(Sequence& sequence, std::uint32_t most_tokens, std::uint32
   --sequences_left_;
 }
 
-void BatchFormer::add_prefill(Sequence& sequence, Batch& batch) {
+void BatchFormer::add_prefill(Sequence& sequence, const Sequences& sequences, Batch& batch) {
   const std::uint32_t most = std::min(tokens_left_, prefill_left_);
-  add(sequence, most, sequence.on_shards ? static_cast<std::uint32_t>(blocks_.table(sequence.id).size()) : 0, batch);
+  const bool starts = !sequence.on_shards;
+  const bool swapped_in = starts && swap_in(sequence, batch);
+  if (starts && !swapped_in) copy_shared_part(sequence, sequences, batch);
+  add(sequence, most, starts ? 0 : static_cast<std::uint32_t>(blocks_.table(sequence.id).size()), batch);
+  batch.items.back().swapped_in = swapped_in;
   prefill_left_ -= batch.items.back().count;
+}
+
+// Takes back what is kept of a sequence that starts again. Its blocks beside the pages are free at once: whoever gets
+// them writes there after this copy.
+bool BatchFormer::swap_in(Sequence& sequence, Batch& batch) {
+  const SwapSpace::Kept* const kept = swap_.find(sequence.id);
+  if (kept == nullptr) return false;
+  const std::uint32_t found = sequence.computed / blocks_.block_size();
+  // Of no use when what it shared has left the pages, or when all of it is there again.
+  const bool continues = found >= kept->first && kept->tokens > sequence.computed;
+  if (continues) {
+    const auto table = blocks_.table(sequence.id);
+    for (std::size_t i = found - kept->first; i < kept->blocks.size(); ++i) {
+      batch.copies.push_back({kept->blocks[i], table[kept->first + i]});
+    }
+    sequence.computed = kept->tokens;
+  }
+  swap_.release(sequence.id);
+  return continues;
+}
+
+// Copies what another sequence, the one that has most of it, has computed of the block in which `sequence` starts.
+void BatchFormer::copy_shared_part(Sequence& sequence, const Sequences& sequences, Batch& batch) {
+  if (!blocks_.caches() || !sequence.prompt_logprobs_complete) return;
+  const std::uint32_t start = sequence.computed, index = start / blocks_.block_size();
+  const auto table = blocks_.table(sequence.id);
+  std::uint32_t block = 0, longest = 0;
+  for (const auto& [id, other] : sequences.running) {
+    if (other.settled <= start || other.cache_salt != sequence.cache_salt) continue;
+    const auto others = blocks_.table(id);
+    // Who holds the same block before this one began alike.
+    if (index > 0 && others[index - 1] != table[index - 1]) continue;
+    // One token at least is left: its logits are still wanted.
+    const std::uint32_t end = std::min({start + blocks_.block_size(), other.settled, sequence.length() - 1});
+    std::uint32_t same = 0;
+    while (start + same < end && other.tokens[start + same] == sequence.tokens[start + same]) ++same;
+    if (same <= longest) continue;
+    longest = same;
+    block = others[index];
+  }
+  if (longest == 0 || !copying_pays(1, longest, sequences)) return;
+  batch.copies.push_back({block, table[index]});
+  sequence.computed += longest;
 }
 
 bool BatchFormer::make_room(Sequences& sequences, Sequence& sequence, Batch& batch) {
@@ -234,9 +287,34 @@ bool BatchFormer::make_room(Sequences& sequences, Sequence& sequence, Batch& bat
 }
 
 void BatchFormer::preempt(Sequence& victim, Sequences& sequences, Batch& batch) {
+  swap_out(victim, sequences, batch);
   blocks_.release(victim.id);
   batch.preempted.push_back(victim.id);
   sequences.restart(victim.id);
+}
+
+// Keeps what only the victim has, where that is cheaper than to compute it anew.
+void BatchFormer::swap_out(const Sequence& victim, const Sequences& sequences, Batch& batch) {
+  // What has not started has computed nothing, and log-probabilities of a prompt can only be had by computing it.
+  if (!victim.on_shards || !victim.prompt_logprobs_complete) return;
+  const auto table = blocks_.table(victim.id).first(blocks_.blocks_for(victim.computed));
+  const auto own =
+      std::find_if(table.begin(), table.end(), [&](std::uint32_t block) { return blocks_.references(block) == 1; });
+  const auto first = static_cast<std::uint32_t>(own - table.begin());
+  const auto count = static_cast<std::uint32_t>(table.end() - own);
+  if (count == 0 || count > swap_.free_blocks()) return;
+  if (!copying_pays(2 * count, victim.computed - first * blocks_.block_size(), sequences)) return;
+  const SwapSpace::Kept& kept = swap_.keep(victim.id, first, count, victim.computed);
+  for (std::uint32_t i = 0; i < count; ++i) batch.copies.push_back({table[first + i], kept.blocks[i]});
+  batch.swapped_out.push_back(victim.id);
+}
+
+// Whether to copy blocks rather than to compute tokens. What a copy takes is not known before the first one, which is
+// therefore made; what computing takes is known from the start.
+bool BatchFormer::copying_pays(std::uint32_t blocks, std::uint32_t tokens, const Sequences& sequences) const {
+  const auto decodes = std::min<std::size_t>(sequences.running.size() - 1, limits_.max_batch_sequences);
+  return budget_.copy_ns(blocks) <
+         budget_.prefill_ns(tokens, static_cast<std::uint32_t>(decodes), limits_.max_batch_tokens);
 }
 
 }  // namespace troupe::engine

@@ -9,6 +9,8 @@
 #include <utility>
 
 #include "runtime/engine/error_info.h"
+#include "runtime/engine/request.h"
+#include "runtime/engine/step_writer.h"
 
 namespace troupe::engine {
 
@@ -16,11 +18,6 @@ namespace {
 
 void move_to_end(std::vector<Delta>&& from, std::vector<Delta>& to) {
   to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
-}
-
-std::uint32_t capacity_of(const EngineOptions& options) {
-  const std::uint64_t kv_tokens = std::uint64_t{options.num_blocks} * options.block_size;
-  return static_cast<std::uint32_t>(std::min<std::uint64_t>(options.max_model_len, kv_tokens));
 }
 
 // Tokens of the result's sequence `index`.
@@ -40,11 +37,12 @@ std::uint32_t rows_of(const Batch& batch) {
 Engine::Engine(const EngineOptions& options)
     : options_(options),
       blocks_(options.num_blocks, options.block_size, options.limits.prefix_cache_blocks),
+      swap_(options.num_blocks, options.num_swap_blocks),
       step_budget_(options.limits.decode_stall_percent),
       former_({.max_batch_tokens = options.max_batch_tokens,
                .max_batch_sequences = options.max_batch_sequences,
                .pipeline_stages = options.pipeline_stages},
-              blocks_, step_budget_),
+              blocks_, swap_, step_budget_),
       sequences_(options.limits.idle_tenants),
       admission_(options.limits),
       speculation_(options.max_guesses, options.uses_draft) {
@@ -59,11 +57,10 @@ Result<void> Engine::admit(std::uint64_t owner, schema::Generate::Reader generat
   }
   TROUPE_RETURN_IF_ERROR(admission_.admit({.owner = owner,
                                            .request = key.second,
-                                           .tokens = generate.getTokens().size(),
                                            .siblings = generate.getSiblings(),
                                            .sibling_tokens = generate.getSiblingTokens()},
                                           backlog()));
-  TROUPE_ASSIGN_OR_RETURN(Sequence sequence, checked(generate));
+  TROUPE_ASSIGN_OR_RETURN(Sequence sequence, read_request(generate, options_));
   sequence.id = next_sequence_;
   sequence.owner = owner;
   sequence.request = key.second;
@@ -106,63 +103,6 @@ Result<void> Engine::take_deadline(std::uint32_t deadline_ms, Sequence& sequence
   return {};
 }
 
-Result<Sequence> Engine::checked(schema::Generate::Reader generate) const {
-  const auto prompt = generate.getTokens();
-  const std::uint32_t capacity = capacity_of(options_);
-  if (prompt.size() == 0) return invalid_argument("the prompt holds no token", "prompt");
-  const std::uint64_t needed = std::uint64_t{prompt.size()} + (generate.getMaxTokens() > 0 ? 1 : 0);
-  if (needed > capacity) {
-    const bool by_model = options_.max_model_len == capacity;
-    return invalid_argument("the prompt has " + std::to_string(prompt.size()) +
-                                " tokens; prompt and answer together may have " + std::to_string(capacity) +
-                                (by_model ? " (max_model_len)" : " (what the KV pages hold, limit kv_memory)"),
-                            "prompt");
-  }
-  const auto stops = generate.getStopTokens();
-  if (stops.size() > options_.limits.stop_tokens) {
-    return invalid_argument("stop_token_ids has " + std::to_string(stops.size()) +
-                                " entries; the limit stop_tokens is " + std::to_string(options_.limits.stop_tokens),
-                            "stop_token_ids");
-  }
-  if (generate.getMinTokens() > generate.getMaxTokens()) {
-    return invalid_argument("min_tokens is " + std::to_string(generate.getMinTokens()) + ", more than max_tokens, " +
-                                std::to_string(generate.getMaxTokens()),
-                            "min_tokens");
-  }
-  if (generate.getPriority() < kMostUrgentPriority || generate.getPriority() > kLeastUrgentPriority) {
-    return invalid_argument("priority is " + std::to_string(generate.getPriority()) + ", outside " +
-                                std::to_string(kMostUrgentPriority) + ".." + std::to_string(kLeastUrgentPriority),
-                            "priority");
-  }
-  if (generate.getDeadlineMs() > kLongestDeadlineMs) {
-    return invalid_argument("the timeout is " + std::to_string(generate.getDeadlineMs()) + " ms, more than " +
-                                std::to_string(kLongestDeadlineMs),
-                            "timeout");
-  }
-  const auto salt = generate.getCacheSalt();
-  if (salt.size() > options_.limits.cache_salt_bytes) {
-    return invalid_argument("cache_salt has " + std::to_string(salt.size()) + " bytes; the limit cache_salt_bytes is " +
-                                std::to_string(options_.limits.cache_salt_bytes),
-                            "cache_salt");
-  }
-  Sequence sequence;
-  sequence.cache_salt = std::string(salt.begin(), salt.end());
-  TROUPE_RETURN_IF_ERROR(read_sampling(generate.getSampling(), options_.limits, sequence.sampling));
-  sequence.sampling.stop_tokens.reserve(stops.size());
-  for (const std::uint32_t token : stops) sequence.sampling.stop_tokens.push_back(token);
-  sequence.sampling.min_tokens = generate.getMinTokens();
-  sequence.tokens.reserve(prompt.size());
-  for (const std::uint32_t token : prompt) sequence.tokens.push_back(token);
-  sequence.prompt_length = prompt.size();
-  sequence.priority = generate.getPriority();
-  sequence.tenant = generate.getTenant();
-  sequence.speculates = !generate.getNoSpeculation();
-  sequence.max_length = static_cast<std::uint32_t>(
-      std::min<std::uint64_t>(capacity, std::uint64_t{prompt.size()} + generate.getMaxTokens()));
-  sequence.prompt_logprobs_complete = !sequence.sampling.prompt_logprobs || prompt.size() == 1;
-  return sequence;
-}
-
 void Engine::cancel(std::uint64_t owner, std::uint64_t request) {
   const auto found = by_request_.find({owner, request});
   if (found != by_request_.end()) cancel(*sequences_.find(found->second));
@@ -201,9 +141,14 @@ bool Engine::form_step(schema::Step::Builder step, std::uint64_t now_ns) {
   assert(!batch.items.empty() || batch.preempted.empty());
   if (batch.items.empty()) return false;
   counts_.preemptions += batch.preempted.size();
+  counts_.swaps_out += batch.swapped_out.size();
   released_.insert(released_.end(), batch.preempted.begin(), batch.preempted.end());
   speculation_.add_guesses(batch, options_.max_batch_tokens - rows_of(batch), blocks_);
-  write_step(batch, step);
+  auto fence = step.initFence();
+  fence.setReplica(replica_);
+  fence.setEpoch(epoch_);
+  fence.setStep(next_step_);
+  write_step(batch, blocks_, released_, step);
   launch(batch, now_ns);
   return true;
 }
@@ -216,73 +161,6 @@ void Engine::take_guesses(schema::DraftReply::Reader reply, std::uint64_t now_ns
   speculation_.draft().take(reply, sequences_, now_ns);
 }
 
-void Engine::write_step(const Batch& batch, schema::Step::Builder step) const {
-  auto fence = step.initFence();
-  fence.setReplica(replica_);
-  fence.setEpoch(epoch_);
-  fence.setStep(next_step_);
-
-  const auto size = static_cast<unsigned>(batch.items.size());
-  auto sequences = step.initSequences(size);
-  auto token_counts = step.initTokenCounts(size);
-  auto start_positions = step.initStartPositions(size);
-  auto new_block_counts = step.initNewBlockCounts(size);
-  auto sample = step.initSample(size);
-  const bool rates = std::any_of(batch.items.begin(), batch.items.end(),
-                                 [](const BatchItem& item) { return !item.sequence->prompt_logprobs_complete; });
-  if (rates) step.initNextTokens(size);
-  const bool guesses =
-      std::any_of(batch.items.begin(), batch.items.end(), [](const BatchItem& item) { return !item.guesses.empty(); });
-  if (guesses) step.initGuessCounts(size);
-  unsigned tokens_size = 0, new_blocks_size = 0, starts_size = 0;
-  for (unsigned i = 0; i < size; ++i) {
-    const BatchItem& item = batch.items[i];
-    const Sequence& sequence = *item.sequence;
-    const std::uint32_t end = sequence.computed + item.count;
-    const auto new_blocks = static_cast<std::uint32_t>(blocks_.table(sequence.id).size()) - item.first_new_block;
-    sequences.set(i, sequence.id);
-    const auto guess_count = static_cast<std::uint32_t>(item.guesses.size());
-    token_counts.set(i, item.count + guess_count);
-    if (guesses) step.getGuessCounts().set(i, guess_count);
-    start_positions.set(i, sequence.computed);
-    new_block_counts.set(i, new_blocks);
-    sample.set(i, item.sample);
-    if (rates) step.getNextTokens().set(i, end < sequence.prompt_length ? sequence.tokens[end] : 0);
-    tokens_size += item.count + guess_count;
-    new_blocks_size += new_blocks;
-    starts_size += item.starts ? 1 : 0;
-  }
-
-  auto tokens = step.initTokens(tokens_size);
-  auto new_blocks = step.initNewBlocks(new_blocks_size);
-  auto starts = step.initStarts(starts_size);
-  unsigned token_index = 0, block_index = 0, start_index = 0;
-  for (const BatchItem& item : batch.items) {
-    const Sequence& sequence = *item.sequence;
-    for (std::uint32_t i = 0; i < item.count; ++i) tokens.set(token_index++, sequence.tokens[sequence.computed + i]);
-    for (const std::uint32_t guess : item.guesses) tokens.set(token_index++, guess);
-    for (const std::uint32_t block : blocks_.table(sequence.id).subspan(item.first_new_block)) {
-      new_blocks.set(block_index++, block);
-    }
-    if (!item.starts) continue;
-    auto start = starts[start_index++];
-    start.setSequence(sequence.id);
-    start.setPromptLength(sequence.prompt_length);
-    start.setCachedTokens({sequence.tokens.data(), sequence.computed});
-    write_sampling(sequence.sampling, start.initSampling());
-    if (sequence.prompt_logprobs_complete) start.getSampling().setPromptLogprobs(false);
-    if (sequence.sampling.min_tokens > 0) {
-      start.setMinTokens(sequence.sampling.min_tokens);
-      const std::vector<std::uint32_t>& stops = sequence.sampling.stop_tokens;
-      auto list = start.initStopTokens(static_cast<unsigned>(stops.size()));
-      for (unsigned i = 0; i < stops.size(); ++i) list.set(i, stops[i]);
-    }
-  }
-
-  auto released = step.initReleased(static_cast<unsigned>(released_.size()));
-  for (unsigned i = 0; i < released_.size(); ++i) released.set(i, released_[i]);
-}
-
 void Engine::launch(const Batch& batch, std::uint64_t now_ns) {
   InFlightStep flight;
   flight.step = next_step_++;
@@ -290,6 +168,8 @@ void Engine::launch(const Batch& batch, std::uint64_t now_ns) {
                                          [](const BatchItem& item) { return item.sequence->phase == Phase::kDecode; });
   if (decodes_alone) flight.rows = rows_of(batch);
   flight.released = std::exchange(released_, {});
+  flight.swapped_out = batch.swapped_out;
+  flight.copies = static_cast<std::uint32_t>(batch.copies.size());
   flight.sent_ns = now_ns;
   std::uint64_t begun_tokens = 0;
   flight.items.reserve(batch.items.size());
@@ -299,7 +179,8 @@ void Engine::launch(const Batch& batch, std::uint64_t now_ns) {
       sequence.first_step_ns = now_ns;
       sequence.cached_tokens = sequence.computed;
     }
-    if (item.starts && blocks_.caches() && sequence.prompt_logprobs_complete) {
+    counts_.swaps_in += item.swapped_in ? 1 : 0;
+    if (item.starts && !item.swapped_in && blocks_.caches() && sequence.prompt_logprobs_complete) {
       counts_.prefix_queries += sequence.length();
       counts_.prefix_hits += sequence.computed;
     }
@@ -331,8 +212,8 @@ std::vector<Delta> Engine::apply(schema::StepResult::Reader result, std::uint64_
   if (result.getFailed()) return fail_step(flight, read_error(result.getError()));
   if (const Result<void> checked = check_result(flight, result); !checked.ok())
     return fail_step(flight, checked.error());
-  step_budget_.observe(flight.work, now_ns - flight.sent_ns);
-  if (flight.rows > 0) speculation_.step_took(flight.rows, now_ns - flight.sent_ns);
+  learn(flight, result, now_ns - flight.sent_ns);
+  for (const SequenceId id : flight.swapped_out) swap_.settle(id);
 
   std::vector<Delta> deltas;
   unsigned sampled = 0, next_token = 0;
@@ -344,6 +225,7 @@ std::vector<Delta> Engine::apply(schema::StepResult::Reader result, std::uint64_
     next_token += run.count;
     const std::uint32_t came_true = item.guesses.empty() ? 0 : run.count - 1;
     append(sequence, result, run);
+    sequence.settled = sequence.computed;
     // Those behind the end of the sequence were put to no test.
     const std::uint32_t accepted = std::min(came_true, run.count);
     const std::uint32_t guesses = run.count > came_true ? static_cast<std::uint32_t>(item.guesses.size()) : accepted;
@@ -361,6 +243,18 @@ std::vector<Delta> Engine::apply(schema::StepResult::Reader result, std::uint64_
     }
   }
   return deltas;
+}
+
+void Engine::learn(const InFlightStep& flight, schema::StepResult::Reader result, std::uint64_t took_ns) {
+  if (flight.copies > 0) {
+    // Stages copy one after the other; those of their times that cannot be are not believed.
+    std::uint64_t copy_ns = 0;
+    for (const auto timing : result.getTimings()) copy_ns += std::min(timing.getCopyNs(), took_ns - copy_ns);
+    step_budget_.observe_copies(flight.copies, copy_ns);
+    took_ns -= copy_ns;
+  }
+  step_budget_.observe(flight.work, took_ns);
+  if (flight.rows > 0) speculation_.step_took(flight.rows, took_ns);
 }
 
 Result<void> Engine::check_result(const InFlightStep& flight, schema::StepResult::Reader result) {
@@ -469,6 +363,7 @@ std::vector<Delta> Engine::fail_step(const InFlightStep& flight, const Error& er
       deltas.push_back(fail(sequence, error));
     }
   }
+  for (const SequenceId id : flight.swapped_out) swap_.release(id);
   // Who has started again since must not be released: that start replaced whatever the shards knew.
   for (const SequenceId id : flight.released) {
     if (!sequences_.running.contains(id)) released_.push_back(id);
@@ -535,6 +430,7 @@ std::vector<Delta> Engine::reset_for_epoch(std::uint32_t replica, std::uint64_t 
     blocks_.release(sequence.id);
   }
   blocks_.forget_published();
+  swap_.clear();
   released_.clear();
   drain_rate_.pause();
   replica_ = replica;
@@ -555,6 +451,7 @@ Delta Engine::fail(Sequence& sequence, const Error& error) {
 void Engine::forget(Sequence& sequence) {
   const SequenceId id = sequence.id;
   blocks_.release(id);
+  swap_.release(id);
   speculation_.forget(id);
   if (!sequence.cancelled) by_request_.erase({sequence.owner, sequence.request});
   if (sequence.on_shards) released_.push_back(id);

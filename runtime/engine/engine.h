@@ -6,7 +6,6 @@
 #include <optional>
 #include <vector>
 
-#include "runtime/base/limits.h"
 #include "runtime/base/result.h"
 #include "runtime/engine/admission.h"
 #include "runtime/engine/batch_former.h"
@@ -14,30 +13,14 @@
 #include "runtime/engine/deadlines.h"
 #include "runtime/engine/delta.h"
 #include "runtime/engine/drain_rate.h"
+#include "runtime/engine/engine_options.h"
 #include "runtime/engine/sequence.h"
 #include "runtime/engine/speculation.h"
 #include "runtime/engine/step_budget.h"
+#include "runtime/engine/swap_space.h"
 #include "schema/step.capnp.h"
 
 namespace troupe::engine {
-
-struct EngineOptions {
-  std::uint32_t num_blocks = 0;
-  std::uint32_t block_size = 0;
-  std::uint32_t max_model_len = 0;
-  std::uint32_t max_batch_tokens = 0;
-  std::uint32_t max_batch_sequences = 0;
-  std::uint32_t pipeline_stages = 1;  // steps in flight at a time
-  std::uint32_t max_guesses = 0;      // of a sequence in a step (speculation.h); 0 = no speculation
-  bool uses_draft = false;            // guesses come from a draft (draft.capnp), not from the text so far
-  // queue, target_ttft_ms, idle_tenants, decode_stall_percent, stop_tokens, logit_bias_entries, top_logprobs,
-  // cache_salt_bytes, prefix_cache_blocks
-  Limits limits;
-};
-
-// Of Generate.priority: smaller runs earlier.
-inline constexpr std::int32_t kMostUrgentPriority = -100, kLeastUrgentPriority = 100;
-inline constexpr std::uint32_t kLongestDeadlineMs = 86'400'000;  // of Generate.deadlineMs
 
 struct EngineCounts {
   std::uint64_t waiting = 0;  // now
@@ -48,6 +31,8 @@ struct EngineCounts {
   std::uint64_t prefix_queries = 0;    // tokens of sequences that began and were looked for in the prefix cache
   std::uint64_t prefix_hits = 0;       // of them, that were there
   std::uint64_t preemptions = 0;
+  std::uint64_t swaps_out = 0;  // of them, with keys and values kept beside the pages
+  std::uint64_t swaps_in = 0;   // sequences that went on with those
   std::uint64_t finished = 0;
   std::uint64_t failed = 0;
   std::uint64_t expired = 0;  // ended by their deadline
@@ -59,7 +44,7 @@ struct EngineCounts {
 // an argument. Used by one thread.
 class Engine {
  public:
-  // REQUIRES: every option but `limits` >= 1.
+  // REQUIRES: num_blocks, block_size, max_model_len, max_batch_tokens, max_batch_sequences, pipeline_stages >= 1.
   explicit Engine(const EngineOptions& options);
 
   // Queues a request of `owner`. maxTokens is clipped to what the model and the KV pages can hold.
@@ -114,6 +99,7 @@ class Engine {
   QueueRoom queue_room() const { return admission_.room(backlog()); }
   EngineCounts counts() const;
   const BlockManager& blocks() const { return blocks_; }
+  const SwapSpace& swap_space() const { return swap_; }
 
  private:
   struct InFlightItem {
@@ -126,6 +112,8 @@ class Engine {
     std::uint32_t rows = 0;  // of a step that decodes alone; 0 for others
     std::vector<InFlightItem> items;
     std::vector<SequenceId> released;  // told to the shards again if the step fails
+    std::vector<SequenceId> swapped_out;
+    std::uint32_t copies = 0;
     std::uint64_t sent_ns;
     StepWork work;
   };
@@ -135,11 +123,11 @@ class Engine {
     unsigned count = 0;
   };
 
-  Result<Sequence> checked(schema::Generate::Reader generate) const;
   // Sets the sequence's deadline. The error: its first token will hardly come before it.
   Result<void> take_deadline(std::uint32_t deadline_ms, Sequence& sequence);
-  void write_step(const Batch& batch, schema::Step::Builder step) const;
   void launch(const Batch& batch, std::uint64_t now_ns);
+  // What the times of a step that is back tell of the next ones.
+  void learn(const InFlightStep& flight, schema::StepResult::Reader result, std::uint64_t took_ns);
   Result<void> check_result(const InFlightStep& flight, schema::StepResult::Reader result);
   Result<void> collect_prompt_logprobs(const InFlightStep& flight, schema::StepResult::Reader result);
   // Appends a run as far as the sequence goes; `run` becomes that part of it.
@@ -157,6 +145,7 @@ class Engine {
 
   const EngineOptions options_;
   BlockManager blocks_;
+  SwapSpace swap_;
   StepBudget step_budget_;
   BatchFormer former_;
   Sequences sequences_;

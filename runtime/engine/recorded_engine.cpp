@@ -5,6 +5,8 @@
 
 #include <utility>
 
+#include "runtime/base/fnv1a.h"
+
 namespace troupe::engine {
 
 namespace {
@@ -19,6 +21,7 @@ void write_header(const EngineOptions& options, schema::RecordEntry::Header::Bui
   header.setPipelineStages(options.pipeline_stages);
   header.setMaxGuesses(options.max_guesses);
   header.setUsesDraft(options.uses_draft);
+  header.setNumSwapBlocks(options.num_swap_blocks);
   const std::vector<LimitField>& fields = limit_fields();
   auto limits = header.initLimits(static_cast<unsigned>(fields.size()));
   for (unsigned i = 0; i < limits.size(); ++i) {
@@ -31,9 +34,8 @@ void write_header(const EngineOptions& options, schema::RecordEntry::Header::Bui
 
 std::uint64_t checksum(schema::Step::Reader step) {
   const kj::Array<capnp::word> words = capnp::canonicalize(std::move(step));
-  std::uint64_t hash = 14695981039346656037ULL;
-  for (const kj::byte byte : words.asBytes()) hash = (hash ^ byte) * 1099511628211ULL;
-  return hash;
+  const auto bytes = words.asChars();
+  return fnv1a({bytes.begin(), bytes.size()});
 }
 
 template <class Fill>

@@ -87,6 +87,7 @@ Result<void> Replay::start(schema::RecordEntry::Reader entry) {
     return unsupported("a record of version " + std::to_string(header.getVersion()) + "; this program reads version 1");
   }
   EngineOptions options{.num_blocks = header.getNumBlocks(),
+                        .num_swap_blocks = header.getNumSwapBlocks(),
                         .block_size = header.getBlockSize(),
                         .max_model_len = header.getMaxModelLen(),
                         .max_batch_tokens = header.getMaxBatchTokens(),
@@ -94,11 +95,12 @@ Result<void> Replay::start(schema::RecordEntry::Reader entry) {
                         .pipeline_stages = header.getPipelineStages(),
                         .max_guesses = header.getMaxGuesses(),
                         .uses_draft = header.getUsesDraft()};
-  const bool sane = within(options.num_blocks, kMostKvTokens) && within(options.block_size, 256) &&
-                    std::uint64_t{options.num_blocks} * options.block_size <= kMostKvTokens &&
-                    within(options.max_model_len, kMostKvTokens) && within(options.max_batch_tokens, 65'536) &&
-                    within(options.max_batch_sequences, 4'096) && within(options.pipeline_stages, 1'024) &&
-                    options.max_guesses <= kMostGuesses;
+  const bool sane =
+      within(options.num_blocks, kMostKvTokens) && within(options.block_size, 256) &&
+      (std::uint64_t{options.num_blocks} + options.num_swap_blocks) * options.block_size <= kMostKvTokens &&
+      within(options.max_model_len, kMostKvTokens) && within(options.max_batch_tokens, 65'536) &&
+      within(options.max_batch_sequences, 4'096) && within(options.pipeline_stages, 1'024) &&
+      options.max_guesses <= kMostGuesses;
   if (!sane) return at_offset("the header has values that no engine has");
   for (const auto limit : header.getLimits()) {
     const Result<void> set = set_limit(options.limits, limit.getName().cStr(), limit.getValue());

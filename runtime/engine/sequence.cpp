@@ -62,7 +62,7 @@ Sequence& Sequences::restart(SequenceId id) {
   assert(node && !node.mapped().in_flight);
   Sequence& sequence = waiting.insert(std::move(node)).position->second;
   sequence.phase = Phase::kWaiting;
-  sequence.computed = 0;
+  sequence.computed = sequence.settled = 0;
   sequence.on_shards = false;
   sequence.awaits_guesses = false;
   order.add(sequence);

@@ -36,6 +36,7 @@ struct Sequence {
 
   Phase phase = Phase::kWaiting;
   std::uint32_t computed = 0;   // tokens whose keys and values are in the pages, in-flight step included
+  std::uint32_t settled = 0;    // of them, those that no step has to come back for
   bool in_flight = false;       // part of a step whose result is not back
   bool awaits_guesses = false;  // of the draft: takes part in no step until they come, or long enough did not
   bool begun = false;           // has held KV blocks, now or earlier; its tenant has been charged for its prompt

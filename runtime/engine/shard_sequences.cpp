@@ -43,6 +43,7 @@ Result<void> ShardSequences::begin_step(schema::Step::Reader step) {
   flat_.block_tables.clear();
   flat_.block_table_starts.assign(1, 0);
   flat_.logits_rows.clear();
+  flat_.copies.clear();
   tasks_.clear();
   rows_done_ = 0;
 
@@ -57,6 +58,7 @@ Result<void> ShardSequences::begin_step(schema::Step::Reader step) {
 
 Result<void> ShardSequences::apply(schema::Step::Reader step) {
   TROUPE_RETURN_IF_ERROR(check_sizes(step));
+  TROUPE_RETURN_IF_ERROR(take_copies(step));
   for (const std::uint64_t sequence : step.getReleased()) release(sequence);
   for (const auto sequence : step.getStarts()) {
     if (Result<void> started = start(sequence); !started.ok()) return bad_step(step, started.error().message);
@@ -93,6 +95,24 @@ Result<void> ShardSequences::check_sizes(schema::Step::Reader step) const {
   if (sum_of(step.getTokenCounts()) != tokens) return bad_step(step, "tokenCounts do not sum up to its tokens");
   if (sum_of(step.getNewBlockCounts()) != step.getNewBlocks().size()) {
     return bad_step(step, "newBlockCounts do not sum up to its newBlocks");
+  }
+  return {};
+}
+
+Result<void> ShardSequences::take_copies(schema::Step::Reader step) {
+  const auto copies = step.getCopies();
+  const std::uint64_t blocks = std::uint64_t{options_.num_blocks} + options_.num_swap_blocks;
+  if (copies.size() > blocks) {
+    return bad_step(
+        step, "has " + std::to_string(copies.size()) + " copies; there are " + std::to_string(blocks) + " blocks");
+  }
+  for (const auto copy : copies) {
+    if (copy.getFrom() >= blocks || copy.getTo() >= blocks || copy.getFrom() == copy.getTo()) {
+      flat_.copies.clear();
+      return bad_step(step, "copies block " + std::to_string(copy.getFrom()) + " to " + std::to_string(copy.getTo()) +
+                                "; this shard has " + std::to_string(blocks));
+    }
+    flat_.copies.push_back({copy.getFrom(), copy.getTo()});
   }
   return {};
 }

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/base/block_copy.h"
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
 #include "runtime/engine/sampler.h"
@@ -14,8 +15,9 @@
 namespace troupe::engine {
 
 struct ShardSequencesOptions {
-  std::uint32_t num_blocks = 0;  // KV blocks of the shard
-  std::uint32_t block_size = 0;  // tokens of a block
+  std::uint32_t num_blocks = 0;       // KV blocks of the shard
+  std::uint32_t num_swap_blocks = 0;  // beside the pages
+  std::uint32_t block_size = 0;       // tokens of a block
   std::uint32_t max_model_len = 0;
   std::uint32_t max_batch_tokens = 0;
   std::uint32_t max_batch_sequences = 0;
@@ -33,6 +35,7 @@ struct FlatStep {
   std::vector<std::uint32_t> block_tables;        // flat block ids
   std::vector<std::uint32_t> block_table_starts;  // (sequences + 1)
   std::vector<std::uint32_t> logits_rows;         // ascending rows whose logits the last stage computes
+  std::vector<BlockCopy> copies;                  // made in this order, before anything is computed
 };
 
 // What a shard remembers of the sequences it works for, fed by Steps alone: block tables, and tokens and sampling
@@ -103,6 +106,7 @@ class ShardSequences {
   void release(std::uint64_t sequence);
   Result<void> apply(schema::Step::Reader step);
   Result<void> check_sizes(schema::Step::Reader step) const;
+  Result<void> take_copies(schema::Step::Reader step);
   Result<void> start(schema::SequenceStart::Reader start);
   std::string_view append(schema::Step::Reader step, unsigned index, unsigned first_token, unsigned first_block);
   void lay_out(Entry& entry, std::uint32_t count, std::uint32_t next_token, bool sample);

@@ -57,6 +57,10 @@ void StepBudget::observe_decodes(std::uint32_t tokens, double took_ns) {
   }
 }
 
+void StepBudget::observe_copies(std::uint32_t blocks, std::uint64_t took_ns) {
+  if (blocks > 0 && took_ns > 0) move_towards(copy_ns_, static_cast<double>(took_ns) / blocks);
+}
+
 double StepBudget::prefill_token_ns(bool beside_decodes) const {
   const double first = beside_decodes ? token_beside_ns_ : token_alone_ns_;
   return first > 0 ? first : beside_decodes ? token_alone_ns_ : token_beside_ns_;

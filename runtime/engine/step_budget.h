@@ -39,6 +39,10 @@ class StepBudget {
   // Whether the next step that decodes is to go without prompts.
   bool wants_decodes_alone() const;
 
+  // So many KV blocks were copied in so long.
+  void observe_copies(std::uint32_t blocks, std::uint64_t took_ns);
+  double copy_ns(std::uint32_t blocks) const { return blocks * copy_ns_; }  // 0 when nothing is known
+
   // Time for `tokens` of prompts, in steps of at most `most` that decode so many tokens besides; 0 when not known.
   double prefill_ns(std::uint64_t tokens, std::uint32_t decode_tokens, std::uint32_t most) const;
 
@@ -53,6 +57,7 @@ class StepBudget {
   std::uint64_t decode_steps_ = 0;                     // that decoded and nothing else
   std::uint64_t mixed_steps_ = 0;                      // since the last of them
   double token_alone_ns_ = 0, token_beside_ns_ = 0;    // a prompt token without and beside decodes; 0 = not known
+  double copy_ns_ = 0;                                 // of a block; 0 = not known
 };
 
 }  // namespace troupe::engine

@@ -2,6 +2,7 @@
 
 #include <caf/actor_proxy.hpp>
 
+#include "runtime/base/fnv1a.h"
 #include "runtime/fabric/node_id.h"
 
 namespace troupe::fabric {

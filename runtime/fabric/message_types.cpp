@@ -2,6 +2,7 @@
 
 #include <capnp/serialize.h>
 
+#include "runtime/base/fnv1a.h"
 #include "runtime/fabric/node_id.h"
 #include "schema/activation.capnp.h"
 #include "schema/cluster.capnp.h"

@@ -1,4 +1,5 @@
 #include "runtime/fabric/node_id.h"
+#include "runtime/base/fnv1a.h"
 
 #include <algorithm>
 #include <cstring>
@@ -28,11 +29,6 @@ caf::node_id caf_node_id(const NodeId& node) {
   std::memcpy(host.data() + 8, &first, 8);
   std::memcpy(host.data() + 16, &second, 4);
   return caf::node_id(caf::make_counted<Data>(static_cast<std::uint32_t>(second >> 32), host));
-}
-
-std::uint64_t fnv1a(std::string_view bytes, std::uint64_t hash) {
-  for (unsigned char byte : bytes) hash = (hash ^ byte) * 0x100000001b3;
-  return hash;
 }
 
 }  // namespace troupe::fabric

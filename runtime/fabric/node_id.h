@@ -28,9 +28,6 @@ std::string to_string(const NodeId& node);
 // The same node for CAF's address comparisons: two handles of one remote actor are equal.
 caf::node_id caf_node_id(const NodeId& node);
 
-// FNV-1a (Fowler, Noll, Vo 1991), 64 bits.
-std::uint64_t fnv1a(std::string_view bytes, std::uint64_t hash = 0xcbf29ce484222325);
-
 }  // namespace troupe::fabric
 
 template <>

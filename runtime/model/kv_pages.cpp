@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <iterator>
 #include <limits>
 #include <string>
@@ -35,7 +36,8 @@ std::string_view kv_dtype_name(kernels::DType dtype) {
 }
 
 Result<KvPages> KvPages::create(const ModelConfig& config, const Slice& slice, std::uint32_t num_blocks,
-                                std::uint32_t block_size, kernels::DType kv_dtype, kernels::DeviceMemory& memory) {
+                                std::uint32_t block_size, kernels::DType kv_dtype, std::uint32_t num_swap_blocks,
+                                kernels::DeviceMemory& memory) {
   if (std::none_of(kNames.begin(), kNames.end(), [&](const auto& entry) { return entry.second == kv_dtype; })) {
     return invalid_argument("KV pages are stored as F32, F16, BF16 or I8", "kv_dtype");
   }
@@ -57,7 +59,14 @@ Result<KvPages> KvPages::create(const ModelConfig& config, const Slice& slice, s
     return invalid_argument("the KV pages of " + std::to_string(num_blocks) + " blocks overflow 64 bits", "kv_memory");
   }
 
-  KvPages pages;
+  if (std::uint64_t{num_blocks} + num_swap_blocks > std::numeric_limits<std::uint32_t>::max()) {
+    return invalid_argument(std::to_string(num_swap_blocks) +
+                                " KV blocks beside the pages are too many; give it less "
+                                "swap_memory",
+                            "swap_memory");
+  }
+
+  KvPages pages(memory);
   TROUPE_ASSIGN_OR_RETURN(pages.arena_, Arena::create(bytes, "KV pages (limit kv_memory)", memory));
   pages.first_layer_ = slice.first_layer;
   pages.num_blocks_ = num_blocks;
@@ -76,8 +85,49 @@ Result<KvPages> KvPages::create(const ModelConfig& config, const Slice& slice, s
     kv.num_kv_heads = kv_heads;
     kv.head_dim = config.head_dim;
     pages.layers_.push_back(kv);
+    const std::uint64_t block_tokens = kv_heads * block_size;
+    for (void* const data : {kv.keys, kv.values}) {
+      pages.add_piece(data, block_tokens * config.head_dim * kernels::size_of(kv_dtype));
+    }
+    if (scales == 0) continue;
+    for (void* const data : {kv.key_scales, kv.value_scales}) pages.add_piece(data, block_tokens * sizeof(float));
   }
+  pages.num_swap_blocks_ = num_swap_blocks;
+  // No overflow: a block of pages is at least as large, and their product with 2^32 was none above.
+  const std::uint64_t swap_bytes = std::uint64_t{num_swap_blocks} * pages.swap_block_bytes_;
+  TROUPE_ASSIGN_OR_RETURN(pages.swap_arena_, Arena::create(swap_bytes, "KV blocks that make room (limit swap_memory)"));
+  if (swap_bytes > 0) pages.swap_ = static_cast<std::byte*>(pages.swap_arena_.take(swap_bytes));
   return pages;
+}
+
+void KvPages::add_piece(void* data, std::uint64_t block_bytes) {
+  pieces_.push_back({static_cast<std::byte*>(data), block_bytes, swap_block_bytes_});
+  swap_block_bytes_ += block_bytes;
+}
+
+std::byte* KvPages::address(const Piece& piece, std::uint32_t block) const {
+  if (block < num_blocks_) return piece.data + block * piece.block_bytes;
+  return swap_ + (block - num_blocks_) * swap_block_bytes_ + piece.swap_offset;
+}
+
+Result<void> KvPages::copy(std::span<const BlockCopy> copies) {
+  for (const BlockCopy& copy : copies) {
+    const bool leaves = copy.to >= num_blocks_, comes_back = copy.from >= num_blocks_;
+    for (const Piece& piece : pieces_) {
+      std::byte* const to = address(piece, copy.to);
+      const std::byte* const from = address(piece, copy.from);
+      if (leaves && comes_back) {
+        std::memcpy(to, from, piece.block_bytes);
+      } else if (leaves) {
+        TROUPE_RETURN_IF_ERROR(memory_->download(to, from, piece.block_bytes));
+      } else if (comes_back) {
+        memory_->upload(to, from, piece.block_bytes);
+      } else {
+        memory_->copy(to, from, piece.block_bytes);
+      }
+    }
+  }
+  return {};
 }
 
 }  // namespace troupe::model

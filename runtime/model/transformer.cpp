@@ -55,8 +55,8 @@ Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::pa
   TROUPE_RETURN_IF_ERROR(check_slice(config, slice));
   kernels::DeviceMemory& memory = kernels.memory();
   const StepSize size{options.max_batch_tokens, options.max_logits_rows, memory.is_host()};
-  TROUPE_ASSIGN_OR_RETURN(
-      KvPages kv, KvPages::create(config, slice, options.num_blocks, options.block_size, options.kv_dtype, memory));
+  TROUPE_ASSIGN_OR_RETURN(KvPages kv, KvPages::create(config, slice, options.num_blocks, options.block_size,
+                                                      options.kv_dtype, options.num_swap_blocks, memory));
   const ScratchBytes bytes = scratch_bytes(config, slice, size);
   const char* purpose = "scratch (limits max_batch_tokens, max_batch_sequences)";
   TROUPE_ASSIGN_OR_RETURN(Arena arena, Arena::create(bytes.device, purpose, memory));

@@ -23,7 +23,8 @@ namespace troupe::model {
 
 struct TransformerOptions {
   std::uint32_t num_blocks = 0;
-  std::uint32_t block_size = 16;  // tokens
+  std::uint32_t num_swap_blocks = 0;  // beside the pages
+  std::uint32_t block_size = 16;      // tokens
   std::uint32_t max_batch_tokens = 512;
   std::uint32_t max_batch_sequences = 64;
   std::uint32_t max_logits_rows = 0;  // of one call to logits(); 0 = max_batch_sequences
@@ -59,6 +60,9 @@ class Transformer {
   // What forward() returned, where the host can read it: for the next stage. Waits for the device; valid as long.
   // Errors: what became of the device. REQUIRES: not the last stage
   Result<kernels::ConstMatrixF32> to_host(kernels::ConstMatrixF32 hidden);
+
+  // Copies keys and values between blocks (KvPages::copy). Between steps only.
+  Result<void> copy_blocks(std::span<const BlockCopy> copies) { return kv_.copy(copies); }
 
   // Last stage: the logits of batch.logits_rows, at most max_logits_rows of them, out of `hidden` as forward()
   // returned it. Rank 0 gets (logits_rows, vocab_size) in the host's memory, valid until the next call of logits(); the

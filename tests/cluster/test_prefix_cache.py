@@ -73,8 +73,11 @@ class Prefixes:
         self.assertEqual([choice["index"] for choice in answer["choices"]], list(range(8)))
         length = answer["usage"]["prompt_tokens"]
         self.assertEqual(answer["usage"]["prompt_tokens_details"]["cached_tokens"], 0)
-        own = length - (length - 1) // BLOCK * BLOCK  # of each further choice: what is in no full block
-        self.assertEqual(self.metric("prompt_tokens_total") - computed, length + 7 * own)
+        # Of what is in no full block each further choice computes one token, unless copying was slow.
+        own = length - (length - 1) // BLOCK * BLOCK
+        computed = self.metric("prompt_tokens_total") - computed
+        self.assertGreaterEqual(computed, length + 7)
+        self.assertLessEqual(computed, length + 7 * own)
         self.assertGreater(len({tuple(choice["token_ids"]) for choice in answer["choices"]}), 1)
         for seed in (3, 5):  # each choice is what a request with its seed gets
             alone, _, _ = self.ask("Name a colour.", temperature=1.5, seed=seed)
@@ -103,7 +106,8 @@ class Prefixes:
         self.cluster.post("/v1/completions", body)
         status, answer = self.cluster.post("/v1/completions", dict(body, prompt=[prompt, prompt[:40]]))
         self.assertEqual(status, 200, answer)
-        self.assertEqual(answer["usage"]["prompt_tokens_details"]["cached_tokens"], 48 + 32)
+        # The second prompt ends in a block that the first one has, of which it leaves a token to itself.
+        self.assertIn(answer["usage"]["prompt_tokens_details"]["cached_tokens"], (48 + 32, 48 + 39))
 
     def test_prompts_whose_tokens_are_rated_are_computed_whole(self):
         body = {"model": "tutor", "prompt": list(range(60, 110)), "temperature": 0, "max_tokens": 1, "echo": True,

@@ -21,6 +21,7 @@ enum class Event { kAdmit, kAdmitGroup, kCancel, kForm, kRun, kFail, kEpoch, kPa
 EngineOptions any_options() {
   EngineOptions options;
   options.num_blocks = *rc::gen::inRange(3u, 14u);
+  options.num_swap_blocks = *rc::gen::element(0u, 2u, 7u, 30u);
   options.block_size = *rc::gen::inRange(1u, 6u);
   options.max_model_len = *rc::gen::inRange(4u, 48u);
   options.max_batch_tokens = *rc::gen::inRange(1u, 16u);
@@ -167,6 +168,7 @@ BOOST_AUTO_TEST_CASE(whatever_happens_no_block_leaks_and_every_request_ends_with
     const EngineOptions options = any_options();
     Replica replica(options);
     replica.on_step = [&](schema::Step::Reader step, const FlatStep& flat) { check_tables(replica, step, flat); };
+    replica.shard.copy_ns = *rc::gen::element(0u, 1u, 1'000u);
     std::vector<Request> admitted;
     std::set<std::uint64_t> cancelled;
     std::uint64_t epoch = 1, next_request = 0;
@@ -216,9 +218,11 @@ BOOST_AUTO_TEST_CASE(whatever_happens_no_block_leaks_and_every_request_ends_with
     }
     replica.run_until_idle();
 
+    RC_CLASSIFY(replica.engine.counts().swaps_in > 0, "goes on with what was kept beside the pages");
     RC_ASSERT(replica.engine.idle());
     RC_ASSERT(!replica.engine.next_expiry_ns());
     RC_ASSERT(replica.engine.blocks().free_blocks() == options.num_blocks);
+    RC_ASSERT(replica.engine.swap_space().free_blocks() == options.num_swap_blocks);
     for (const Request& request : admitted) {
       const Answer& answer = replica.answer(request.request);
       const std::uint64_t room =

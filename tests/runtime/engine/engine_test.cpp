@@ -236,8 +236,8 @@ BOOST_AUTO_TEST_CASE(decodes_run_before_prefills_and_those_before_newcomers) {
   BOOST_TEST(replica.admit({.request = 1, .prompt = prompt_of(2)}).ok());
   BOOST_TEST(replica.form_step());
   replica.run_oldest_step();
-  BOOST_TEST(replica.admit({.request = 2, .prompt = prompt_of(11)}).ok());
-  BOOST_TEST(replica.admit({.request = 3, .prompt = prompt_of(4)}).ok());
+  BOOST_TEST(replica.admit({.request = 2, .prompt = prompt_of(11, 1)}).ok());
+  BOOST_TEST(replica.admit({.request = 3, .prompt = prompt_of(4, 2)}).ok());
   BOOST_TEST(replica.form_step());
   // One decode, and the first seven tokens of the second prompt.
   BOOST_TEST(replica.newest_step().getSequences().size() == 2u);

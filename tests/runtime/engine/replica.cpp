@@ -1,5 +1,6 @@
 #include "tests/runtime/engine/replica.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -38,13 +39,20 @@ std::vector<std::uint32_t> expected_tokens(std::vector<std::uint32_t> prompt, st
 }
 
 FakeShard::FakeShard(const ShardSequencesOptions& options)
-    : sequences(options, Limits{}), options_(options), pages_(std::size_t{options.num_blocks} * options.block_size) {}
+    : sequences(options, Limits{}),
+      options_(options),
+      pages_(std::size_t{options.num_blocks + options.num_swap_blocks} * options.block_size) {}
 
 void FakeShard::run(schema::Step::Reader step, schema::StepResult::Builder result) {
   result.setFence(step.getFence());
   Result<void> done = sequences.begin_step(step);
   if (done.ok()) {
     const FlatStep& flat = sequences.flat();
+    for (const BlockCopy& copy : flat.copies) {
+      const auto from = pages_.begin() + std::ptrdiff_t{copy.from} * options_.block_size;
+      std::copy_n(from, options_.block_size, pages_.begin() + std::ptrdiff_t{copy.to} * options_.block_size);
+    }
+    result.initTimings(1)[0].setCopyNs(copy_ns * flat.copies.size());
     for (std::size_t row = 0; row < flat.tokens.size(); ++row) pages_.at(flat.slots[row]) = flat.tokens[row];
     for (std::size_t i = 0; done.ok() && i < flat.logits_rows.size(); ++i) {
       const std::uint32_t row = flat.logits_rows[i];
@@ -86,6 +94,7 @@ void write_generate(const Request& request, schema::Generate::Builder to) {
 Replica::Replica(const EngineOptions& options)
     : engine(options),
       shard({.num_blocks = options.num_blocks,
+             .num_swap_blocks = options.num_swap_blocks,
              .block_size = options.block_size,
              .max_model_len = options.max_model_len,
              .max_batch_tokens = options.max_batch_tokens,

@@ -40,10 +40,11 @@ class FakeShard {
   }
 
   ShardSequences sequences;
+  std::uint64_t copy_ns = 0;  // that it says it needs for a block
 
  private:
   const ShardSequencesOptions options_;
-  std::vector<std::uint32_t> pages_;  // (num_blocks * block_size)
+  std::vector<std::uint32_t> pages_;  // (num_blocks + num_swap_blocks, block_size)
 };
 
 struct Request {

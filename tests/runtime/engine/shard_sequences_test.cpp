@@ -19,6 +19,7 @@ using namespace troupe::engine;
 namespace {
 
 constexpr ShardSequencesOptions kOptions = {.num_blocks = 8,
+                                            .num_swap_blocks = 4,
                                             .block_size = 4,
                                             .max_model_len = 20,
                                             .max_batch_tokens = 12,
@@ -365,6 +366,37 @@ BOOST_AUTO_TEST_CASE(indices_beyond_the_pages_the_vocabulary_or_the_model_are_re
                       "more blocks"));
 }
 
+BOOST_AUTO_TEST_CASE(copies_are_taken_in_order) {
+  ShardSequences sequences(kOptions, Limits{});
+  BuiltStep built({kFirst, kSecond});
+  auto copies = built.step.initCopies(2);
+  copies[0].setFrom(3);
+  copies[0].setTo(11);
+  copies[1].setFrom(8);
+  copies[1].setTo(3);
+  BOOST_REQUIRE(sequences.begin_step(built.step.asReader()).ok());
+  BOOST_TEST((sequences.flat().copies == std::vector<BlockCopy>{{3, 11}, {8, 3}}));
+  BuiltStep next({{.sequence = 9, .tokens = {1}, .new_blocks = {0}, .prompt_length = 1}}, {1, 2});
+  BOOST_REQUIRE(sequences.begin_step(next.step.asReader()).ok());
+  BOOST_TEST(sequences.flat().copies.empty());
+}
+
+BOOST_AUTO_TEST_CASE(copies_from_or_to_blocks_that_are_not_there_are_refused) {
+  const auto copy = [](std::uint32_t from, std::uint32_t to) {
+    return refusal([=](auto step) {
+      auto copies = step.initCopies(2);
+      copies[0].setTo(1);
+      copies[1].setFrom(from);
+      copies[1].setTo(to);
+    });
+  };
+  BOOST_TEST(mentions(copy(12, 0), "block 12 to 0"));
+  BOOST_TEST(mentions(copy(0, 12), "has 12"));
+  BOOST_TEST(mentions(copy(0, 0xffffffff), "block 0 to 4294967295"));
+  BOOST_TEST(mentions(copy(5, 5), "block 5 to 5"));
+  BOOST_TEST(mentions(refusal([](auto step) { step.initCopies(13); }), "13 copies"));
+}
+
 BOOST_AUTO_TEST_CASE(starts_that_make_no_sense_are_refused) {
   BOOST_TEST(mentions(refusal([](auto step) { step.getStarts()[0].setPromptLength(0); }), "prompt"));
   BOOST_TEST(mentions(refusal([](auto step) { step.getStarts()[0].setPromptLength(21); }), "prompt"));
@@ -413,7 +445,15 @@ BOOST_AUTO_TEST_CASE(no_step_however_wrong_leads_out_of_the_pages) {
     }
     if (number(20) == 0) built.step.getTokenCounts().set(0, number(6));
     if (number(20) == 0) built.step.getNewBlockCounts().set(0, number(6));
-    if (!sequences.begin_step(built.step.asReader()).ok()) continue;
+    if (number(3) == 0) {
+      auto copies = built.step.initCopies(number(4) % 5);
+      for (auto copy : copies) copy.setFrom(number(12)), copy.setTo(number(12));
+    }
+    const bool begun = sequences.begin_step(built.step.asReader()).ok();
+    for (const BlockCopy& copy : sequences.flat().copies) {
+      BOOST_REQUIRE(std::max(copy.from, copy.to) < kOptions.num_blocks + kOptions.num_swap_blocks);
+    }
+    if (!begun) continue;
     ++accepted;
     const FlatStep& flat = sequences.flat();
     for (const std::uint32_t slot : flat.slots) BOOST_REQUIRE(slot < kOptions.num_blocks * kOptions.block_size);
