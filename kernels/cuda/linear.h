@@ -47,8 +47,8 @@ struct ExpertsCall {
   const float* in = nullptr;  // (rows, cols), by expert (kernels/cuda/experts.h permutes them)
   std::size_t rows = 0;       // all experts together: what starts ends with
   std::size_t cols = 0;
-  std::size_t in_stride = 0;               // elements
-  const std::uint32_t* starts = nullptr;   // (num_experts + 1), on the device
+  std::size_t in_stride = 0;              // elements
+  const std::uint32_t* starts = nullptr;  // (num_experts + 1), on the device
   std::size_t num_experts = 0;
   const std::byte* const* gate = nullptr;  // (num_experts) images; the array lies on the device as well
   const std::byte* const* up = nullptr;    // the same, or null
@@ -72,6 +72,7 @@ std::size_t linear_workspace_bytes(std::size_t rows, std::size_t cols);
 //
 // Thread-safety: asynchronous on the stream; calls that share a workspace share a stream. Sizes that do not match are
 // bugs (assertions).
-TROUPE_GPU_FUNCTIONS(void linear(Stream stream, const LinearCall& call); void experts_linear(Stream stream, const ExpertsCall& call);)
+TROUPE_GPU_FUNCTIONS(void linear(Stream stream, const LinearCall& call);)
+TROUPE_GPU_FUNCTIONS(void experts_linear(Stream stream, const ExpertsCall& call);)
 
 }  // namespace troupe::kernels
