@@ -365,7 +365,7 @@ void linear(Stream stream, const LinearCall& call) {
       form = input_form(dtype);
       prepared = true;
       task.in = PreparedLayout(form, call.rows, call.cols).at(call.workspace);
-      prepare_input(stream, form, call.in, call.in_stride, call.cols, task.in);
+      prepare_input(stream, form, {call.in, call.in_stride, nullptr, static_cast<unsigned>(call.cols)}, task.in);
     }
     for (std::size_t j = 0; j < count; ++j) {
       const LinearProduct& product = products[j];
@@ -388,7 +388,7 @@ void experts_linear(Stream stream, const ExpertsCall& call) {
   const InputForm form = input_form(call.dtype);
   Task task{};
   task.in = PreparedLayout(form, call.rows, call.cols).at(call.workspace);
-  prepare_input(stream, form, call.in, call.in_stride, call.cols, task.in);
+  prepare_input(stream, form, {call.in, call.in_stride, call.row_of, static_cast<unsigned>(call.cols)}, task.in);
   const bool gated = call.up != nullptr;
   task.passes = gated ? 2 : 1;
   task.num_products = task.passes;

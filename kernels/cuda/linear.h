@@ -41,11 +41,12 @@ struct LinearCall {
   std::byte* workspace = nullptr;
 };
 
-// The same for the experts of a mixture: rows [starts[e], starts[e + 1]) are multiplied with expert e's weights.
-// `gate` and `up` have the same shape: with both, SwiGLU; with gate alone, its product.
+// The same for the experts of a mixture (kernels/cuda/experts.h): rows [starts[e], starts[e + 1]) are multiplied with
+// expert e's weights. `gate` and `up` have the same shape: with both, SwiGLU; with gate alone, its product.
 struct ExpertsCall {
-  const float* in = nullptr;  // (rows, cols), by expert (kernels/cuda/experts.h permutes them)
-  std::size_t rows = 0;       // all experts together: what starts ends with
+  const float* in = nullptr;              // row i is in(row_of[i], :)
+  const std::uint32_t* row_of = nullptr;  // (rows), on the device; null: row i is in(i, :)
+  std::size_t rows = 0;                   // of all experts together: what starts ends with
   std::size_t cols = 0;
   std::size_t in_stride = 0;              // elements
   const std::uint32_t* starts = nullptr;  // (num_experts + 1), on the device

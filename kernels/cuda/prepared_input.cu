@@ -54,12 +54,11 @@ __device__ __forceinline__ std::uint32_t quantise(const float (&values)[4], floa
 }
 
 // One block of threads takes 1,024 inputs of a row, a thread four of them.
-__global__ void __launch_bounds__(kThreads)
-    quantise_blocks(const float* in, std::size_t stride, unsigned cols, PreparedInput to) {
+__global__ void __launch_bounds__(kThreads) quantise_blocks(InputRows rows, PreparedInput to) {
   const unsigned row = blockIdx.y;
   const unsigned first = (blockIdx.x * kThreads + threadIdx.x) * 4;
   float values[4];
-  load_four(in + row * stride, first, cols, values);
+  load_four(rows.row(row), first, rows.cols, values);
   float largest = largest_of(values);
 #pragma unroll
   for (unsigned step = 1; step < 8; step *= 2) largest = fmaxf(largest, __shfl_xor_sync(kAll, largest, step));
@@ -78,15 +77,14 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // One block of threads a row.
-__global__ void __launch_bounds__(kThreads)
-    quantise_row(const float* in, std::size_t stride, unsigned cols, PreparedInput to) {
+__global__ void __launch_bounds__(kThreads) quantise_row(InputRows rows, PreparedInput to) {
   __shared__ float warp_largest[kWarps];
   const unsigned row = blockIdx.x;
-  in += row * stride;
+  const float* in = rows.row(row);
   float values[4];
   float largest = 0;
-  for (unsigned first = threadIdx.x * 4; first < cols; first += kThreads * 4) {
-    load_four(in, first, cols, values);
+  for (unsigned first = threadIdx.x * 4; first < rows.cols; first += kThreads * 4) {
+    load_four(in, first, rows.cols, values);
     largest = fmaxf(largest, largest_of(values));
   }
 #pragma unroll
@@ -97,7 +95,7 @@ __global__ void __launch_bounds__(kThreads)
   for (unsigned warp = 0; warp < kWarps; ++warp) largest = fmaxf(largest, warp_largest[warp]);
   const float steps = steps_a_unit(largest);
   for (unsigned first = threadIdx.x * 4; first < to.units_a_row * 64; first += kThreads * 4) {
-    load_four(in, first, cols, values);
+    load_four(in, first, rows.cols, values);
     int sum;
     put_word(to, first / 64, row, first % 64 / 4, quantise(values, steps, sum));
   }
@@ -112,13 +110,12 @@ __device__ __forceinline__ std::uint32_t rounded_bf16(float value) {
 }
 
 // One block of threads takes 1,024 inputs of a row.
-__global__ void __launch_bounds__(kThreads)
-    round_to_bf16(const float* in, std::size_t stride, unsigned cols, PreparedInput to, bool parts) {
+__global__ void __launch_bounds__(kThreads) round_to_bf16(InputRows rows, PreparedInput to, bool parts) {
   const unsigned row = blockIdx.y;
   const unsigned first = (blockIdx.x * kThreads + threadIdx.x) * 4;
   if (first >= to.units_a_row * 32) return;
   float values[4];
-  load_four(in + row * stride, first, cols, values);
+  load_four(rows.row(row), first, rows.cols, values);
 #pragma unroll
   for (unsigned pair = 0; pair < 2; ++pair) {
     std::uint32_t upper = 0, lower = 0;
@@ -142,18 +139,16 @@ unsigned divide_up(std::size_t value, std::size_t divisor) {
 
 }  // namespace
 
-void prepare_input(Stream stream, InputForm form, const float* in, std::size_t in_stride, std::size_t cols,
-                   const PreparedInput& to) {
-  const auto width = static_cast<unsigned>(cols);
+void prepare_input(Stream stream, InputForm form, const InputRows& rows, const PreparedInput& to) {
   switch (form) {
     case InputForm::kBlocks:
-      return launch(stream, {divide_up(to.units_a_row * 64, kThreads * 4), to.rows}, {kThreads}, 0, quantise_blocks, in,
-                    in_stride, width, to);
-    case InputForm::kRow: return launch(stream, {to.rows}, {kThreads}, 0, quantise_row, in, in_stride, width, to);
+      return launch(stream, {divide_up(to.units_a_row * 64, kThreads * 4), to.rows}, {kThreads}, 0, quantise_blocks,
+                    rows, to);
+    case InputForm::kRow: return launch(stream, {to.rows}, {kThreads}, 0, quantise_row, rows, to);
     case InputForm::kBf16:
     case InputForm::kBf16Parts:
-      return launch(stream, {divide_up(to.units_a_row * 32, kThreads * 4), to.rows}, {kThreads}, 0, round_to_bf16, in,
-                    in_stride, width, to, form == InputForm::kBf16Parts);
+      return launch(stream, {divide_up(to.units_a_row * 32, kThreads * 4), to.rows}, {kThreads}, 0, round_to_bf16, rows,
+                    to, form == InputForm::kBf16Parts);
   }
 }
 
