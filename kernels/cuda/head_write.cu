@@ -2,8 +2,8 @@
 
 #include <cassert>
 
-#include "kernels/cuda/block_sum.cuh"
 #include "kernels/cuda/kv_element.cuh"
+#include "kernels/cuda/warp.cuh"
 
 namespace troupe::kernels::TROUPE_GPU_NAMESPACE {
 namespace {
@@ -27,7 +27,7 @@ __device__ void store_quantised(const float* head, std::size_t size, std::int8_t
 // A block a head of a row: queries first, then keys, then values.
 __global__ void __launch_bounds__(kMaxHeadDim) head_write_kernel(HeadWriteArgs args) {
   __shared__ float head[kMaxHeadDim];
-  __shared__ float shared[kMaxHeadDim / kWarpLanes];
+  __shared__ float shared[kMaxHeadDim / kWarpSize];
   const std::size_t row = blockIdx.x, head_dim = args.kv.head_dim, i = threadIdx.x;
   const bool is_query = blockIdx.y < args.num_heads;
   const bool is_key = !is_query && blockIdx.y < args.num_heads + args.kv.num_kv_heads;
@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(kMaxHeadDim) head_write_kernel(HeadWriteArgs a
 void head_write(Stream stream, const HeadWriteArgs& args) {
   assert(args.kv.head_dim <= kMaxHeadDim && 2 * args.num_pairs <= args.kv.head_dim);
   if (args.rows == 0) return;
-  const std::size_t threads = (args.kv.head_dim + kWarpLanes - 1) / kWarpLanes * kWarpLanes;
+  const std::size_t threads = (args.kv.head_dim + kWarpSize - 1) / kWarpSize * kWarpSize;
   launch(stream, Grid(static_cast<unsigned>(args.rows), static_cast<unsigned>(args.num_heads + 2 * args.kv.num_kv_heads)),
          Block(static_cast<unsigned>(threads)), 0, head_write_kernel, args);
 }

@@ -2,8 +2,8 @@
 
 #include <cassert>
 
-#include "kernels/cuda/block_sum.cuh"
 #include "kernels/cuda/kv_element.cuh"
+#include "kernels/cuda/warp.cuh"
 
 namespace troupe::kernels::TROUPE_GPU_NAMESPACE {
 namespace {
@@ -30,7 +30,7 @@ __device__ std::size_t sequence_of(const std::uint32_t* row_starts, std::size_t 
 __global__ void __launch_bounds__(kMaxThreads) row_attention_kernel(RowAttentionArgs args) {
   __shared__ float query[kMaxThreads];
   __shared__ float weights[kTileKeys];
-  __shared__ float shared[kMaxThreads / kWarpLanes];
+  __shared__ float shared[kMaxThreads / kWarpSize];
   const std::size_t row = blockIdx.x, head = blockIdx.y, thread = threadIdx.x;
   const PagedKv& kv = args.kv;
   const std::size_t head_dim = kv.head_dim;
@@ -87,7 +87,7 @@ void row_attention(Stream stream, const RowAttentionArgs& args) {
   assert(args.kv.head_dim <= kMaxThreads);
   if (args.rows == 0) return;
   const std::size_t most = args.kv.head_dim > kTileKeys ? args.kv.head_dim : kTileKeys;
-  const std::size_t threads = (most + kWarpLanes - 1) / kWarpLanes * kWarpLanes;
+  const std::size_t threads = (most + kWarpSize - 1) / kWarpSize * kWarpSize;
   launch(stream, Grid(static_cast<unsigned>(args.rows), static_cast<unsigned>(args.shape.num_heads)),
          Block(static_cast<unsigned>(threads)), 0, row_attention_kernel, args);
 }

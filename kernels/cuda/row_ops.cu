@@ -6,7 +6,6 @@ namespace troupe::kernels::TROUPE_GPU_NAMESPACE {
 namespace {
 
 constexpr unsigned kThreads = 256;
-constexpr unsigned kWarp = 32;
 
 // A block a row: neighbouring threads read and write neighbouring elements.
 __global__ void gather_rows_kernel(GatherRowsArgs args) {
@@ -22,21 +21,6 @@ __global__ void add_weighted_rows_kernel(AddWeightedRowsArgs args) {
   for (std::size_t col = threadIdx.x; col < args.cols; col += blockDim.x) to[col] += weight * from[col];
 }
 
-__global__ void __launch_bounds__(kThreads) scale_by_sigmoid_kernel(ScaleBySigmoidArgs args) {
-  __shared__ float partial[kThreads / kWarp];
-  const float* in = args.in + blockIdx.x * args.in_stride;
-  float sum = 0;
-  for (std::size_t col = threadIdx.x; col < args.in_cols; col += kThreads) sum += in[col] * args.weight[col];
-  for (unsigned offset = kWarp / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
-  if (threadIdx.x % kWarp == 0) partial[threadIdx.x / kWarp] = sum;
-  __syncthreads();
-  float dot = 0;
-  for (unsigned warp = 0; warp < kThreads / kWarp; ++warp) dot += partial[warp];
-  const float share = 1 / (1 + expf(-dot));
-  float* out = args.out + blockIdx.x * args.out_stride;
-  for (std::size_t col = threadIdx.x; col < args.out_cols; col += kThreads) out[col] *= share;
-}
-
 }  // namespace
 
 void gather_rows(Stream stream, const GatherRowsArgs& args) {
@@ -47,11 +31,6 @@ void gather_rows(Stream stream, const GatherRowsArgs& args) {
 void add_weighted_rows(Stream stream, const AddWeightedRowsArgs& args) {
   if (args.rows == 0) return;
   launch(stream, Grid(static_cast<unsigned>(args.rows)), Block(kThreads), 0, add_weighted_rows_kernel, args);
-}
-
-void scale_by_sigmoid(Stream stream, const ScaleBySigmoidArgs& args) {
-  if (args.rows == 0) return;
-  launch(stream, Grid(static_cast<unsigned>(args.rows)), Block(kThreads), 0, scale_by_sigmoid_kernel, args);
 }
 
 }  // namespace troupe::kernels::TROUPE_GPU_NAMESPACE

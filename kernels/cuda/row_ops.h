@@ -32,21 +32,8 @@ struct AddWeightedRowsArgs {
   std::size_t cols = 0;
 };
 
-// out(i, :) *= sigmoid(in(i, :) * weight). The product is summed in an order that depends on in_cols alone.
-struct ScaleBySigmoidArgs {
-  const float* in = nullptr;  // (rows, in_cols)
-  std::size_t in_stride = 0;
-  const float* weight = nullptr;  // (in_cols)
-  float* out = nullptr;           // (rows, out_cols)
-  std::size_t out_stride = 0;
-  std::size_t rows = 0;
-  std::size_t in_cols = 0;
-  std::size_t out_cols = 0;
-};
-
 // Asynchronous on the stream. Sizes that do not match are bugs.
 TROUPE_GPU_FUNCTIONS(void gather_rows(Stream stream, const GatherRowsArgs& args);
-                     void add_weighted_rows(Stream stream, const AddWeightedRowsArgs& args);
-                     void scale_by_sigmoid(Stream stream, const ScaleBySigmoidArgs& args);)
+                     void add_weighted_rows(Stream stream, const AddWeightedRowsArgs& args);)
 
 }  // namespace troupe::kernels
