@@ -2,10 +2,16 @@
 
 #include <cassert>
 #include <utility>
+#include <vector>
 
 #include "kernels/cuda/device_list.h"
+#include "kernels/cuda/embed.h"
+#include "kernels/cuda/experts.h"
+#include "kernels/cuda/head_write.h"
 #include "kernels/cuda/linear.h"
+#include "kernels/cuda/norm.h"
 #include "kernels/cuda/packed_weight.h"
+#include "kernels/cuda/row_attention.h"
 #include "kernels/cuda/row_ops.h"
 
 namespace troupe::kernels {
@@ -106,12 +112,114 @@ class CudaKernels final : public Kernels {
     multiply(in, products);
   }
 
+  void project_qkv(ConstMatrixF32 in, const QkvWeights& weights, const Rotary& rotary, MatrixF32 queries,
+                   std::span<const std::uint32_t> slots, const PagedKv& kv) override {
+    assert(slots.size() == in.rows && rotary.positions.size() == in.rows);
+    const std::size_t width = kv.num_kv_heads * kv.head_dim;
+    const MatrixF32 keys = room(keys_, in.rows, width), values = room(values_, in.rows, width);
+    const LinearProduct products[] = {product(weights.query, queries, Epilogue::kStore),
+                                      product(weights.key, keys, Epilogue::kStore),
+                                      product(weights.value, values, Epilogue::kStore)};
+    const HeadWriteArgs args = {
+        .queries = queries.data,
+        .queries_stride = queries.row_stride,
+        .keys = keys.data,
+        .values = values.data,
+        .keys_stride = width,
+        .rows = in.rows,
+        .num_heads = queries.cols / kv.head_dim,
+        .query_norm = weights.query_norm.empty() ? nullptr : weights.query_norm.data(),
+        .key_norm = weights.key_norm.empty() ? nullptr : weights.key_norm.data(),
+        .eps = weights.eps,
+        .positions = positions_.on_device(rotary.positions),
+        .inverse_frequencies = frequencies_.on_device(rotary.inverse_frequencies),
+        .num_pairs = rotary.inverse_frequencies.size(),
+        .magnitude = rotary.magnitude,
+        .layout = rotary.layout,
+        .slots = slots_.on_device(slots),
+        .kv = kv,
+    };
+    if (memory_->failed()) return;
+    multiply(in, products);
+    TROUPE_GPU_CALL(head_write, stream_, args);
+  }
+
+  void embed(std::span<const std::uint32_t> tokens, const WeightView& table, std::uint32_t first_row,
+             MatrixF32 out) override {
+    assert(out.rows == tokens.size() && out.cols == table.cols);
+    const EmbedArgs args = {tokens_.on_device(tokens), table, first_row, out};
+    if (!memory_->failed()) TROUPE_GPU_CALL(embed, stream_, args);
+  }
+
+  void rms_norm(ConstMatrixF32 in, std::span<const float> weight, float eps, MatrixF32 out) override {
+    const RmsNormArgs args = {in, weight.data(), eps, out};
+    TROUPE_GPU_CALL(rms_norm, stream_, args);
+  }
+
+  void add_rms_norm(ConstMatrixF32 addend, MatrixF32 sum, std::span<const float> weight, float eps,
+                    MatrixF32 out) override {
+    const AddRmsNormArgs args = {addend, sum, weight.data(), eps, out};
+    TROUPE_GPU_CALL(add_rms_norm, stream_, args);
+  }
+
+  void attention(ConstMatrixF32 queries, const PagedKv& kv, const AttentionBatch& batch, const AttentionShape& shape,
+                 MatrixF32 out) override {
+    assert(queries.cols == shape.num_heads * shape.head_dim && out.cols == queries.cols && out.rows == queries.rows);
+    const RowAttentionArgs args = {
+        .queries = queries.data,
+        .queries_stride = queries.row_stride,
+        .out = out.data,
+        .out_stride = out.row_stride,
+        .rows = queries.rows,
+        .row_starts = row_starts_.on_device(batch.row_starts),
+        .context_lengths = context_lengths_.on_device(batch.context_lengths),
+        .block_tables = block_tables_.on_device(batch.block_tables),
+        .block_table_starts = block_table_starts_.on_device(batch.block_table_starts),
+        .num_sequences = batch.context_lengths.size(),
+        .kv = kv,
+        .shape = shape,
+    };
+    if (!memory_->failed()) TROUPE_GPU_CALL(row_attention, stream_, args);
+  }
+
+  void add(ConstMatrixF32 addend, MatrixF32 sum) override {
+    const AddArgs args = {addend, sum};
+    TROUPE_GPU_CALL(add, stream_, args);
+  }
+
+  void gather_rows(ConstMatrixF32 in, std::span<const std::uint32_t> rows, MatrixF32 out) override {
+    assert(out.rows == rows.size() && out.cols == in.cols);
+    const GatherRowsArgs args = {in.data,  in.row_stride, rows_.on_device(rows), out.data, out.row_stride,
+                                 out.rows, out.cols};
+    if (!memory_->failed()) TROUPE_GPU_CALL(gather_rows, stream_, args);
+  }
+
+  void add_weighted_rows(ConstMatrixF32 in, std::span<const std::uint32_t> rows, std::span<const float> weights,
+                         MatrixF32 sum) override {
+    assert(in.rows == rows.size() && weights.size() == rows.size() && in.cols == sum.cols);
+    const AddWeightedRowsArgs args = {
+        in.data, in.row_stride, rows_.on_device(rows), weights_.on_device(weights), sum.data, sum.row_stride,
+        in.rows, in.cols};
+    if (!memory_->failed()) TROUPE_GPU_CALL(add_weighted_rows, stream_, args);
+  }
+
+  void scale_by_sigmoid(ConstMatrixF32 in, std::span<const float> weight, MatrixF32 out) override {
+    assert(in.rows == out.rows && in.cols == weight.size());
+    const SigmoidCall call = {in.data,       in.rows,  in.cols,  in.row_stride,
+                              weight.data(), out.data, out.cols, out.row_stride};
+    TROUPE_GPU_CALL(weigh_by_sigmoid, stream_, call);
+  }
+
  private:
   static LinearProduct product(const LinearWeight& weight, MatrixF32 out, Epilogue epilogue) {
     assert(dynamic_cast<const GpuPackedWeight*>(weight.weight) != nullptr);
     const GpuWeight& packed = static_cast<const GpuPackedWeight*>(weight.weight)->weight();
     assert(out.cols == packed.rows);
     return {packed, weight.bias, out.data, out.row_stride, epilogue};
+  }
+
+  static MatrixF32 room(Workspace& workspace, std::size_t rows, std::size_t cols) {
+    return {reinterpret_cast<float*>(workspace.of(rows * cols * sizeof(float))), rows, cols};
   }
 
   void multiply(ConstMatrixF32 in, std::span<const LinearProduct> products) {
@@ -143,4 +251,10 @@ class CudaKernels final : public Kernels {
 };
 
 }  // namespace
+
+Result<std::unique_ptr<Kernels>> make_cuda_kernels(std::unique_ptr<Gpu> gpu) {
+  TROUPE_ASSIGN_OR_RETURN(auto memory, GpuMemory::make(std::move(gpu)));
+  return std::unique_ptr<Kernels>(std::make_unique<CudaKernels>(std::move(memory)));
+}
+
 }  // namespace troupe::kernels

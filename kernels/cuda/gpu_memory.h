@@ -31,6 +31,7 @@ class GpuMemory final : public DeviceMemory {
 
   // Keeps the first error of what returns none itself: it comes out of download() and synchronize().
   void fail(Error error);
+  bool failed() const { return error_.has_value(); }
 
  private:
   // Host memory that the driver has pinned.

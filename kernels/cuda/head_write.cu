@@ -2,7 +2,7 @@
 
 #include <cassert>
 
-#include "kernels/cuda/kv_element.cuh"
+#include "kernels/cuda/element.cuh"
 #include "kernels/cuda/warp.cuh"
 
 namespace troupe::kernels::TROUPE_GPU_NAMESPACE {
@@ -13,9 +13,13 @@ __device__ void store_quantised(const float* head, std::size_t size, std::int8_t
                                 float* shared) {
   const bool in_head = threadIdx.x < size;
   const float value = in_head ? head[threadIdx.x] : 0;
-  const float largest = block_max(fabsf(value), shared);
+  float largest = warp_max(fabsf(value));
+  if (threadIdx.x % kWarpSize == 0) shared[threadIdx.x / kWarpSize] = largest;
+  __syncthreads();
+  for (unsigned warp = 0; warp < blockDim.x / kWarpSize; ++warp) largest = fmaxf(largest, shared[warp]);
+  __syncthreads();
   // fmaxf drops NaNs: they are counted apart.
-  const bool is_finite = block_sum(isfinite(value) ? 0.0f : 1.0f, shared) == 0;
+  const bool is_finite = block_sum(fabsf(value) < INFINITY ? 0.0f : 1.0f, shared) == 0;
   if (threadIdx.x == 0) *scale = is_finite ? largest / 127 : NAN;
   if (!in_head) return;
   const bool is_usable = is_finite && largest > 0;
@@ -33,7 +37,8 @@ __global__ void __launch_bounds__(kMaxHeadDim) head_write_kernel(HeadWriteArgs a
   const bool is_key = !is_query && blockIdx.y < args.num_heads + args.kv.num_kv_heads;
   const std::size_t kv_head = (blockIdx.y - args.num_heads) % args.kv.num_kv_heads;
   float* query = args.queries + row * args.queries_stride + blockIdx.y * head_dim;
-  const float* from = is_query ? query : (is_key ? args.keys : args.values) + row * args.keys_stride + kv_head * head_dim;
+  const float* from =
+      is_query ? query : (is_key ? args.keys : args.values) + row * args.keys_stride + kv_head * head_dim;
 
   float value = i < head_dim ? from[i] : 0;
   const float* norm = is_query ? args.query_norm : is_key ? args.key_norm : nullptr;
@@ -83,7 +88,8 @@ void head_write(Stream stream, const HeadWriteArgs& args) {
   assert(args.kv.head_dim <= kMaxHeadDim && 2 * args.num_pairs <= args.kv.head_dim);
   if (args.rows == 0) return;
   const std::size_t threads = (args.kv.head_dim + kWarpSize - 1) / kWarpSize * kWarpSize;
-  launch(stream, Grid(static_cast<unsigned>(args.rows), static_cast<unsigned>(args.num_heads + 2 * args.kv.num_kv_heads)),
+  launch(stream,
+         Grid(static_cast<unsigned>(args.rows), static_cast<unsigned>(args.num_heads + 2 * args.kv.num_kv_heads)),
          Block(static_cast<unsigned>(threads)), 0, head_write_kernel, args);
 }
 

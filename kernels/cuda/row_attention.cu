@@ -2,7 +2,7 @@
 
 #include <cassert>
 
-#include "kernels/cuda/kv_element.cuh"
+#include "kernels/cuda/element.cuh"
 #include "kernels/cuda/warp.cuh"
 
 namespace troupe::kernels::TROUPE_GPU_NAMESPACE {
@@ -25,8 +25,18 @@ __device__ std::size_t sequence_of(const std::uint32_t* row_starts, std::size_t 
   return first;
 }
 
-// A block a head of a row. For scores, threads take keys, which lie side by side in a block of pages; for values, threads
-// take elements of the head, which do as well.
+// Every thread gets it. shared: (warps); free again for the next call.
+__device__ float largest_of_block(float value, float* shared) {
+  value = warp_max(value);
+  if (threadIdx.x % kWarpSize == 0) shared[threadIdx.x / kWarpSize] = value;
+  __syncthreads();
+  for (unsigned warp = 0; warp < blockDim.x / kWarpSize; ++warp) value = fmaxf(value, shared[warp]);
+  __syncthreads();
+  return value;
+}
+
+// A block a head of a row. For scores, threads take keys, which lie side by side in a block of pages; for values,
+// threads take elements of the head, which do as well.
 __global__ void __launch_bounds__(kMaxThreads) row_attention_kernel(RowAttentionArgs args) {
   __shared__ float query[kMaxThreads];
   __shared__ float weights[kTileKeys];
@@ -57,11 +67,12 @@ __global__ void __launch_bounds__(kMaxThreads) row_attention_kernel(RowAttention
       if (kv.dtype == DType::kI8) score *= kv.key_scales[page * kv.block_size + offset];
       score *= args.shape.scale;
     }
-    const float highest_now = fmaxf(highest, block_max(score, shared));
+    const float highest_now = fmaxf(highest, largest_of_block(score, shared));
     // A NaN stays one: fmaxf drops it, and the difference keeps it.
     const float weight = score == -INFINITY ? 0 : expf(score - highest_now);
     const float shrink = highest == -INFINITY ? 0 : expf(highest - highest_now);
     sum = sum * shrink + block_sum(weight, shared);
+    __syncthreads();
     value *= shrink;
     highest = highest_now;
     if (thread < kTileKeys) weights[thread] = weight;
