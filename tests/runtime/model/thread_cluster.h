@@ -62,8 +62,8 @@ class ThreadCluster {
     std::unique_ptr<Transformer> transformer;
   };
   struct Stage {
-    std::vector<std::unique_ptr<collective::Communicator>> group;  // (world_size)
     std::vector<Rank> ranks;                                       // (world_size)
+    std::vector<std::unique_ptr<collective::Communicator>> group;  // (world_size); may use the kernels' memory
   };
 
   std::unique_ptr<kernels::Kernels> make_kernels() const;
