@@ -7,11 +7,11 @@
 #include "kernels/cuda/device_list.h"
 #include "kernels/cuda/embed.h"
 #include "kernels/cuda/experts.h"
-#include "kernels/cuda/head_write.h"
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/packed_weight.h"
-#include "kernels/cuda/row_attention.h"
+#include "kernels/cuda/paged_attention.h"
+#include "kernels/cuda/rope.h"
 #include "kernels/cuda/row_ops.h"
 
 namespace troupe::kernels {
@@ -73,18 +73,20 @@ class CudaKernels final : public Kernels {
   explicit CudaKernels(std::unique_ptr<GpuMemory> memory)
       : memory_(std::move(memory)),
         stream_(memory_->gpu().stream()),
+        multiprocessors_(memory_->gpu().properties().multiprocessors),
         name_(stream_.is_emulated ? "cuda (emulated)" : "cuda"),
         workspace_(*memory_),
         keys_(*memory_),
         values_(*memory_),
+        pieces_(*memory_),
         tokens_(*memory_),
         positions_(*memory_),
         frequencies_(*memory_),
         slots_(*memory_),
-        row_starts_(*memory_),
-        context_lengths_(*memory_),
         block_tables_(*memory_),
-        block_table_starts_(*memory_),
+        wide_(*memory_),
+        narrow_(*memory_),
+        merges_(*memory_),
         rows_(*memory_),
         weights_(*memory_) {}
 
@@ -120,28 +122,24 @@ class CudaKernels final : public Kernels {
     const LinearProduct products[] = {product(weights.query, queries, Epilogue::kStore),
                                       product(weights.key, keys, Epilogue::kStore),
                                       product(weights.value, values, Epilogue::kStore)};
-    const HeadWriteArgs args = {
-        .queries = queries.data,
-        .queries_stride = queries.row_stride,
-        .keys = keys.data,
-        .values = values.data,
-        .keys_stride = width,
-        .rows = in.rows,
-        .num_heads = queries.cols / kv.head_dim,
+    const RotateAndStoreArgs args = {
+        .queries = queries,
+        .keys = keys,
+        .values = values,
         .query_norm = weights.query_norm.empty() ? nullptr : weights.query_norm.data(),
         .key_norm = weights.key_norm.empty() ? nullptr : weights.key_norm.data(),
         .eps = weights.eps,
         .positions = positions_.on_device(rotary.positions),
+        .slots = slots_.on_device(slots),
         .inverse_frequencies = frequencies_.on_device(rotary.inverse_frequencies),
-        .num_pairs = rotary.inverse_frequencies.size(),
+        .num_frequencies = rotary.inverse_frequencies.size(),
         .magnitude = rotary.magnitude,
         .layout = rotary.layout,
-        .slots = slots_.on_device(slots),
         .kv = kv,
     };
     if (memory_->failed()) return;
     multiply(in, products);
-    TROUPE_GPU_CALL(head_write, stream_, args);
+    TROUPE_GPU_CALL(rotate_and_store, stream_, args);
   }
 
   void embed(std::span<const std::uint32_t> tokens, const WeightView& table, std::uint32_t first_row,
@@ -165,21 +163,22 @@ class CudaKernels final : public Kernels {
   void attention(ConstMatrixF32 queries, const PagedKv& kv, const AttentionBatch& batch, const AttentionShape& shape,
                  MatrixF32 out) override {
     assert(queries.cols == shape.num_heads * shape.head_dim && out.cols == queries.cols && out.rows == queries.rows);
-    const RowAttentionArgs args = {
-        .queries = queries.data,
-        .queries_stride = queries.row_stride,
-        .out = out.data,
-        .out_stride = out.row_stride,
-        .rows = queries.rows,
-        .row_starts = row_starts_.on_device(batch.row_starts),
-        .context_lengths = context_lengths_.on_device(batch.context_lengths),
-        .block_tables = block_tables_.on_device(batch.block_tables),
-        .block_table_starts = block_table_starts_.on_device(batch.block_table_starts),
-        .num_sequences = batch.context_lengths.size(),
+    plan_attention(batch, shape, multiprocessors_, plan_);
+    const PagedAttentionArgs args = {
+        .queries = queries,
         .kv = kv,
         .shape = shape,
+        .block_tables = block_tables_.on_device(batch.block_tables),
+        .wide = wide_.on_device(plan_.wide),
+        .num_wide = plan_.wide.size(),
+        .narrow = narrow_.on_device(plan_.narrow),
+        .num_narrow = plan_.narrow.size(),
+        .merges = merges_.on_device(plan_.merges),
+        .num_merges = plan_.merges.size(),
+        .pieces = room(pieces_, plan_.pieces, attention_piece_bytes(shape) / sizeof(float)).data,
+        .out = out,
     };
-    if (!memory_->failed()) TROUPE_GPU_CALL(row_attention, stream_, args);
+    if (!memory_->failed()) TROUPE_GPU_CALL(paged_attention, stream_, args);
   }
 
   void add(ConstMatrixF32 addend, MatrixF32 sum) override {
@@ -232,20 +231,23 @@ class CudaKernels final : public Kernels {
 
   std::unique_ptr<GpuMemory> memory_;
   const Stream stream_;
+  const int multiprocessors_;
   const std::string_view name_;
   std::vector<std::byte> image_;  // of the weight that is packed
+  AttentionPlan plan_;            // of the latest attention
 
   Workspace workspace_;
   Workspace keys_;
   Workspace values_;
+  Workspace pieces_;  // of attention
   DeviceList<std::uint32_t> tokens_;
   DeviceList<std::uint32_t> positions_;
   DeviceList<float> frequencies_;
   DeviceList<std::uint32_t> slots_;
-  DeviceList<std::uint32_t> row_starts_;
-  DeviceList<std::uint32_t> context_lengths_;
   DeviceList<std::uint32_t> block_tables_;
-  DeviceList<std::uint32_t> block_table_starts_;
+  DeviceList<AttentionItem> wide_;
+  DeviceList<AttentionItem> narrow_;
+  DeviceList<AttentionMerge> merges_;
   DeviceList<std::uint32_t> rows_;
   DeviceList<float> weights_;
 };

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -26,7 +28,7 @@ class DeviceList {
   // `memory` keeps that error.
   const T* on_device(std::span<const T> list) {
     if (list.empty()) return nullptr;
-    if (device_ != nullptr && std::ranges::equal(list, latest_)) return device_;
+    if (device_ != nullptr && is_latest(list)) return device_;
     if (list.size() > capacity_ && !grow(list.size())) return nullptr;
     latest_.assign(list.begin(), list.end());
     memory_.upload(device_, latest_.data(), list.size_bytes());
@@ -34,6 +36,13 @@ class DeviceList {
   }
 
  private:
+  static_assert(std::has_unique_object_representations_v<T> || std::is_floating_point_v<T>);
+
+  // To the bit: a list of floats may hold what is not equal to itself.
+  bool is_latest(std::span<const T> list) const {
+    return list.size() == latest_.size() && std::memcmp(list.data(), latest_.data(), list.size_bytes()) == 0;
+  }
+
   // Releasing waits for operations that still read the smaller one.
   bool grow(std::size_t size) {
     if (device_ != nullptr) memory_.release(std::exchange(device_, nullptr), capacity_ * sizeof(T));
