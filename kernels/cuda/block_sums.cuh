@@ -2,13 +2,9 @@
 
 // What the threads of a block find out together. Always in the same order of sums.
 
-#include <cstdint>
-
-#include "kernels/cuda/simt.h"
+#include "kernels/cuda/warp.cuh"
 
 namespace troupe::kernels::TROUPE_GPU_NAMESPACE {
-
-constexpr unsigned kAllLanes = 0xffffffff;
 
 // combine() over the values of all threads, the same for each of them. combine must not care for the order of its
 // operands. T: trivially copyable, at most 8 bytes.
