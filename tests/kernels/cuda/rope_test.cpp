@@ -50,7 +50,7 @@ struct Heads {
     const auto picking = [&](std::size_t first, std::size_t count) {
       std::vector<float> weight(count * cols);
       for (std::size_t i = 0; i < count; ++i) weight[i * cols + first + i] = 1;
-      return reference->pack({weight.data(), DType::kF32, count, cols, cols});
+      return reference->pack({weight.data(), DType::kF32, count, cols, cols}).value();
     };
     const auto query = picking(0, q), key = picking(q, k), value = picking(q + k, k);
     reference->project_qkv(in.view(), {{query.get()}, {key.get()}, {value.get()}, query_norm, key_norm, kEps},
