@@ -53,7 +53,9 @@ endforeach()
 
 file(COPY ${SOURCE}/examples ${SOURCE}/schema ${SOURCE}/README.md ${SOURCE}/LICENSE DESTINATION ${BUNDLE}
      PATTERN CMakeLists.txt EXCLUDE PATTERN __pycache__ EXCLUDE)
-file(COPY ${SOURCE}/tests/gpu DESTINATION ${BUNDLE}/tests PATTERN CMakeLists.txt EXCLUDE)
+file(COPY ${SOURCE}/tests/gpu DESTINATION ${BUNDLE}/tests)
+file(COPY ${SOURCE}/tests/cluster/harness.py ${SOURCE}/tests/cluster/topologies.py ${SOURCE}/tests/cluster/test_gpu.py
+     DESTINATION ${BUNDLE}/tests/cluster)
 
 file(GLOB_RECURSE everything LIST_DIRECTORIES false ${BUNDLE}/*)
 set(bytes 0)
