@@ -69,24 +69,21 @@ std::span<const float> stored(const std::vector<float>& values, Arena& arena, ke
   return {data, values.size()};
 }
 
-// The table in an arena of its own. Quantised rows become the floats that they stand for, which a device looks up.
+// The table in an arena of its own.
 Result<Arena> copy_table(kernels::WeightView& view, kernels::DeviceMemory& memory) {
-  const bool widens = kernels::is_quantised(view.dtype);
-  const std::size_t stride = widens ? view.cols : view.row_stride;
-  const std::size_t row_bytes = stride * (widens ? sizeof(float) : kernels::size_of(view.dtype));
-  TROUPE_ASSIGN_OR_RETURN(Arena arena,
-                          Arena::create(Arena::rounded(view.rows * row_bytes), "the embedding table", memory));
-  auto* data = static_cast<std::byte*>(arena.take(view.rows * row_bytes));
-  if (widens) {
-    std::vector<float> row(view.cols);
-    for (std::size_t i = 0; i < view.rows; ++i) {
-      kernels::dequantize_row(view, i, row.data());
-      memory.upload(data + i * row_bytes, row.data(), row_bytes);
-    }
-    view = {.data = data, .dtype = kernels::DType::kF32, .rows = view.rows, .cols = view.cols, .row_stride = stride};
-  } else {
-    memory.upload(data, view.data, view.rows * row_bytes);
-    view.data = data;
+  const std::size_t stacks =
+      kernels::is_panel_format(view.dtype) ? (view.rows + kernels::kPanelOuts - 1) / kernels::kPanelOuts : view.rows;
+  const std::uint64_t bytes = stacks * kernels::row_bytes(view.dtype, view.row_stride);
+  const std::uint64_t scale_bytes = view.scales != nullptr ? view.rows * sizeof(float) : 0;
+  TROUPE_ASSIGN_OR_RETURN(
+      Arena arena, Arena::create(Arena::rounded(bytes) + Arena::rounded(scale_bytes), "the embedding table", memory));
+  void* data = arena.take(bytes);
+  memory.upload(data, view.data, bytes);
+  view.data = data;
+  if (view.scales != nullptr) {
+    auto* scales = static_cast<float*>(arena.take(scale_bytes));
+    memory.upload(scales, view.scales, scale_bytes);
+    view.scales = scales;
   }
   return arena;
 }

@@ -14,16 +14,26 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <utility>
 
 #if defined(__SANITIZE_ADDRESS__)
 #define TROUPE_ASAN_FIBERS 1
+#elif defined(__SANITIZE_THREAD__)
+#define TROUPE_TSAN_FIBERS 1
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
 #define TROUPE_ASAN_FIBERS 1
+#elif __has_feature(thread_sanitizer)
+#define TROUPE_TSAN_FIBERS 1
 #endif
 #endif
 #ifdef TROUPE_ASAN_FIBERS
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
+#endif
+
+#ifdef TROUPE_TSAN_FIBERS
+#include <sanitizer/tsan_interface.h>
 #endif
 
 namespace troupe::kernels::emulated {
@@ -33,7 +43,7 @@ constexpr unsigned kWarp = 32;
 constexpr std::size_t kMaxThreads = 1024;
 constexpr std::size_t kMaxDynamicShared = 163 * 1024;  // of compute capability 8.0
 constexpr std::size_t kPage = 4096;
-constexpr std::size_t kStackBytes = 256 * 1024;  // only touched pages count; sanitizers need much
+constexpr std::size_t kStackBytes = 64 * 1024;  // sanitizers need much of it
 
 enum class Waits : std::uint8_t { kNot, kAtBarrier, kAtWarpOperation, kDone };
 
@@ -54,11 +64,15 @@ struct Lane {
   std::vector<Copy> copies;              // not yet made
   std::vector<std::size_t> group_sizes;  // of them, in order; what is behind belongs to no group yet
 
-  jmp_buf place;
+  ucontext_t context;  // where it starts
+  jmp_buf place;       // where it waits
   std::byte* stack = nullptr;
   bool is_started = false;
 #ifdef TROUPE_ASAN_FIBERS
   void* fake_stack = nullptr;
+#endif
+#ifdef TROUPE_TSAN_FIBERS
+  void* fiber = nullptr;
 #endif
 };
 
@@ -185,8 +199,8 @@ class Machine {
     }
   }
 
-  // Ends the block, from within a thread of it.
-  void fail(const std::string& what) {
+  // Ends the block, from within a thread of it, whose frames' objects are never destroyed.
+  void fail(const char* what) {
     problem_ = "thread " + to_string(current_->index) + " of block " + to_string(block_index_) + " " + what;
     wait(Waits::kAtWarpOperation);
   }
@@ -207,13 +221,21 @@ class Machine {
 
   void resume(Lane& lane) {
     current_ = &lane;
+    const bool is_started = std::exchange(lane.is_started, true);
+    if (!is_started) make_context(lane);
 #ifdef TROUPE_ASAN_FIBERS
-    if (lane.stack == nullptr) make_stack(lane);
     __sanitizer_start_switch_fiber(&own_fake_stack_, lane.stack, kStackBytes);
 #endif
+#ifdef TROUPE_TSAN_FIBERS
+    own_fiber_ = __tsan_get_current_fiber();
+#endif
+    // The first switch to a fiber is ucontext's; those after that are jumps, which leave out its system calls.
     if (_setjmp(own_place_) == 0) {
-      if (lane.is_started) _longjmp(lane.place, 1);
-      start(lane);
+#ifdef TROUPE_TSAN_FIBERS
+      __tsan_switch_to_fiber(lane.fiber, 0);
+#endif
+      if (is_started) _longjmp(lane.place, 1);
+      setcontext(&lane.context);
     }
 #ifdef TROUPE_ASAN_FIBERS
     __sanitizer_finish_switch_fiber(own_fake_stack_, nullptr, nullptr);
@@ -230,23 +252,31 @@ class Machine {
 #ifdef TROUPE_ASAN_FIBERS
     __sanitizer_start_switch_fiber(&self.fake_stack, own_stack_, own_stack_bytes_);
 #endif
-    if (_setjmp(self.place) == 0) _longjmp(own_place_, 1);
+    if (_setjmp(self.place) == 0) {
+#ifdef TROUPE_TSAN_FIBERS
+      __tsan_switch_to_fiber(own_fiber_, 0);
+#endif
+      _longjmp(own_place_, 1);
+    }
 #ifdef TROUPE_ASAN_FIBERS
     __sanitizer_finish_switch_fiber(self.fake_stack, &own_stack_, &own_stack_bytes_);
 #endif
   }
 
-  // The first switch to a fiber; those after that are jumps, which leave out ucontext's system calls.
-  void start(Lane& lane) {
+  static void make_context(Lane& lane) {
     if (lane.stack == nullptr) make_stack(lane);
-    lane.is_started = true;
-    ucontext_t context;
-    getcontext(&context);
-    context.uc_stack.ss_sp = lane.stack;
-    context.uc_stack.ss_size = kStackBytes;
-    context.uc_link = nullptr;
-    makecontext(&context, &Machine::fiber, 0);
-    setcontext(&context);
+#ifdef TROUPE_ASAN_FIBERS
+    __asan_unpoison_memory_region(lane.stack, kStackBytes);  // of what was abandoned there
+#endif
+#ifdef TROUPE_TSAN_FIBERS
+    if (lane.fiber != nullptr) __tsan_destroy_fiber(lane.fiber);
+    lane.fiber = __tsan_create_fiber(0);
+#endif
+    getcontext(&lane.context);
+    lane.context.uc_stack.ss_sp = lane.stack;
+    lane.context.uc_stack.ss_size = kStackBytes;
+    lane.context.uc_link = nullptr;
+    makecontext(&lane.context, &Machine::fiber, 0);
   }
 
   static void make_stack(Lane& lane) {
@@ -273,6 +303,9 @@ class Machine {
   void* own_fake_stack_ = nullptr;
   const void* own_stack_ = nullptr;
   std::size_t own_stack_bytes_ = 0;
+#endif
+#ifdef TROUPE_TSAN_FIBERS
+  void* own_fiber_ = nullptr;
 #endif
 
   static std::vector<Lane> reserve_lanes() {
