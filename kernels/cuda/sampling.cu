@@ -360,7 +360,7 @@ __device__ unsigned draw(const SampleCall& call, const SamplingRow& parameters, 
 }
 
 // A block a row.
-__global__ void __launch_bounds__(kThreads) sample_rows(SampleCall call) {
+__global__ void __launch_bounds__(kThreads, 1) sample_rows(SampleCall call) {
   const unsigned row = blockIdx.x;
   const SamplingRow parameters = call.parameters[row];
   const float* logits = call.logits + row * call.row_stride;
