@@ -208,6 +208,7 @@ __device__ float least_weight(const RowMemory& memory, unsigned vocabulary, unsi
                               double& whole) {
   double sums[kSteps] = {};
   unsigned counts[kSteps] = {};
+#pragma unroll 1
   for (unsigned token = threadIdx.x; token < vocabulary; token += kThreads) {
     const float weight = memory.weights[token];
     float above = INFINITY;
