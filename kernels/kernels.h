@@ -71,18 +71,18 @@ struct PagedKv {
   std::size_t num_kv_heads = 0;
   std::size_t head_dim = 0;
 
-  std::size_t slots() const { return num_blocks * block_size; }
+  constexpr std::size_t slots() const { return num_blocks * block_size; }
 
   // Of a token's scale of one head.
-  std::size_t scale_index(std::size_t slot, std::size_t kv_head) const {
+  constexpr std::size_t scale_index(std::size_t slot, std::size_t kv_head) const {
     return (slot / block_size * num_kv_heads + kv_head) * block_size + slot % block_size;
   }
   // Of the first element of a token's key; the next ones lie block_size apart.
-  std::size_t key_index(std::size_t slot, std::size_t kv_head) const {
+  constexpr std::size_t key_index(std::size_t slot, std::size_t kv_head) const {
     return (slot / block_size * num_kv_heads + kv_head) * head_dim * block_size + slot % block_size;
   }
   // Of the first element of a token's value; the next ones follow it.
-  std::size_t value_index(std::size_t slot, std::size_t kv_head) const { return scale_index(slot, kv_head) * head_dim; }
+  constexpr std::size_t value_index(std::size_t slot, std::size_t kv_head) const { return scale_index(slot, kv_head) * head_dim; }
 };
 
 // The sequences of one step, flat: sequence i owns rows [row_starts[i], row_starts[i + 1]) of the batch.

@@ -187,6 +187,7 @@ __device__ Key descend(const Key* keys, unsigned count, const Measure& measure, 
   for (int bit = 63; bit >= 0; --bit) {
     const Key candidate = key | Key{1} << bit;
     T sum = 0;
+#pragma unroll 1
     for (unsigned i = threadIdx.x; i < count; i += kThreads) {
       if (keys[i] >= candidate) sum += measure(i);
     }

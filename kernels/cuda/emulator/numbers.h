@@ -108,8 +108,10 @@ inline float __expf(float value) { return std::exp(value); }
 inline float __logf(float value) { return std::log(value); }
 inline float __log2f(float value) { return std::log2(value); }
 inline float __saturatef(float value) { return value > 0 ? (value < 1 ? value : 1) : 0; }
-inline void sincosf(float angle, float* sine, float* cosine) { *sine = std::sin(angle), *cosine = std::cos(angle); }
-inline void sincos(double angle, double* sine, double* cosine) { *sine = std::sin(angle), *cosine = std::cos(angle); }
+inline void sincospif(float turns, float* sine, float* cosine) {
+  *sine = static_cast<float>(std::sin(M_PI * turns));
+  *cosine = static_cast<float>(std::cos(M_PI * turns));
+}
 
 inline int __float2int_rn(float value) {  // saturates; NaN is 0
   if (std::isnan(value)) return 0;
