@@ -2,6 +2,7 @@
 
 #include <cassert>
 
+#include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/prepared_input.cuh"
 #include "kernels/cuda/weight_formats.cuh"
 
@@ -86,8 +87,6 @@ struct GlobalRows {
   }
 };
 
-__device__ __forceinline__ float silu(float x) { return x / (1.0f + expf(-x)); }
-
 // Writes a sum of all segments.
 template <class SumType>
 __device__ __forceinline__ void finish(const Task& task, const ProductTask& product, const std::byte* image,
@@ -101,10 +100,7 @@ __device__ __forceinline__ void finish(const Task& task, const ProductTask& prod
   } else {
     value = sum + bias;
   }
-  float* to = product.out + row * product.out_stride + out;
-  if (product.epilogue == Epilogue::kSilu) value = silu(value);
-  if (product.epilogue == Epilogue::kMultiply) value = *to * value;
-  *to = value;
+  finish_value(product.epilogue, value, product.out + row * product.out_stride + out);
 }
 
 // Blocks of multiply_few that share a multiprocessor: two where that leaves registers enough for a lane's group.
