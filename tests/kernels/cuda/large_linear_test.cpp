@@ -1,6 +1,8 @@
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 #include <cstring>
+#include <memory>
+#include <string>
 
 #include "kernels/cuda/bf16_rows.h"
 #include "kernels/cuda/cublaslt.h"
@@ -109,7 +111,7 @@ void require_products(TestGpu& gpu, CublasLt& library, DType dtype, Random& rand
   call.num_products = 3;
   auto* workspace = gpu.room<std::byte>(large_linear_workspace_bytes(rows, cols, outs));
   const auto done = large_linear(library, gpu.stream(), call, workspace);
-  BOOST_REQUIRE_MESSAGE(done.ok(), done.ok() ? "" : done.error().message);
+  BOOST_REQUIRE_MESSAGE(done.ok(), (done.ok() ? std::string() : done.error().message));
   const auto products = gpu.download(out, rows * stride), swiglu = gpu.download(gated, rows * stride);
   for (std::size_t row = 0; row < rows; ++row) {
     for (std::size_t feature = 0; feature < outs; ++feature) {
