@@ -2,6 +2,7 @@
 
 #include <cassert>
 
+#include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/prepared_input.cuh"
 #include "kernels/cuda/weight_formats.cuh"
 
@@ -86,8 +87,6 @@ struct GlobalRows {
   }
 };
 
-__device__ __forceinline__ float silu(float x) { return x / (1.0f + expf(-x)); }
-
 // Writes a sum of all segments.
 template <class SumType>
 __device__ __forceinline__ void finish(const Task& task, const ProductTask& product, const std::byte* image,
@@ -101,16 +100,19 @@ __device__ __forceinline__ void finish(const Task& task, const ProductTask& prod
   } else {
     value = sum + bias;
   }
-  float* to = product.out + row * product.out_stride + out;
-  if (product.epilogue == Epilogue::kSilu) value = silu(value);
-  if (product.epilogue == Epilogue::kMultiply) value = *to * value;
-  *to = value;
+  finish_value(product.epilogue, value, product.out + row * product.out_stride + out);
+}
+
+// Blocks of multiply_few that share a multiprocessor: two where that leaves registers enough for a lane's group.
+constexpr int few_blocks(DType dtype, int tiles) {
+  const bool is_small = dtype == DType::kBF16 || dtype == DType::kF32 || dtype == DType::kInt8 || dtype == DType::kQ4_0;
+  return is_small && tiles == 1 ? 2 : 1;
 }
 
 // Few rows: a block takes one panel, each of its warps a segment of the inputs, which it reads once for up to 8 kTiles
 // rows at a time. grid: (panels, experts or 1); threads: 32 a segment.
 template <DType kType, int kTiles>
-__global__ void __launch_bounds__(32 * kMostSegments) multiply_few(Task task) {
+__global__ void __launch_bounds__(32 * kMostSegments, few_blocks(kType, kTiles)) multiply_few(Task task) {
   constexpr unsigned kRows = 8 * kTiles;
   constexpr unsigned kRowStride = 20;  // that lanes of one store hit different banks
   __shared__ Sum<kType> partial[kMostSegments][kRows * kRowStride];

@@ -187,6 +187,7 @@ __device__ Key descend(const Key* keys, unsigned count, const Measure& measure, 
   for (int bit = 63; bit >= 0; --bit) {
     const Key candidate = key | Key{1} << bit;
     T sum = 0;
+#pragma unroll 1
     for (unsigned i = threadIdx.x; i < count; i += kThreads) {
       if (keys[i] >= candidate) sum += measure(i);
     }
@@ -208,6 +209,7 @@ __device__ float least_weight(const RowMemory& memory, unsigned vocabulary, unsi
                               double& whole) {
   double sums[kSteps] = {};
   unsigned counts[kSteps] = {};
+#pragma unroll 1
   for (unsigned token = threadIdx.x; token < vocabulary; token += kThreads) {
     const float weight = memory.weights[token];
     float above = INFINITY;
@@ -360,7 +362,7 @@ __device__ unsigned draw(const SampleCall& call, const SamplingRow& parameters, 
 }
 
 // A block a row.
-__global__ void __launch_bounds__(kThreads) sample_rows(SampleCall call) {
+__global__ void __launch_bounds__(kThreads, 1) sample_rows(SampleCall call) {
   const unsigned row = blockIdx.x;
   const SamplingRow parameters = call.parameters[row];
   const float* logits = call.logits + row * call.row_stride;
