@@ -74,17 +74,17 @@ DraftCompute::DraftCompute(const DraftComputeOptions& options, std::unique_ptr<k
       blocks_(options.num_blocks, options.block_size, 0) {}
 
 Result<void> DraftCompute::check(schema::DraftRequest::Reader request) const {
-  const auto size = request.getSequences().size();
-  if (size > options_.max_sequences || request.getStartPositions().size() != size ||
-      request.getTokenCounts().size() != size) {
+  const auto sequences = request.getSequences();
+  const auto token_counts = request.getTokenCounts();
+  const auto size = sequences.size();
+  if (size > options_.max_sequences || request.getStartPositions().size() != size || token_counts.size() != size) {
     return invalid_argument("draft request: its lists with one entry a sequence differ in length, or have more than " +
                             std::to_string(options_.max_sequences) + " entries");
   }
   std::uint64_t sum = 0;
   for (unsigned i = 0; i < size; ++i) {
-    const std::uint32_t count = request.getTokenCounts()[i];
-    if (count == 0 ||
-        std::count(request.getSequences().begin(), request.getSequences().end(), request.getSequences()[i]) > 1) {
+    const std::uint32_t count = token_counts[i];
+    if (count == 0 || std::count(sequences.begin(), sequences.end(), sequences[i]) > 1) {
       return invalid_argument("draft request: a sequence without tokens, or there twice");
     }
     sum += count;
@@ -103,15 +103,18 @@ Result<void> DraftCompute::guess(schema::DraftRequest::Reader request, schema::D
   ++requests_;
   for (const std::uint64_t sequence : request.getReleased()) forget(sequence);
   TROUPE_RETURN_IF_ERROR(check(request));
+  // Each list is taken out of the message once: readers count how often.
   const auto sequences = request.getSequences();
+  const auto start_positions = request.getStartPositions(), token_counts = request.getTokenCounts();
+  const auto told_tokens = request.getTokens();
   const std::uint32_t guesses = std::min(request.getGuesses(), options_.max_model_len);
   std::vector<Entry*> known;
   std::vector<std::uint32_t> told(sequences.size()), lengths(sequences.size());
   unsigned first = 0;
   for (unsigned i = 0; i < sequences.size(); ++i) {
-    const std::uint32_t start = request.getStartPositions()[i], count = request.getTokenCounts()[i];
+    const std::uint32_t start = start_positions[i], count = token_counts[i];
     std::vector<std::uint32_t> tokens;
-    for (unsigned k = first; k < first + count; ++k) tokens.push_back(request.getTokens()[k]);
+    for (unsigned k = first; k < first + count; ++k) tokens.push_back(told_tokens[k]);
     first += count;
     Entry* entry = tell(sequences[i], start, tokens);
     // The last guess is never computed.

@@ -98,7 +98,7 @@ void DraftBook::take(schema::DraftReply::Reader reply, Sequences& sequences, std
   stop_waiting(asks_.front(), sequences);
   const Ask ask = std::move(asks_.front());
   asks_.pop_front();
-  const auto counts = reply.getGuessCounts();
+  const auto counts = reply.getGuessCounts(), lengths = reply.getLengths(), tokens = reply.getTokens();
   const std::uint32_t most_guesses = *std::max_element(counts.begin(), counts.end());
   // To read a prompt takes longer, once.
   if (most_guesses > 0 && ask.most_tokens <= ask.guesses + 1) {
@@ -108,7 +108,7 @@ void DraftBook::take(schema::DraftReply::Reader reply, Sequences& sequences, std
   for (unsigned i = 0; i < ask.sequences.size(); ++i) {
     const unsigned first = std::exchange(next, next + counts[i]);
     const auto [id, start, end] = ask.sequences[i];
-    const std::uint32_t length = reply.getLengths()[i];
+    const std::uint32_t length = lengths[i];
     const auto found = entries_.find(id);
     if (found == entries_.end()) continue;
     Entry& entry = found->second;
@@ -116,7 +116,7 @@ void DraftBook::take(schema::DraftReply::Reader reply, Sequences& sequences, std
     entry.no_room = start == 0 && length == 0;
     // What it is told since is of no use to one that has forgotten what comes before.
     if (length < end) entry.told = std::min(entry.told, length);
-    for (unsigned k = first; k < next; ++k) entry.guesses.push_back(reply.getTokens()[k]);
+    for (unsigned k = first; k < next; ++k) entry.guesses.push_back(tokens[k]);
   }
 }
 

@@ -21,8 +21,8 @@ void move_to_end(std::vector<Delta>&& from, std::vector<Delta>& to) {
 }
 
 // Tokens of the result's sequence `index`.
-unsigned run_length(schema::StepResult::Reader result, unsigned index) {
-  return result.getTokenCounts().size() == 0 ? 1 : result.getTokenCounts()[index];
+unsigned run_length(capnp::List<std::uint32_t>::Reader token_counts, unsigned index) {
+  return token_counts.size() == 0 ? 1 : token_counts[index];
 }
 
 std::uint32_t rows_of(const Batch& batch) {
@@ -216,15 +216,17 @@ std::vector<Delta> Engine::apply(schema::StepResult::Reader result, std::uint64_
   for (const SequenceId id : flight.swapped_out) swap_.settle(id);
 
   std::vector<Delta> deltas;
+  const auto token_counts = result.getTokenCounts(), tokens = result.getTokens();
+  const auto logprobs = result.getLogprobs();
   unsigned sampled = 0, next_token = 0;
   for (const InFlightItem& item : flight.items) {
     Sequence& sequence = *sequences_.find(item.sequence);
     sequence.in_flight = false;
     Run run{.first = next_token};
-    if (item.sample) run.count = run_length(result, sampled++);
+    if (item.sample) run.count = run_length(token_counts, sampled++);
     next_token += run.count;
     const std::uint32_t came_true = item.guesses.empty() ? 0 : run.count - 1;
-    append(sequence, result, run);
+    append(sequence, tokens, run);
     sequence.settled = sequence.computed;
     // Those behind the end of the sequence were put to no test.
     const std::uint32_t accepted = std::min(came_true, run.count);
@@ -235,7 +237,7 @@ std::vector<Delta> Engine::apply(schema::StepResult::Reader result, std::uint64_
     const Tenant tenant = sequence.tenant;
     if (sequence.cancelled) {
       forget(sequence);
-    } else if (std::optional<Delta> delta = report(sequence, result, run)) {
+    } else if (std::optional<Delta> delta = report(sequence, logprobs, run)) {
       delta->guesses = guesses;
       delta->accepted_guesses = accepted;
       sequences_.fair_share.charge(tenant, delta->tokens.size());
@@ -270,7 +272,7 @@ Result<void> Engine::check_result(const InFlightStep& flight, schema::StepResult
   for (const InFlightItem& item : flight.items) {
     if (!item.sample) continue;
     if (sampled == sequences.size() || sequences[sampled] != item.sequence) return mismatch("sequences");
-    const unsigned count = run_length(result, sampled++);
+    const unsigned count = run_length(counts, sampled++);
     if (count == 0 || count > item.guesses.size() + 1 || count > tokens.size() - next_token) {
       return mismatch("tokenCounts");
     }
@@ -303,10 +305,10 @@ Result<void> Engine::collect_prompt_logprobs(const InFlightStep& flight, schema:
   return {};
 }
 
-void Engine::append(Sequence& sequence, schema::StepResult::Reader result, Run& run) const {
+void Engine::append(Sequence& sequence, capnp::List<std::uint32_t>::Reader tokens, Run& run) const {
   unsigned count = 0;
   while (count < run.count && !ends(sequence)) {
-    sequence.tokens.push_back(result.getTokens()[run.first + count++]);
+    sequence.tokens.push_back(tokens[run.first + count++]);
   }
   run.count = count;
   if (count == 0) return;
@@ -324,7 +326,7 @@ bool Engine::has_stopped(const Sequence& sequence) const {
   return sequence.generated() > 0 && sequence.stops_at(sequence.tokens.back(), sequence.generated());
 }
 
-std::optional<Delta> Engine::report(Sequence& sequence, schema::StepResult::Reader result, Run run) {
+std::optional<Delta> Engine::report(Sequence& sequence, capnp::List<schema::TokenLogprobs>::Reader logprobs, Run run) {
   const bool reads_only = sequence.max_length == sequence.prompt_length;
   // More of the prompt to come?
   if (run.count == 0 && !(reads_only && sequence.uncomputed() == 0)) return std::nullopt;
@@ -337,7 +339,7 @@ std::optional<Delta> Engine::report(Sequence& sequence, schema::StepResult::Read
   }
   delta.tokens.assign(sequence.tokens.end() - run.count, sequence.tokens.end());
   if (sequence.sampling.logprobs) {
-    for (unsigned i = 0; i < run.count; ++i) delta.logprobs.push_back(read_rated(result.getLogprobs()[run.first + i]));
+    for (unsigned i = 0; i < run.count; ++i) delta.logprobs.push_back(read_rated(logprobs[run.first + i]));
   }
   counts_.generated_tokens += run.count;
   if (run.count > 0 && has_stopped(sequence)) {

@@ -131,10 +131,10 @@ class Engine {
   Result<void> check_result(const InFlightStep& flight, schema::StepResult::Reader result);
   Result<void> collect_prompt_logprobs(const InFlightStep& flight, schema::StepResult::Reader result);
   // Appends a run as far as the sequence goes; `run` becomes that part of it.
-  void append(Sequence& sequence, schema::StepResult::Reader result, Run& run) const;
+  void append(Sequence& sequence, capnp::List<std::uint32_t>::Reader tokens, Run& run) const;
   bool ends(const Sequence& sequence) const;
   bool has_stopped(const Sequence& sequence) const;
-  std::optional<Delta> report(Sequence& sequence, schema::StepResult::Reader result, Run run);
+  std::optional<Delta> report(Sequence& sequence, capnp::List<schema::TokenLogprobs>::Reader logprobs, Run run);
   std::vector<Delta> fail_step(const InFlightStep& flight, const Error& error);
   void cancel(Sequence& sequence);
   // Nobody hears of it any more; its blocks become free when no step works on them.

@@ -26,6 +26,26 @@ std::uint64_t sum_of(const List& counts) {
 
 }  // namespace
 
+// The lists of a step. Each is taken out of the message once: a reader counts what is asked of it, and takes somebody
+// who asks for a long list with every entry of it for an attacker.
+struct ShardSequences::Lists {
+  explicit Lists(schema::Step::Reader step)
+      : sequences(step.getSequences()),
+        token_counts(step.getTokenCounts()),
+        start_positions(step.getStartPositions()),
+        new_block_counts(step.getNewBlockCounts()),
+        sample(step.getSample()),
+        tokens(step.getTokens()),
+        new_blocks(step.getNewBlocks()),
+        next_tokens(step.getNextTokens()),
+        guess_counts(step.getGuessCounts()) {}
+
+  capnp::List<std::uint64_t>::Reader sequences;
+  capnp::List<std::uint32_t>::Reader token_counts, start_positions, new_block_counts;
+  capnp::List<bool>::Reader sample;
+  capnp::List<std::uint32_t>::Reader tokens, new_blocks, next_tokens, guess_counts;
+};
+
 ShardSequences::ShardSequences(const ShardSequencesOptions& options, const Limits& limits)
     : options_(options), limits_(limits) {
   active_.reserve(capacity());
@@ -57,43 +77,43 @@ Result<void> ShardSequences::begin_step(schema::Step::Reader step) {
 }
 
 Result<void> ShardSequences::apply(schema::Step::Reader step) {
-  TROUPE_RETURN_IF_ERROR(check_sizes(step));
+  const Lists lists(step);
+  TROUPE_RETURN_IF_ERROR(check_sizes(step, lists));
   TROUPE_RETURN_IF_ERROR(take_copies(step));
   for (const std::uint64_t sequence : step.getReleased()) release(sequence);
   for (const auto sequence : step.getStarts()) {
     if (Result<void> started = start(sequence); !started.ok()) return bad_step(step, started.error().message);
   }
 
-  const auto sequences = step.getSequences();
   unsigned first_token = 0, first_block = 0;
-  for (unsigned i = 0; i < sequences.size(); ++i) {
-    const std::string_view problem = append(step, i, first_token, first_block);
-    if (!problem.empty()) return bad_step(step, name_of(sequences[i]) + " " + std::string(problem));
-    first_token += step.getTokenCounts()[i];
-    first_block += step.getNewBlockCounts()[i];
+  for (unsigned i = 0; i < lists.sequences.size(); ++i) {
+    const std::string_view problem = append(lists, i, first_token, first_block);
+    if (!problem.empty()) return bad_step(step, name_of(lists.sequences[i]) + " " + std::string(problem));
+    first_token += lists.token_counts[i];
+    first_block += lists.new_block_counts[i];
   }
   return {};
 }
 
-Result<void> ShardSequences::check_sizes(schema::Step::Reader step) const {
-  const auto size = step.getSequences().size();
+Result<void> ShardSequences::check_sizes(schema::Step::Reader step, const Lists& lists) const {
+  const auto size = lists.sequences.size();
   if (size == 0 || size > options_.max_batch_sequences) {
     return bad_step(step, "has " + std::to_string(size) + " sequences; 1 to " +
                               std::to_string(options_.max_batch_sequences) + " are possible");
   }
-  if (step.getTokenCounts().size() != size || step.getStartPositions().size() != size ||
-      step.getNewBlockCounts().size() != size || step.getSample().size() != size ||
-      (step.getNextTokens().size() != size && step.getNextTokens().size() != 0) ||
-      (step.getGuessCounts().size() != size && step.getGuessCounts().size() != 0)) {
+  if (lists.token_counts.size() != size || lists.start_positions.size() != size ||
+      lists.new_block_counts.size() != size || lists.sample.size() != size ||
+      (lists.next_tokens.size() != size && lists.next_tokens.size() != 0) ||
+      (lists.guess_counts.size() != size && lists.guess_counts.size() != 0)) {
     return bad_step(step, "its lists with one entry a sequence differ in length");
   }
-  const auto tokens = step.getTokens().size();
+  const auto tokens = lists.tokens.size();
   if (tokens > options_.max_batch_tokens) {
     return bad_step(step, "has " + std::to_string(tokens) + " tokens; at most " +
                               std::to_string(options_.max_batch_tokens) + " are possible");
   }
-  if (sum_of(step.getTokenCounts()) != tokens) return bad_step(step, "tokenCounts do not sum up to its tokens");
-  if (sum_of(step.getNewBlockCounts()) != step.getNewBlocks().size()) {
+  if (sum_of(lists.token_counts) != tokens) return bad_step(step, "tokenCounts do not sum up to its tokens");
+  if (sum_of(lists.new_block_counts) != lists.new_blocks.size()) {
     return bad_step(step, "newBlockCounts do not sum up to its newBlocks");
   }
   return {};
@@ -169,47 +189,47 @@ Result<void> ShardSequences::start(schema::SequenceStart::Reader start) {
 
 // What is wrong with entry `index` of the step, or nothing. Text without numbers: nothing is allocated for a step
 // that is right.
-std::string_view ShardSequences::append(schema::Step::Reader step, unsigned index, unsigned first_token,
+std::string_view ShardSequences::append(const Lists& lists, unsigned index, unsigned first_token,
                                         unsigned first_block) {
-  Entry* const entry = find(step.getSequences()[index]);
+  Entry* const entry = find(lists.sequences[index]);
   if (entry == nullptr) return "is unknown: it was neither started here nor kept";
   if (entry->last_step == steps_) return "is there twice";
   entry->last_step = steps_;
 
-  const std::uint32_t count = step.getTokenCounts()[index];
+  const std::uint32_t count = lists.token_counts[index];
   if (count == 0) return "has no token";
-  const std::uint32_t start = step.getStartPositions()[index];
+  const std::uint32_t start = lists.start_positions[index];
   if (start > entry->tokens.size() || start < entry->tokens.size() - entry->guesses) {
     return "does not go on at the position it had reached";
   }
-  const std::uint32_t guesses = step.getGuessCounts().size() == 0 ? 0 : step.getGuessCounts()[index];
+  const std::uint32_t guesses = lists.guess_counts.size() == 0 ? 0 : lists.guess_counts[index];
   if (guesses >= count) return "has no token before its guesses";
-  if (guesses > 0 && !step.getSample()[index]) return "has guesses, but nothing is sampled";
+  if (guesses > 0 && !lists.sample[index]) return "has guesses, but nothing is sampled";
   if (guesses > 0 && start + std::uint64_t{count} - guesses < entry->prompt_length) return "has guesses in its prompt";
   entry->tokens.resize(start);
   entry->guesses = guesses;
   const std::uint64_t end = entry->tokens.size() + std::uint64_t{count};
   if (end > options_.max_model_len) return "is longer than max_model_len";
 
-  const std::uint32_t block_count = step.getNewBlockCounts()[index];
+  const std::uint32_t block_count = lists.new_block_counts[index];
   const std::uint64_t max_blocks =
       (std::uint64_t{options_.max_model_len} + options_.block_size - 1) / options_.block_size;
   if (entry->block_table.size() + std::uint64_t{block_count} > max_blocks) return "has more blocks than max_model_len";
   for (unsigned i = first_block; i < first_block + block_count; ++i) {
-    const std::uint32_t block = step.getNewBlocks()[i];
+    const std::uint32_t block = lists.new_blocks[i];
     if (block >= options_.num_blocks) return "names a block that this shard does not have";
     entry->block_table.push_back(block);
   }
   if (end > entry->block_table.size() * std::uint64_t{options_.block_size}) return "has too few blocks for its tokens";
 
   for (unsigned i = first_token; i < first_token + count; ++i) {
-    const std::uint32_t token = step.getTokens()[i];
+    const std::uint32_t token = lists.tokens[i];
     if (token >= options_.vocab_size) return "has a token beyond the vocabulary";
     entry->tokens.push_back(token);
   }
-  const std::uint32_t next_token = step.getNextTokens().size() == 0 ? 0 : step.getNextTokens()[index];
+  const std::uint32_t next_token = lists.next_tokens.size() == 0 ? 0 : lists.next_tokens[index];
   if (next_token >= options_.vocab_size) return "is followed by a token beyond the vocabulary";
-  lay_out(*entry, count, next_token, step.getSample()[index]);
+  lay_out(*entry, count, next_token, lists.sample[index]);
   return {};
 }
 

@@ -73,6 +73,7 @@ class ShardSequences {
   std::size_t size() const { return active_.size(); }
 
  private:
+  struct Lists;
   struct Entry {
     std::uint64_t sequence = 0;
     std::uint32_t prompt_length = 0;
@@ -105,10 +106,10 @@ class ShardSequences {
   Entry* find(std::uint64_t sequence);
   void release(std::uint64_t sequence);
   Result<void> apply(schema::Step::Reader step);
-  Result<void> check_sizes(schema::Step::Reader step) const;
+  Result<void> check_sizes(schema::Step::Reader step, const Lists& lists) const;
   Result<void> take_copies(schema::Step::Reader step);
   Result<void> start(schema::SequenceStart::Reader start);
-  std::string_view append(schema::Step::Reader step, unsigned index, unsigned first_token, unsigned first_block);
+  std::string_view append(const Lists& lists, unsigned index, unsigned first_token, unsigned first_block);
   void lay_out(Entry& entry, std::uint32_t count, std::uint32_t next_token, bool sample);
   bool comes_true(std::size_t row) const;
   Result<void> sample_row(const RowTask& task, std::span<const float> logits, RatedToken& outcome);

@@ -1,6 +1,7 @@
 #include "runtime/engine/shard_sequences.h"
 
 #include <capnp/message.h>
+#include <capnp/serialize.h>
 
 #include <algorithm>
 #include <boost/test/unit_test.hpp>
@@ -119,6 +120,28 @@ BOOST_AUTO_TEST_CASE(a_step_is_laid_out_flat) {
   BOOST_TEST(flat.block_tables == (Numbers{6, 2, 0}));
   BOOST_TEST(flat.block_table_starts == (Numbers{0, 2, 3}));
   BOOST_TEST(flat.logits_rows == (Numbers{4}));
+}
+
+// A reader takes somebody who asks for the same list again and again for an attacker.
+BOOST_AUTO_TEST_CASE(however_long_a_step_is_its_message_is_gone_over_only_a_few_times) {
+  constexpr std::uint32_t kTokens = 4'096;
+  ShardSequences sequences({.num_blocks = 2 * kTokens,
+                            .block_size = 4,
+                            .max_model_len = 8 * kTokens,
+                            .max_batch_tokens = kTokens,
+                            .max_batch_sequences = 1,
+                            .max_sequences = 1,
+                            .vocab_size = 16},
+                           Limits{});
+  Part part{.sequence = 1, .tokens = Numbers(kTokens, 3), .sample = true, .prompt_length = kTokens};
+  for (std::uint32_t block = 0; block < 2 * kTokens; ++block) part.new_blocks.push_back(block);
+  BuiltStep built({part});
+  const kj::Array<capnp::word> words = capnp::messageToFlatArray(built.message);
+  capnp::ReaderOptions options;
+  options.traversalLimitInWords = 4 * words.size();
+  capnp::FlatArrayMessageReader reader(words, options);
+  BOOST_REQUIRE(sequences.begin_step(reader.getRoot<schema::Step>()).ok());
+  BOOST_TEST(sequences.flat().tokens.size() == kTokens);
 }
 
 BOOST_AUTO_TEST_CASE(a_later_step_goes_on_where_the_sequence_stood) {
