@@ -24,6 +24,8 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/cuda/cublaslt.h"
+#include "kernels/cuda/gpu.h"
 #include "kernels/cuda/gpu_list.h"
 #include "kernels/quant.h"
 #include "kernels/select.h"
@@ -83,13 +85,22 @@ class Bench {
     fmt::print("memory copied to itself: {:.0f} GB/s\n", bytes_per_second_ * 1e-9);
   }
 
-  // Operations a second of the largest product of BF16 matrices.
-  void measure_products(std::size_t size) {
-    const auto weight = random_weight(size, size, DType::kBF16);
-    const MatrixF32 in = activations(size, size), out = activations(size, size);
-    const double seconds = seconds_of([&] { kernels_.linear(in, {weight.get()}, out); }, 3);
+  // Operations a second of a large product of BF16 matrices: of NVIDIA's own library, on a handle of its own to the
+  // same GPU; of our kernels where there is no such library.
+  void measure_products(std::uint32_t index, std::size_t size) {
+    auto library = open_cublaslt();
+    const bool by_library = library.ok() && !gpus_are_emulated();
+    double seconds = 0;
+    if (by_library) {
+      seconds = library_seconds(**library, *must(open_gpu(index), "the GPU"), size);
+    } else {
+      const auto weight = random_weight(size, size, DType::kBF16);
+      const MatrixF32 in = activations(size, size), out = activations(size, size);
+      seconds = seconds_of([&] { kernels_.linear(in, {weight.get()}, out); }, 3);
+    }
     operations_per_second_ = 2.0 * std::pow(static_cast<double>(size), 3) / seconds;
-    fmt::print("BF16 product of {0} x {0} x {0}: {1:.1f} Tflop/s\n\n", size, operations_per_second_ * 1e-12);
+    fmt::print("BF16 product of {0} x {0} x {0}{1}: {2:.1f} Tflop/s\n\n", size,
+               by_library ? " by cuBLASLt" : " by our own kernels", operations_per_second_ * 1e-12);
   }
 
   void run(const Shape& shape, DType dtype, std::string_view dtype_name) {
@@ -197,6 +208,34 @@ class Bench {
     return static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(value) >> 16);
   }
 
+  double library_seconds(CublasLt& library, Gpu& gpu, std::size_t size) {
+    std::vector<std::uint16_t> halves(size * size);
+    for (auto& half : halves) half = bf16(uniform_(random_));
+    const std::size_t bytes = halves.size() * sizeof halves[0];
+    auto* in = static_cast<std::uint16_t*>(must(gpu.allocate(bytes), "memory"));
+    auto* weight = static_cast<std::uint16_t*>(must(gpu.allocate(bytes), "memory"));
+    auto* out = static_cast<float*>(must(gpu.allocate(2 * bytes), "memory"));
+    auto* workspace = static_cast<std::byte*>(must(gpu.allocate(CublasLt::kWorkspaceBytes), "memory"));
+    for (std::uint16_t* to : {in, weight}) gpu.copy_to_device(to, halves.data(), bytes);
+    must(gpu.synchronize(), "copying");
+    const Bf16Product product = {.in = in,
+                                 .in_stride = size,
+                                 .weight = weight,
+                                 .weight_stride = size,
+                                 .out = out,
+                                 .out_stride = size,
+                                 .rows = size,
+                                 .cols = size,
+                                 .outs = size};
+    const double seconds = seconds_of([&] { must(library.multiply(gpu.stream(), product, workspace), "cuBLASLt"); }, 3,
+                                      [&] { return gpu.synchronize(); });
+    for (void* memory :
+         {static_cast<void*>(in), static_cast<void*>(weight), static_cast<void*>(out), static_cast<void*>(workspace)}) {
+      gpu.free(memory);
+    }
+    return seconds;
+  }
+
   Model make_model(const Shape& shape, DType dtype) {
     Model model{.shape = &shape, .pieces_before = pieces_.size()};
     const auto count = [&](const Weight& weight, bool in_layer) {
@@ -299,16 +338,20 @@ class Bench {
     return seconds;
   }
 
-  // Of one call, over `times` calls in a row without waiting in between, the median of kRounds; after a warm-up.
   double seconds_of(const std::function<void()>& work, int times) {
+    return seconds_of(work, times, [this] { return memory_.synchronize(); });
+  }
+
+  // Of one call, over `times` calls in a row without waiting in between, the median of kRounds; after a warm-up.
+  static double seconds_of(const std::function<void()>& work, int times, const std::function<Result<void>()>& wait) {
     using Clock = std::chrono::steady_clock;
     work();
-    must(memory_.synchronize(), "a step");
+    must(wait(), "a step");
     std::vector<double> rounds;
     for (int round = 0; round < kRounds; ++round) {
       const auto start = Clock::now();
       for (int i = 0; i < times; ++i) work();
-      must(memory_.synchronize(), "a step");
+      must(wait(), "a step");
       rounds.push_back(std::chrono::duration<double>(Clock::now() - start).count() / times);
     }
     std::ranges::sort(rounds);
@@ -379,7 +422,7 @@ int main(int argc, char** argv) {
   const auto kernels = must(make_kernels({.cores = {}, .gpu = index}), "cuda:" + std::to_string(index));
   Bench bench(*kernels, gpus[index].name, json_file);
   bench.measure_memory(tiny ? 1 << 16 : std::size_t{1} << 30);
-  bench.measure_products(tiny ? 64 : 8192);
+  bench.measure_products(index, tiny ? 64 : 8192);
   for (const auto& [dtype, name] : {std::pair{DType::kBF16, "bf16"}, {DType::kInt8, "int8"}, {DType::kInt4, "int4"}}) {
     if (tiny) {
       bench.run(kTiny, dtype, name);
