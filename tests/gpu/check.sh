@@ -62,7 +62,7 @@ part() {
   esac
 }
 
-for test in kernels_cuda_test kernels_cuda_products_test gpu_model_test; do
+for test in kernels_cuda_test kernels_cuda_products_test gpu_model_test model_golden_test; do
   part "$test" 120 "$(program "$test")" --log_level=warning --report_level=short
 done
 if command -v python3 >/dev/null && [ -f tests/cluster/test_gpu.py ]; then

@@ -108,14 +108,14 @@ BOOST_AUTO_TEST_CASE(qwen3_computes_what_transformers_computes) { check_golden_m
 
 // The reference was computed on the F32 weights. Rounding them to BF16 moves logits by up to `tolerance`, so that
 // the greedy tokens have to agree up to the first choice that was closer than both logits may move.
-void check_stories(const std::string& checkpoint, double tolerance) {
+void check_stories(const std::string& checkpoint, double tolerance, const std::string& implementation = "") {
   const auto model = fixtures() / "stories260K" / checkpoint;
   const auto config = load_config(model);
   BOOST_REQUIRE_MESSAGE(config.ok(), why(config));
   std::ifstream file(fixtures() / "stories260K" / "reference_logits_f64.fixture.json");
   const json::value reference = json::parse(std::string(std::istreambuf_iterator<char>(file), {}));
   for (const Split& split : {Split{{}, 1}, Split{{}, 2}, Split{{4}, 1}, Split{{2}, 2}}) {
-    ThreadCluster cluster(model, *config, options_for(split, ""));
+    ThreadCluster cluster(model, *config, options_for(split, implementation));
     for (const json::value& item : reference.at("cases").as_array()) {
       const auto prompt = json::value_to<std::vector<std::uint32_t>>(item.at("prompt_ids"));
       const auto golden = json::value_to<std::vector<double>>(item.at("last_prompt_logits"));
@@ -138,6 +138,35 @@ BOOST_AUTO_TEST_CASE(stories260k_from_gguf_answers_as_its_float64_reference) {
   check_stories("stories260K.gguf", kTolerance);
 }
 BOOST_AUTO_TEST_CASE(stories260k_in_bf16_stays_close_to_its_float64_reference) { check_stories("hf-bf16", 0.1); }
+
+// Activations and weights are rounded to BF16 for each product.
+BOOST_AUTO_TEST_CASE(stories260k_on_a_gpu_stays_close_to_its_float64_reference) { check_stories("hf-f32", 0.1, "gpu"); }
+
+// Its table and its weights are quantised, or floats, by the file.
+BOOST_AUTO_TEST_CASE(stories260k_from_gguf_on_a_gpu_stays_close_to_its_float64_reference) {
+  check_stories("stories260K.gguf", 0.1, "gpu");
+}
+
+// Experts are chosen by logits that are rounded on the way: a model is near its golden, not at it.
+BOOST_AUTO_TEST_CASE(experts_on_a_gpu_stay_close_to_what_transformers_computes) {
+  for (const std::string model : {"mixtral", "qwen2_moe", "qwen3_moe"}) {
+    const auto directory = fixtures() / "golden" / model;
+    const auto config = load_config(directory);
+    BOOST_REQUIRE_MESSAGE(config.ok(), why(config));
+    const auto golden = SafetensorsFile::open(directory / "golden.safetensors");
+    BOOST_REQUIRE_MESSAGE(golden.ok(), why(golden));
+    const auto logits = values<double>(**golden, "p0.logits_f64");
+    const double largest = std::abs(
+        *std::max_element(logits.begin(), logits.end(), [](double a, double b) { return std::abs(a) < std::abs(b); }));
+    for (const Split& split : {Split{{}, 1}, Split{{1}, 2}}) {
+      BOOST_TEST_CONTEXT(model << " in " << split.cuts.size() + 1 << " stages of " << split.world_size << " ranks") {
+        ThreadCluster cluster(directory, *config, options_for(split, "gpu"));
+        TestSequence sequence{ids(values<std::int64_t>(**golden, "p0.input_ids")), 0, {}};
+        BOOST_TEST(largest_difference(cluster.prefill(sequence), logits) < 0.05 * largest);
+      }
+    }
+  }
+}
 
 BOOST_AUTO_TEST_SUITE_END()
 
