@@ -259,7 +259,7 @@ void quantise_row(const float* in, std::size_t cols, const QuantisedRows& to, In
 
 template <class V>
 constexpr QuantisedOps quantised_ops() {
-  return {.tile_rows = V::kTileRows, .quantise_row = quantise_row<V>, .multiply = multiply<V>};
+  return {.tile_rows = V::kTileRows, .rows_together = 16, .quantise_row = quantise_row<V>, .multiply = multiply<V>};
 }
 
 }  // namespace
