@@ -288,44 +288,53 @@ float soften(float* scores, float& highest, float& sum) {
   return correction;
 }
 
-// Queries [first, first + count) over [begin, end), which lies within one chunk and which all of them see.
+// Queries [first, first + count) over [begin, end), which lies within one chunk and which all of them see: all scores,
+// then all values, so that each of keys and values need only come to the first-level cache once.
 template <class V, DType D>
 void attend_chunk(const AttendCall& call, const AttendState& state, std::size_t first, std::size_t count,
                   std::size_t begin, std::size_t end) {
-  alignas(64) float scores[kAttendTogether][kAttendChunk];
-  AttendGroup group;
-  group.chunk = begin / kAttendChunk * kAttendChunk;
-  group.begin = begin;
-  group.end = end;
-  for (const std::size_t last = first + count; first < last; first += kAttendTogether) {
-    const std::size_t together = last - first < kAttendTogether ? last - first : kAttendTogether;
+  static_assert(kMaxAttendQueries % kAttendTogether == 0);
+  alignas(64) float scores[kMaxAttendQueries][kAttendChunk];
+  AttendGroup groups[kMaxAttendQueries / kAttendTogether];
+  const auto together_at = [&](std::size_t done) {
+    return count - done < kAttendTogether ? count - done : kAttendTogether;
+  };
+  for (std::size_t done = 0; done < count; done += kAttendTogether) {
+    AttendGroup& group = groups[done / kAttendTogether];
+    group.chunk = begin / kAttendChunk * kAttendChunk;
+    group.begin = begin;
+    group.end = end;
+    const std::size_t together = together_at(done);
     for (std::size_t q = 0; q < together; ++q) {
-      const std::size_t query = first + q;
+      const std::size_t query = first + done + q;
       group.queries[q] = call.queries + query / call.heads * call.query_stride + query % call.heads * call.head_dim;
-      group.scores[q] = scores[q];
+      group.scores[q] = scores[done + q];
       group.values[q] = state.values + query * call.head_dim;
       // Beyond what the queries see: a probability below 2e-38, lost beside the 1 of the highest score.
       if (end - begin < kAttendChunk) {
-        for (float& score : scores[q]) score = -__builtin_inff();
+        for (float& score : scores[done + q]) score = -__builtin_inff();
       }
     }
     score_some<V, D, kAttendTogether>(together, call, group);
     for (std::size_t q = 0; q < together; ++q) {
-      group.corrections[q] = soften<V>(scores[q], state.highest[first + q], state.sums[first + q]);
+      const std::size_t query = first + done + q;
+      group.corrections[q] = soften<V>(scores[done + q], state.highest[query], state.sums[query]);
     }
-    if constexpr (D == DType::kI8) {
-      for_each_block(call, begin, end,
-                     [&](std::size_t position, std::size_t page, std::size_t offset, std::size_t parts) {
-                       for_each_vector<V>(parts, [&](std::size_t i, std::size_t lanes) {
-                         const auto scale = load_f32<V>(call.value_scales + page * call.block_size + offset + i, lanes);
-                         for (std::size_t q = 0; q < together; ++q) {
-                           float* score = scores[q] + (position - group.chunk) + i;
-                           store_f32<V>(score, V::mul(load_f32<V>(score, lanes), scale), lanes);
-                         }
-                       });
+  }
+  if constexpr (D == DType::kI8) {
+    for_each_block(call, begin, end,
+                   [&](std::size_t position, std::size_t page, std::size_t offset, std::size_t parts) {
+                     for_each_vector<V>(parts, [&](std::size_t i, std::size_t lanes) {
+                       const auto scale = load_f32<V>(call.value_scales + page * call.block_size + offset + i, lanes);
+                       for (std::size_t q = 0; q < count; ++q) {
+                         float* score = scores[q] + position % kAttendChunk + i;
+                         store_f32<V>(score, V::mul(load_f32<V>(score, lanes), scale), lanes);
+                       }
                      });
-    }
-    add_some<V, D, kAttendTogether>(together, call, group);
+                   });
+  }
+  for (std::size_t done = 0; done < count; done += kAttendTogether) {
+    add_some<V, D, kAttendTogether>(together_at(done), call, groups[done / kAttendTogether]);
   }
 }
 
