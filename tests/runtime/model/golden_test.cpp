@@ -108,14 +108,14 @@ BOOST_AUTO_TEST_CASE(qwen3_computes_what_transformers_computes) { check_golden_m
 
 // The reference was computed on the F32 weights. Rounding them to BF16 moves logits by up to `tolerance`, so that
 // the greedy tokens have to agree up to the first choice that was closer than both logits may move.
-void check_stories(const std::string& checkpoint, double tolerance) {
+void check_stories(const std::string& checkpoint, double tolerance, const std::string& implementation = "") {
   const auto model = fixtures() / "stories260K" / checkpoint;
   const auto config = load_config(model);
   BOOST_REQUIRE_MESSAGE(config.ok(), why(config));
   std::ifstream file(fixtures() / "stories260K" / "reference_logits_f64.fixture.json");
   const json::value reference = json::parse(std::string(std::istreambuf_iterator<char>(file), {}));
   for (const Split& split : {Split{{}, 1}, Split{{}, 2}, Split{{4}, 1}, Split{{2}, 2}}) {
-    ThreadCluster cluster(model, *config, options_for(split, ""));
+    ThreadCluster cluster(model, *config, options_for(split, implementation));
     for (const json::value& item : reference.at("cases").as_array()) {
       const auto prompt = json::value_to<std::vector<std::uint32_t>>(item.at("prompt_ids"));
       const auto golden = json::value_to<std::vector<double>>(item.at("last_prompt_logits"));
@@ -138,6 +138,10 @@ BOOST_AUTO_TEST_CASE(stories260k_from_gguf_answers_as_its_float64_reference) {
   check_stories("stories260K.gguf", kTolerance);
 }
 BOOST_AUTO_TEST_CASE(stories260k_in_bf16_stays_close_to_its_float64_reference) { check_stories("hf-bf16", 0.1); }
+BOOST_AUTO_TEST_CASE(stories260k_in_bf16_with_rounded_inputs_stays_close_to_its_float64_reference) {
+  if (!kernels::select_cpu_implementation(kernels::detect_cpu_features(), "avx512_bf16").ok()) return;
+  check_stories("hf-bf16", 0.1, "avx512_bf16");
+}
 
 BOOST_AUTO_TEST_SUITE_END()
 
