@@ -108,6 +108,19 @@ __attribute__((target("avx512f,avx512vnni"))) void dot_int8_avx512(std::size_t r
   }
 }
 
+__attribute__((target("avx512f,avx512bf16"))) void dot_bf16_avx512(std::size_t rounds) {
+  const __m512 pairs = _mm512_castsi512_ps(_mm512_set1_epi16(0x3f00));  // 0.5
+  const __m512bh factor = (__m512bh)pairs;
+  __m512 sums[kChains] = {};
+  for (std::size_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 12
+    for (__m512& sum : sums) {
+      sum = _mm512_dpbf16_ps(sum, factor, factor);
+      __asm__ volatile("" : "+v"(sum));
+    }
+  }
+}
+
 // Without VNNI a dot product of bytes takes three instructions.
 __attribute__((target("avx2"))) void dot_int8_avx2(std::size_t rounds) {
   const __m256i left = _mm256_set1_epi8(1), right = _mm256_set1_epi8(2), ones = _mm256_set1_epi16(1);
@@ -236,6 +249,9 @@ MultiplyAddPeaks Roofline::peaks() {
     peaks.int8 = operations_a_second(*team_, {dot_int8_avx512, 2.0 * 64 * kChains, kRounds});
   } else if (__builtin_cpu_supports("avx2")) {
     peaks.int8 = operations_a_second(*team_, {dot_int8_avx2, 2.0 * 32 * kChains, kRounds});
+  }
+  if (__builtin_cpu_supports("avx512bf16")) {
+    peaks.bf16 = operations_a_second(*team_, {dot_bf16_avx512, 2.0 * 32 * kChains, kRounds});
   }
   if (has_tiles()) {
     constexpr double kTileProducts = 4.0 * 16 * 16;

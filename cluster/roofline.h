@@ -14,6 +14,7 @@ namespace troupe::cluster {
 struct MultiplyAddPeaks {
   double fp32 = 0;      // fused multiply-add, of the widest vectors
   double int8 = 0;      // vectors: VNNI, or else vpmaddubsw
+  double bf16 = 0;      // vectors: products of pairs
   double amx_bf16 = 0;  // tiles
   double amx_int8 = 0;
 };

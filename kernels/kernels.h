@@ -27,7 +27,7 @@ class PackedWeight {
 };
 
 // Changes whenever an image of any implementation means something else.
-inline constexpr unsigned kImageVersion = 1;
+inline constexpr unsigned kImageVersion = 2;
 
 // A weight and its bias: null or (out_features).
 struct LinearWeight {

@@ -23,12 +23,14 @@ struct NamedImplementation {
   std::string_view name;
   CpuImplementation implementation;
   bool CpuFeatures::*needs;  // null: nothing
+  bool by_name_only = false;
 };
 
 // From the most to the least capable.
 constexpr NamedImplementation kImplementations[] = {
 #if TROUPE_KERNELS_X86
     {"amx", CpuImplementation::kAmx, &CpuFeatures::amx},
+    {"avx512_bf16", CpuImplementation::kAvx512Bf16, &CpuFeatures::avx512_bf16, true},
     {"avx512", CpuImplementation::kAvx512, &CpuFeatures::avx512},
     {"avx2", CpuImplementation::kAvx2, &CpuFeatures::avx2},
 #endif
@@ -64,6 +66,7 @@ std::string runnable_names(const CpuFeatures& features) {
 struct NewerInstructions {
   bool f16c = false;
   bool avx_vnni = false;
+  bool avx512_bf16 = false;
   bool amx = false;
 };
 
@@ -75,7 +78,10 @@ NewerInstructions newer_instructions() {
     // The tiles themselves, and products of bytes and of BF16.
     found.amx = (edx >> 24 & 1) != 0 && (edx >> 25 & 1) != 0 && (edx >> 22 & 1) != 0;
   }
-  if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0) found.avx_vnni = (eax >> 4 & 1) != 0;
+  if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0) {
+    found.avx_vnni = (eax >> 4 & 1) != 0;
+    found.avx512_bf16 = (eax >> 5 & 1) != 0;
+  }
   return found;
 }
 
@@ -86,9 +92,14 @@ bool allow_amx_tiles() {
   return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
+const TileOps* tile_ops_of(CpuImplementation implementation) {
+  if (implementation == CpuImplementation::kAmx) return &kAmxTileOps;
+  return implementation == CpuImplementation::kAvx512Bf16 ? &kBf16TileOps : nullptr;
+}
+
 const QuantisedOps& quantised_ops_of(const CpuFeatures& features, CpuImplementation implementation) {
   if (implementation == CpuImplementation::kAmx) return kAmxQuantisedOps;
-  if (implementation == CpuImplementation::kAvx512 && features.avx512_vnni) return kAvx512QuantisedOps;
+  if (implementation != CpuImplementation::kAvx2 && features.avx512_vnni) return kAvx512QuantisedOps;
   return features.avx_vnni ? kAvxVnniQuantisedOps : kAvx2QuantisedOps;
 }
 #endif
@@ -112,6 +123,7 @@ CpuFeatures detect_cpu_features() {
                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   features.avx_vnni = features.avx2 && newer.avx_vnni;
   features.avx512_vnni = features.avx512 && __builtin_cpu_supports("avx512vnni");
+  features.avx512_bf16 = features.avx512_vnni && newer.avx512_bf16;
   features.amx = features.avx512_vnni && newer.amx && allow_amx_tiles();
 #endif
   return features;
@@ -119,7 +131,7 @@ CpuFeatures detect_cpu_features() {
 
 Result<CpuImplementation> select_cpu_implementation(const CpuFeatures& features, std::string_view wanted) {
   for (const auto& known : kImplementations) {
-    if (!wanted.empty() && known.name != wanted) continue;
+    if (wanted.empty() ? known.by_name_only : known.name != wanted) continue;
     if (can_run(features, known)) return known.implementation;
     if (wanted.empty()) continue;
     return unsupported("kernels '" + std::string(wanted) + "' need instructions that this machine lacks; it can run " +
@@ -140,9 +152,8 @@ Result<std::unique_ptr<Kernels>> make_cpu_kernels(const CpuKernelsOptions& optio
 #if TROUPE_KERNELS_X86
   if (implementation != CpuImplementation::kReference) {
     const auto& ops = implementation == CpuImplementation::kAvx2 ? kAvx2Ops : kAvx512Ops;
-    const auto* tiles = implementation == CpuImplementation::kAmx ? &kAmxTileOps : nullptr;
-    return make_vector_kernels(name_of(implementation), ops, tiles, quantised_ops_of(features, implementation),
-                               std::move(team));
+    return make_vector_kernels(name_of(implementation), ops, tile_ops_of(implementation),
+                               quantised_ops_of(features, implementation), std::move(team));
   }
 #endif
   assert(implementation == CpuImplementation::kReference);

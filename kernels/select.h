@@ -13,13 +13,14 @@
 
 namespace troupe::kernels {
 
-enum class CpuImplementation { kReference, kAvx2, kAvx512, kAmx };
+enum class CpuImplementation { kReference, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 
 // What the machine and its operating system let us use.
 struct CpuFeatures {
   bool avx2 = false;    // with FMA and F16C
   bool avx512 = false;  // F, BW, DQ and VL
   bool amx = false;     // the above, AVX-512 VNNI and AMX's tiles for int8 and BF16, which Linux lets this process use
+  bool avx512_bf16 = false;  // the above, AVX-512 VNNI and products of BF16
   // Better products of bytes, for quantised weights within "avx2" and "avx512".
   bool avx_vnni = false;
   bool avx512_vnni = false;
@@ -28,8 +29,10 @@ struct CpuFeatures {
 // Asks the system for the matrix registers, which it grants to the process and the threads it starts from then on.
 CpuFeatures detect_cpu_features();
 
-// The implementation named `wanted` ("reference", "avx2", "avx512" or "amx"), or the best that `features` allow where
-// it is empty. Errors (invalid argument, unsupported) list the names that this machine can run.
+// The implementation named `wanted` ("reference", "avx2", "avx512", "avx512_bf16" or "amx"), or where it is empty the
+// best that `features` allow; but for "avx512_bf16", which must be asked for: it rounds what BF16 weights are
+// multiplied with to BF16 as well, and is twice as fast where arithmetic is the limit. Errors (invalid argument,
+// unsupported) list the names that this machine can run.
 Result<CpuImplementation> select_cpu_implementation(const CpuFeatures& features, std::string_view wanted);
 
 struct CpuKernelsOptions {

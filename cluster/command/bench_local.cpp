@@ -63,6 +63,7 @@ boost::json::object json_of(const LocalBenchOptions& options, const LocalBenchRe
   object["multiply_add_peak"] = report.multiply_add_peak;
   object["multiply_add_peaks"] = {{"fp32", report.peaks.fp32},
                                   {"int8", report.peaks.int8},
+                                  {"bf16", report.peaks.bf16},
                                   {"amx_bf16", report.peaks.amx_bf16},
                                   {"amx_int8", report.peaks.amx_int8}};
   return object;
@@ -95,6 +96,7 @@ void print_text(const LocalBenchOptions& options, const LocalBenchReport& report
   }
   row("this machine", fmt::format("{:.1f} GB/s", report.read_bandwidth_bytes_per_s * 1e-9),
       fmt::format("{:.0f} Gflop/s float32, {:.0f} Gop/s int8", report.peaks.fp32 * 1e-9, report.peaks.int8 * 1e-9) +
+          (report.peaks.bf16 > 0 ? fmt::format(", {:.0f} Gflop/s bfloat16", report.peaks.bf16 * 1e-9) : "") +
           (report.peaks.amx_int8 > 0 ? fmt::format(", AMX {:.0f} Gflop/s bfloat16, {:.0f} Gop/s int8",
                                                    report.peaks.amx_bf16 * 1e-9, report.peaks.amx_int8 * 1e-9)
                                      : ""));

@@ -70,11 +70,14 @@ std::string_view name_of(kernels::DType dtype) {
   return "?";
 }
 
-// Float formats are multiplied as float32, all others as int8. Tiles count only where the kernels use them.
+// Float formats are multiplied as float32, or BF16 as it is, all others as int8. Products of BF16 and tiles count only
+// where the kernels use them.
 double peak_of(const MultiplyAddPeaks& peaks, kernels::DType dtype, std::string_view kernels) {
   const bool tiles = kernels.find("amx") != std::string_view::npos;
   if (kernels::is_quantised(dtype)) return tiles ? peaks.amx_int8 : peaks.int8;
-  return tiles && dtype == kernels::DType::kBF16 ? peaks.amx_bf16 : peaks.fp32;
+  if (dtype != kernels::DType::kBF16) return peaks.fp32;
+  if (tiles) return peaks.amx_bf16;
+  return kernels.find("bf16") != std::string_view::npos ? peaks.bf16 : peaks.fp32;
 }
 
 // Of all ranks together.
@@ -272,7 +275,7 @@ Result<LocalBenchReport> run_local_bench(const LocalBenchOptions& options,
 
   TROUPE_ASSIGN_OR_RETURN(const auto roofline, Roofline::make(options.cores));
   std::vector<double> first_token_s, prefill_rates, prefill_fractions, decode_rates, decode_fractions, token_s;
-  std::vector<double> bandwidths, peaks[4];
+  std::vector<double> bandwidths, peaks[5];
   for (std::uint32_t repetition = 0; repetition < options.repetitions; ++repetition) {
     const double bandwidth = roofline->read_bandwidth();
     const MultiplyAddPeaks measured = roofline->peaks();
@@ -282,8 +285,9 @@ Result<LocalBenchReport> run_local_bench(const LocalBenchOptions& options,
     bandwidths.push_back(bandwidth);
     peaks[0].push_back(measured.fp32);
     peaks[1].push_back(measured.int8);
-    peaks[2].push_back(measured.amx_bf16);
-    peaks[3].push_back(measured.amx_int8);
+    peaks[2].push_back(measured.bf16);
+    peaks[3].push_back(measured.amx_bf16);
+    peaks[4].push_back(measured.amx_int8);
     const double tokens = double(options.batch) * options.prompt;
     const LeastTime prefill = least_time(size, times.prefill_steps, tokens, options.batch, bandwidth, peak);
     first_token_s.push_back(median(times.first_token_s));
@@ -312,7 +316,7 @@ Result<LocalBenchReport> run_local_bench(const LocalBenchOptions& options,
   report.guesses = counts.proposed;
   report.accepted_guesses = counts.accepted;
   report.read_bandwidth_bytes_per_s = median(bandwidths);
-  report.peaks = {median(peaks[0]), median(peaks[1]), median(peaks[2]), median(peaks[3])};
+  report.peaks = {median(peaks[0]), median(peaks[1]), median(peaks[2]), median(peaks[3]), median(peaks[4])};
   report.multiply_add_peak = peak_of(report.peaks, dtype, report.kernels);
   report.prefill.fraction = median(prefill_fractions);
   report.decode.fraction = median(decode_fractions);

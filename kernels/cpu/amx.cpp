@@ -140,6 +140,6 @@ void split(const float* in, std::size_t stride, std::size_t rows, std::size_t co
 
 }  // namespace
 
-constexpr TileOps kAmxTileOps = {.split = split, .multiply = multiply};
+constexpr TileOps kAmxTileOps = {.parts = 2, .tiles_apart = true, .split = split, .multiply = multiply};
 
 }  // namespace troupe::kernels

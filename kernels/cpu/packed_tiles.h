@@ -8,8 +8,10 @@
 
 namespace troupe::kernels {
 
-// A BF16 weight for AMX: within a panel, for each 32 input features, one tile of 1 KiB for every 16 outputs. A tile
-// holds 16 rows of 16 outputs by 2 features, as tdpbf16ps wants its second operand.
+// A BF16 weight for products of BF16: within a panel, for each 32 input features, one tile of 1 KiB for every 16
+// outputs. A tile holds 16 rows of 16 outputs by 2 features, as tdpbf16ps and vdpbf16ps want them. The tiles of the
+// same features lie apart (TileOps::tiles_apart), or row by row side by side, so that who reads all of them reads
+// memory in order.
 class PackedTiles final : public PanelWeight {
  public:
   // REQUIRES: weight.dtype == kBF16

@@ -221,7 +221,9 @@ void multiply_amx(const QuantisedCall& call) {
 
 }  // namespace
 
-constexpr QuantisedOps kAmxQuantisedOps = {
-    .tile_rows = kRows, .quantise_row = quantise_row<Vnni512>, .multiply = multiply_amx};
+constexpr QuantisedOps kAmxQuantisedOps = {.tile_rows = kRows,
+                                           .rows_together = ~std::size_t{0} / kRows * kRows,
+                                           .quantise_row = quantise_row<Vnni512>,
+                                           .multiply = multiply_amx};
 
 }  // namespace troupe::kernels

@@ -19,7 +19,7 @@ namespace {
 // An object is one chunk: quants(block, w) fills the eight vectors of a block, each 4 inputs of 16 outputs.
 
 template <class V>
-void load_nibbles(const std::byte* from, typename V::Bytes (&quants)[8]) {
+[[gnu::always_inline]] inline void load_nibbles(const std::byte* from, typename V::Bytes (&quants)[8]) {
 #pragma GCC unroll 4
   for (std::size_t i = 0; i < 4; ++i) {
     const auto both = V::load_bytes(from + 64 * i);
@@ -35,7 +35,7 @@ struct ChunkQ8_0 {
   static constexpr int kOffset = 128;
 
   explicit ChunkQ8_0(const std::byte* chunk) : chunk_(chunk) {}
-  void quants(std::size_t block, typename V::Bytes (&quants)[8]) const {
+  [[gnu::always_inline]] void quants(std::size_t block, typename V::Bytes (&quants)[8]) const {
 #pragma GCC unroll 8
     for (std::size_t i = 0; i < 8; ++i) quants[i] = V::load_bytes(chunk_ + 512 * block + 64 * i);
   }
@@ -53,7 +53,7 @@ struct ChunkQ4_0 {
   static constexpr int kOffset = 8;
 
   explicit ChunkQ4_0(const std::byte* chunk) : chunk_(chunk) {}
-  void quants(std::size_t block, typename V::Bytes (&quants)[8]) const {
+  [[gnu::always_inline]] void quants(std::size_t block, typename V::Bytes (&quants)[8]) const {
     load_nibbles<V>(chunk_ + 256 * block, quants);
   }
   typename V::Floats scale(std::size_t block, std::size_t) const { return V::load_f16(chunk_ + 512 + 32 * block); }
@@ -62,7 +62,10 @@ struct ChunkQ4_0 {
   const std::byte* chunk_;
 };
 
-// Scales and mins of Q4_K and Q5_K: u8 scales (8, 16), u8 mins (8, 16), f16 d (16), f16 dmin (16).
+// Chunks of K formats begin with their scales, which all of their blocks read: where memory is read in order, they are
+// there in time. Of Q4_K and Q5_K: u8 scales (8, 16), u8 mins (8, 16), f16 d (16), f16 dmin (16).
+constexpr std::size_t kScalesKBytes = 320;
+
 template <class V>
 struct ScalesK {
   explicit ScalesK(const std::byte* scales)
@@ -84,18 +87,18 @@ struct ChunkQ4_K : ScalesK<V> {
   static constexpr bool kWide = false, kMins = true;
   static constexpr int kOffset = 0;
 
-  explicit ChunkQ4_K(const std::byte* chunk) : ScalesK<V>(chunk + 2048), chunk_(chunk) {}
-  void quants(std::size_t block, typename V::Bytes (&quants)[8]) const {
-    load_nibbles<V>(chunk_ + 256 * block, quants);
+  explicit ChunkQ4_K(const std::byte* chunk) : ScalesK<V>(chunk), quants_(chunk + kScalesKBytes) {}
+  [[gnu::always_inline]] void quants(std::size_t block, typename V::Bytes (&quants)[8]) const {
+    load_nibbles<V>(quants_ + 256 * block, quants);
   }
 
  private:
-  const std::byte* chunk_;
+  const std::byte* quants_;
 };
 
 // 256 bytes of nibbles followed by 64 whose bit i is the fifth bit of that byte of vector i.
 template <class V>
-void load_fives(const std::byte* from, typename V::Bytes (&quants)[8]) {
+[[gnu::always_inline]] inline void load_fives(const std::byte* from, typename V::Bytes (&quants)[8]) {
   load_nibbles<V>(from, quants);
   const auto upper = V::load_bytes(from + 256);
   quants[0] = V::template join<4, 0x10>(quants[0], upper);
@@ -115,7 +118,9 @@ struct ChunkQ5_0 {
   static constexpr int kOffset = 16;
 
   explicit ChunkQ5_0(const std::byte* chunk) : chunk_(chunk) {}
-  void quants(std::size_t block, typename V::Bytes (&quants)[8]) const { load_fives<V>(chunk_ + 320 * block, quants); }
+  [[gnu::always_inline]] void quants(std::size_t block, typename V::Bytes (&quants)[8]) const {
+    load_fives<V>(chunk_ + 320 * block, quants);
+  }
   typename V::Floats scale(std::size_t block, std::size_t) const { return V::load_f16(chunk_ + 640 + 32 * block); }
 
  private:
@@ -128,24 +133,26 @@ struct ChunkQ5_K : ScalesK<V> {
   static constexpr bool kWide = false, kMins = true;
   static constexpr int kOffset = 0;
 
-  explicit ChunkQ5_K(const std::byte* chunk) : ScalesK<V>(chunk + 2560), chunk_(chunk) {}
-  void quants(std::size_t block, typename V::Bytes (&quants)[8]) const { load_fives<V>(chunk_ + 320 * block, quants); }
+  explicit ChunkQ5_K(const std::byte* chunk) : ScalesK<V>(chunk), quants_(chunk + kScalesKBytes) {}
+  [[gnu::always_inline]] void quants(std::size_t block, typename V::Bytes (&quants)[8]) const {
+    load_fives<V>(quants_ + 320 * block, quants);
+  }
 
  private:
-  const std::byte* chunk_;
+  const std::byte* quants_;
 };
 
 // A block's 256 bytes of nibbles are followed by twice 64, in which bits 2 i and 2 i + 1 of a byte are bits 4 and 5 of
-// that byte of vectors i and i + 4. Then i8 scales (16, 16) and f16 d (16).
+// that byte of vectors i and i + 4. Before them: i8 scales (16, 16), f16 d (16), and 32 bytes unused.
 template <class V>
 struct ChunkQ6_K {
   static constexpr std::size_t kBytes = 3392, kBlocks = 8, kSubs = 2;
   static constexpr bool kWide = false, kMins = false;
   static constexpr int kOffset = 32;
 
-  explicit ChunkQ6_K(const std::byte* chunk) : chunk_(chunk), d_(V::load_f16(chunk + 3072 + 256)) {}
-  void quants(std::size_t block, typename V::Bytes (&quants)[8]) const {
-    const std::byte* from = chunk_ + 384 * block;
+  explicit ChunkQ6_K(const std::byte* chunk) : chunk_(chunk), d_(V::load_f16(chunk + 256)) {}
+  [[gnu::always_inline]] void quants(std::size_t block, typename V::Bytes (&quants)[8]) const {
+    const std::byte* from = chunk_ + kScalesKBytes + 384 * block;
     load_nibbles<V>(from, quants);
 #pragma GCC unroll 2
     for (std::size_t half = 0; half < 2; ++half) {
@@ -157,7 +164,7 @@ struct ChunkQ6_K {
     }
   }
   typename V::Floats scale(std::size_t block, std::size_t sub) const {
-    return V::mul(d_, V::load_i8(chunk_ + 3072 + 32 * block + 16 * sub));
+    return V::mul(d_, V::load_i8(chunk_ + 32 * block + 16 * sub));
   }
 
  private:

@@ -87,20 +87,24 @@ void QuantisedLinear::run_alike(ConstMatrixF32 in, std::span<const Product> prod
     const auto& [weight, bias, out] = products[which];
     QuantisedCall call{
         .in = quantised,
-        .first_row = first,
-        .rows = std::min(row_block, in.rows - first),
         .out_stride = out.row_stride,
         .scratch = scratch[member * scratch_lines].bytes,
     };
-    const std::size_t end = (piece + 1) * weight->panels() / pieces;
-    for (std::size_t panel = piece * weight->panels() / pieces; panel < end; ++panel) {
-      const std::size_t first_out = panel * kPanelOuts;
-      call.panel = weight->panel(panel);
-      call.outs = std::min(kPanelOuts, weight->rows() - first_out);
-      call.out_scales = weight->scales() != nullptr ? weight->scales() + first_out : nullptr;
-      call.bias = bias != nullptr ? bias + first_out : nullptr;
-      call.out = out.row(first) + first_out;
-      ops_.multiply(call);
+    const std::size_t begin_panel = piece * weight->panels() / pieces;
+    const std::size_t end_panel = (piece + 1) * weight->panels() / pieces;
+    const std::size_t end_row = first + std::min(row_block, in.rows - first);
+    for (std::size_t row = first; row < end_row; row += call.rows) {
+      call.first_row = row;
+      call.rows = std::min(ops_.rows_together, end_row - row);
+      for (std::size_t panel = begin_panel; panel < end_panel; ++panel) {
+        const std::size_t first_out = panel * kPanelOuts;
+        call.panel = weight->panel(panel);
+        call.outs = std::min(kPanelOuts, weight->rows() - first_out);
+        call.out_scales = weight->scales() != nullptr ? weight->scales() + first_out : nullptr;
+        call.bias = bias != nullptr ? bias + first_out : nullptr;
+        call.out = out.row(row) + first_out;
+        ops_.multiply(call);
+      }
     }
   });
 }

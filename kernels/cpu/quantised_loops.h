@@ -18,10 +18,14 @@ namespace {
 constexpr std::size_t kPrefetchAhead = 2048;
 
 template <std::size_t kBytes>
-void prefetch(const std::byte* from) {
+inline void prefetch(const std::byte* from) {
 #pragma GCC unroll 64
   for (std::size_t line = 0; line < kBytes; line += 64) __builtin_prefetch(from + kPrefetchAhead + line);
 }
+
+// What a chunk's block asks for: a part of the chunk, since a core can wait for no more than some 20 lines at a time.
+template <class Chunk>
+constexpr std::size_t kBlockPrefetch = (Chunk::kBytes / 64 + Chunk::kBlocks - 1) / Chunk::kBlocks * 64;
 
 struct TilePointers {
   const std::int8_t* quants;
@@ -50,10 +54,10 @@ void multiply_tile(const QuantisedCall& call, std::size_t first) {
 
   const std::size_t chunks = call.in.cols / (Chunk::kBlocks * kInputBlock);
   for (std::size_t c = 0; c < chunks; ++c, panel += Chunk::kBytes) {
-    prefetch<Chunk::kBytes>(panel);
     const Chunk chunk(panel);
 #pragma GCC unroll 2
     for (std::size_t block = 0; block < Chunk::kBlocks; ++block) {
+      prefetch<kBlockPrefetch<Chunk>>(panel + block * kBlockPrefetch<Chunk>);
       typename V::Bytes weights[8];
       chunk.quants(block, weights);
       const std::int8_t* quants = in.quants + block / 2 * kRows * kInputChunk + block % 2 * kInputBlock;
@@ -255,7 +259,7 @@ void quantise_row(const float* in, std::size_t cols, const QuantisedRows& to, In
 
 template <class V>
 constexpr QuantisedOps quantised_ops() {
-  return {.tile_rows = V::kTileRows, .quantise_row = quantise_row<V>, .multiply = multiply<V>};
+  return {.tile_rows = V::kTileRows, .rows_together = 16, .quantise_row = quantise_row<V>, .multiply = multiply<V>};
 }
 
 }  // namespace

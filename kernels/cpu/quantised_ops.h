@@ -63,6 +63,9 @@ struct QuantisedCall {
 
 struct QuantisedOps {
   std::size_t tile_rows;
+  // Rows that go through one panel after the other: few, where they stay in the first-level cache and a piece's panels
+  // in the second; as many as there are, where a panel takes work before it can be multiplied. A multiple of tile_rows.
+  std::size_t rows_together;
 
   // Row `row` of a tile; in: (cols), cols up to to.cols.
   void (*quantise_row)(const float* in, std::size_t cols, const QuantisedRows& to, InputTile tile, std::size_t row);

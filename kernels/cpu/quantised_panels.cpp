@@ -18,14 +18,16 @@ std::size_t round_up(std::size_t value, std::size_t step) { return (value + step
 
 std::size_t chunk_inputs_of(DType dtype) { return std::max(block_elements(dtype), kChunkInputs); }
 
+constexpr std::size_t kScalesKBytes = 320;  // of a chunk of a K format, before its quants
+
 std::size_t chunk_bytes_of(DType dtype) {
   switch (dtype) {
     case DType::kQ8_0: return 1024 + 64;
     case DType::kQ4_0: return block_bytes(DType::kInt4);
     case DType::kQ5_0: return 640 + 64;
-    case DType::kQ4_K: return 2048 + 320;
-    case DType::kQ5_K: return 2560 + 320;
-    case DType::kQ6_K: return 3072 + 320;
+    case DType::kQ4_K: return kScalesKBytes + 2048;
+    case DType::kQ5_K: return kScalesKBytes + 2560;
+    case DType::kQ6_K: return kScalesKBytes + 3072;
     default: return block_bytes(dtype);
   }
 }
@@ -72,11 +74,13 @@ std::size_t block_stride_of(DType dtype) {
 // One output's block of the stored format, at input `first` of a chunk.
 void put_block(DType dtype, const SpreadBlock& block, std::byte* chunk, std::size_t lane, std::size_t first) {
   const std::size_t stride = block_stride_of(dtype);
+  const bool is_k = block_elements(dtype) == 256;
+  std::byte* quants = chunk + (is_k ? kScalesKBytes : 0);
+  std::byte* scales = is_k ? chunk : chunk + chunk_inputs_of(dtype) / 32 * stride;
   for (std::size_t i = 0; i < block_elements(dtype); i += 32) {
-    put_quants(dtype, block.quants + i, chunk + (first + i) / 32 * stride, lane);
+    put_quants(dtype, block.quants + i, quants + (first + i) / 32 * stride, lane);
   }
-  std::byte* scales = chunk + chunk_inputs_of(dtype) / 32 * stride;
-  if (block_elements(dtype) == 32) {
+  if (!is_k) {
     put(scales + (first / 32 * kPanelOuts + lane) * 2, block.d);
     return;
   }

@@ -11,7 +11,7 @@ namespace troupe::kernels {
 
 // A quantised weight as QuantisedOps reads it, the same for every instruction set: panels of 16 outputs, each a
 // sequence of chunks of 64 inputs (256 in the K formats), read from the first byte to the last. A chunk holds its
-// quants in vectors of 16 outputs times 4 inputs, a byte each, then its scales (and mins) for 16 outputs side by side;
+// quants in vectors of 16 outputs times 4 inputs, a byte each, and its scales (and mins) for 16 outputs side by side;
 // chunks are multiples of 64 bytes. What lies where in a chunk: quantised_formats.h; kInt8 and kInt4: quant.h.
 //
 // GGUF's formats are repacked by the team, at no more than 3 % above their size, each part by the member that begins

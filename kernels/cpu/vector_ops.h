@@ -28,10 +28,11 @@ struct LinearTile {
   bool continues = false;  // add to what is in out
 };
 
-// out(rows, vectors * 16) (+)= in * panel, in BF16 with sums in float32, where every input is the sum of two BF16
-// parts: its rounding, and the rounding of what is left (2^-17 of it is lost at most). Inputs lie in blocks of 16 rows
-// (fewer at the end), a block in (in_depth, 2 parts, rows, 32 features); weights as PackedTiles says. A row's result
-// does not depend on the others, and a later call over the next part of the depth continues it through `out`.
+// out(rows, vectors * 16) (+)= in * panel, in BF16 with sums in float32, where every input is the sum of TileOps::parts
+// numbers in BF16: its rounding (2^-8 of it is lost at most), and where there are two, the rounding of what is left
+// (2^-17). Inputs lie in blocks of 16 rows (fewer at the end), a block in (in_depth, parts, rows, 32 features); weights
+// as PackedTiles says. A row's result does not depend on the others, and a later call over the next part of the depth
+// continues it through `out`.
 struct TileMultiply {
   const std::byte* in = nullptr;
   std::size_t rows = 0;
@@ -42,10 +43,16 @@ struct TileMultiply {
   std::size_t depth = 0;
   float* out = nullptr;
   std::size_t out_stride = 0;
+  // What the next call reads of weights, to be asked for while this one computes; none where there are 0 bytes.
+  const std::byte* next = nullptr;
+  std::size_t next_bytes = 0;
 };
 
-// Matrix registers. Whoever calls these has asked the system for them (detect_cpu_features).
+// Products of BF16 in matrix registers, which whoever calls these has asked the system for (detect_cpu_features), or in
+// vectors.
 struct TileOps {
+  std::size_t parts;  // 1 or 2
+  bool tiles_apart;   // how a panel lies (PackedTiles)
   // Up to 16 rows of inputs in the layout that multiply reads, zeros beyond cols.
   void (*split)(const float* in, std::size_t stride, std::size_t rows, std::size_t cols, std::byte* out);
   void (*multiply)(const TileMultiply& call);
@@ -113,5 +120,6 @@ struct VectorOps {
 extern const VectorOps kAvx2Ops;
 extern const VectorOps kAvx512Ops;
 extern const TileOps kAmxTileOps;
+extern const TileOps kBf16TileOps;  // AVX-512 with its BF16
 
 }  // namespace troupe::kernels

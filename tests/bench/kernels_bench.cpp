@@ -149,10 +149,10 @@ struct PeakLoop {
   std::size_t width = 1;
 };
 
-// With the instructions that these kernels use, which are not always the fastest that the machine has.
+// Of float32, with the instructions that these kernels use, which are not always the fastest that the machine has.
 PeakLoop peak_loop_of(std::string_view kernels) {
 #if defined(__x86_64__)
-  if (kernels == "avx512" || kernels == "amx") return {multiply_add_16, 16};
+  if (kernels.starts_with("avx512") || kernels == "amx") return {multiply_add_16, 16};
   if (kernels == "avx2") return {multiply_add_8, 8};
 #endif
   return {};
@@ -162,8 +162,8 @@ PeakLoop peak_loop_of(std::string_view kernels) {
 PeakLoop byte_peak_loop_of(std::string_view kernels) {
 #if defined(__x86_64__)
   if (kernels == "amx") return {multiply_tiles, 16 * 16 * 64};
-  if (kernels == "avx512" && detect_cpu_features().avx512_vnni) return {multiply_bytes_64, 64};
-  if (kernels == "avx512" || kernels == "avx2") return {multiply_bytes_32, 32};
+  if (kernels.starts_with("avx512") && detect_cpu_features().avx512_vnni) return {multiply_bytes_64, 64};
+  if (kernels.starts_with("avx512") || kernels == "avx2") return {multiply_bytes_32, 32};
 #endif
   return {};
 }

@@ -88,11 +88,12 @@ BOOST_AUTO_TEST_CASE(queries_keys_and_values_agree_with_the_reference_and_lie_in
       const auto result = projection.run(*make(name, seed % 2 == 0 ? 1 : 3), 0, projection.rows);
       BOOST_TEST_CONTEXT(name << " seed " << seed << " head_dim " << projection.head_dim) {
         // A norm of a head with a tiny mean square magnifies.
+        const float allowed = rounds_inputs(name, kStorageTypes[seed % 3]) ? 0.1f : 1e-3f;
         BOOST_REQUIRE_LE(largest_difference(result.queries, expected.queries, projection.rows,
                                             projection.heads * projection.head_dim),
-                         1e-3f);
+                         allowed);
         BOOST_REQUIRE(result.queries.gaps_untouched());
-        result.pages.compare(expected.pages, [](float a, float b) { BOOST_REQUIRE_LE(std::abs(a - b), 1e-3f); });
+        result.pages.compare(expected.pages, [&](float a, float b) { BOOST_REQUIRE_LE(std::abs(a - b), allowed); });
       }
     }
   }
@@ -254,8 +255,9 @@ BOOST_AUTO_TEST_CASE(swiglu_agrees_with_the_reference) {
     for (const auto& name : vector_implementations()) {
       const Strided out = run(*make(name), 0, rows);
       const Strided threaded = run(*make(name, 3), 0, rows);
+      const float allowed = rounds_inputs(name, kStorageTypes[round % 3]) ? 0.05f : 5e-4f;
       BOOST_TEST_CONTEXT(name << " (" << rows << ", " << cols << ") to " << outs) {
-        BOOST_REQUIRE_LE(largest_difference(out, expected, rows, outs), 5e-4f);
+        BOOST_REQUIRE_LE(largest_difference(out, expected, rows, outs), allowed);
         BOOST_REQUIRE(out.gaps_untouched());
         for (const std::size_t row : {std::size_t{0}, rows / 2, rows - 1}) {
           BOOST_REQUIRE(threaded.row(row) == out.row(row));
@@ -311,11 +313,12 @@ BOOST_AUTO_TEST_CASE(infinities_nans_and_the_largest_inputs_pass_through_a_produ
       store_from_f32(0.5f, one.data(), dtype, 1);
       const auto weight = kernels->pack({one.data(), dtype, 2, 1, 1}).value();
       for (const float x : {kLargest, -kLargest, INFINITY, -INFINITY, 1e-30f, 0x1.fffffep-100f}) {
+        const float allowed = std::abs(x) * (rounds_inputs(name, dtype) ? 0x1p-7f : 0x1p-16f);
         float out[2];
         kernels->linear({&x, 1, 1}, {weight.get()}, {out, 1, 2});
         BOOST_TEST_CONTEXT(name << " " << x) {
-          BOOST_TEST((out[0] == x || std::abs(out[0] - x) <= 0x1p-16f * std::abs(x)));
-          BOOST_TEST((out[1] == x / 2 || std::abs(out[1] - x / 2) <= 0x1p-16f * std::abs(x / 2)));
+          BOOST_TEST((out[0] == x || std::abs(out[0] - x) <= allowed));
+          BOOST_TEST((out[1] == x / 2 || std::abs(out[1] - x / 2) <= allowed / 2));
         }
       }
       const float nan = std::bit_cast<float>(0x7f800001u);

@@ -17,10 +17,15 @@ namespace troupe::kernels {
 // The implementations that this machine can run, the reference left out.
 inline std::vector<std::string> vector_implementations() {
   std::vector<std::string> names;
-  for (const char* name : {"avx2", "avx512", "amx"}) {
+  for (const char* name : {"avx2", "avx512", "avx512_bf16", "amx"}) {
     if (select_cpu_implementation(detect_cpu_features(), name).ok()) names.push_back(name);
   }
   return names;
+}
+
+// Whether it rounds the inputs of a weight of that type to 8 bits.
+inline bool rounds_inputs(const std::string& name, DType dtype) {
+  return name == "avx512_bf16" && dtype == DType::kBF16;
 }
 
 // `threads` members that share core 0 beyond the cores there are: what threads do must not change any number.

@@ -11,6 +11,7 @@ BOOST_AUTO_TEST_SUITE(selection)
 constexpr CpuFeatures kPlain{};
 constexpr CpuFeatures kAvx2Machine{.avx2 = true};
 constexpr CpuFeatures kAvx512Machine{.avx2 = true, .avx512 = true};
+constexpr CpuFeatures kBf16Machine{.avx2 = true, .avx512 = true, .avx512_bf16 = true};
 constexpr CpuFeatures kAmxMachine{.avx2 = true, .avx512 = true, .amx = true};
 
 BOOST_AUTO_TEST_CASE(the_best_that_the_machine_can_run_is_chosen) {
@@ -23,6 +24,13 @@ BOOST_AUTO_TEST_CASE(the_best_that_the_machine_can_run_is_chosen) {
 BOOST_AUTO_TEST_CASE(a_lesser_one_can_be_asked_for) {
   BOOST_CHECK(select_cpu_implementation(kAvx512Machine, "avx2").value() == CpuImplementation::kAvx2);
   BOOST_CHECK(select_cpu_implementation(kAvx512Machine, "reference").value() == CpuImplementation::kReference);
+}
+
+BOOST_AUTO_TEST_CASE(one_that_rounds_inputs_must_be_asked_for) {
+  BOOST_CHECK(select_cpu_implementation(kBf16Machine, "").value() == CpuImplementation::kAvx512);
+  BOOST_CHECK(select_cpu_implementation(kBf16Machine, "avx512_bf16").value() == CpuImplementation::kAvx512Bf16);
+  const auto lacking = select_cpu_implementation(kAvx512Machine, "avx512_bf16");
+  BOOST_CHECK(lacking.error().code == ErrorCode::kUnsupported);
 }
 
 BOOST_AUTO_TEST_CASE(a_wrong_name_is_answered_with_the_names_that_work_here) {

@@ -138,6 +138,10 @@ BOOST_AUTO_TEST_CASE(stories260k_from_gguf_answers_as_its_float64_reference) {
   check_stories("stories260K.gguf", kTolerance);
 }
 BOOST_AUTO_TEST_CASE(stories260k_in_bf16_stays_close_to_its_float64_reference) { check_stories("hf-bf16", 0.1); }
+BOOST_AUTO_TEST_CASE(stories260k_in_bf16_with_rounded_inputs_stays_close_to_its_float64_reference) {
+  if (!kernels::select_cpu_implementation(kernels::detect_cpu_features(), "avx512_bf16").ok()) return;
+  check_stories("hf-bf16", 0.1, "avx512_bf16");
+}
 
 // Activations and weights are rounded to BF16 for each product.
 BOOST_AUTO_TEST_CASE(stories260k_on_a_gpu_stays_close_to_its_float64_reference) { check_stories("hf-f32", 0.1, "gpu"); }

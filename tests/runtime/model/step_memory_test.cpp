@@ -92,7 +92,7 @@ ModelConfig small_config() {
 
 // Allocations of a prompt and of generation, once the largest step has been seen.
 void check(const std::filesystem::path& directory, const ModelConfig& config, kernels::DType kv_dtype) {
-  for (const std::string implementation : {"reference", "avx2", "avx512", "amx"}) {
+  for (const std::string implementation : {"reference", "avx2", "avx512", "avx512_bf16", "amx"}) {
     if (!kernels::select_cpu_implementation(kernels::detect_cpu_features(), implementation).ok()) continue;
     BOOST_TEST_CONTEXT(implementation) {
       auto kernels = kernels::make_cpu_kernels({{0, 0}, implementation});
