@@ -84,7 +84,9 @@ struct PagedKv {
     return (slot / block_size * num_kv_heads + kv_head) * head_dim * block_size + slot % block_size;
   }
   // Of the first element of a token's value; the next ones follow it.
-  constexpr std::size_t value_index(std::size_t slot, std::size_t kv_head) const { return scale_index(slot, kv_head) * head_dim; }
+  constexpr std::size_t value_index(std::size_t slot, std::size_t kv_head) const {
+    return scale_index(slot, kv_head) * head_dim;
+  }
 };
 
 // The sequences of one step, flat: sequence i owns rows [row_starts[i], row_starts[i + 1]) of the batch.

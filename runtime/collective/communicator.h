@@ -9,8 +9,8 @@
 
 namespace troupe::collective {
 
-// Exchanges float32 tensors, in memory that the communicator is made for, between the ranks of one group. Every rank calls the same operations in the same
-// order with the same sizes; a call returns when this rank's part is done.
+// Exchanges float32 tensors, in memory that the communicator is made for, between the ranks of one group. Every rank
+// calls the same operations in the same order with the same sizes; a call returns when this rank's part is done.
 //
 // Determinism: sums are taken in rank order, so that every rank holds the same bits and a result does not depend
 // on who was first.
