@@ -34,20 +34,17 @@ struct DraftState {
     if (!order.isDraft()) return invalid_argument("a draft was asked to be something else");
     const auto model = order.getModel();
     TROUPE_ASSIGN_OR_RETURN(const Device device, parse_device(order.getDraft().getDevice().cStr()));
-    if (device.kind != Device::Kind::kCpu) return unsupported("device " + device.to_string() + ": only CPUs so far");
     TROUPE_ASSIGN_OR_RETURN(const kernels::DType kv_dtype, model::parse_kv_dtype(model.getKvDtype().cStr()));
-    DraftComputeOptions plan = {.model = order.getDraft().getPath().cStr(),
-                                .guesses_for = model.getPath().cStr(),
-                                .num_blocks = model.getNumBlocks(),
-                                .block_size = model.getBlockSize(),
-                                .max_model_len = model.getMaxModelLen(),
-                                .max_batch_tokens = model.getMaxBatchTokens(),
-                                .max_batch_sequences = model.getMaxBatchSequences(),
-                                .max_sequences = kPipelineStages * model.getMaxBatchSequences(),
-                                .kv_dtype = kv_dtype};
-    for (std::uint32_t core = device.first; core <= device.last; ++core) {
-      plan.cores.push_back(static_cast<int>(core));
-    }
+    const DraftComputeOptions plan = {.model = order.getDraft().getPath().cStr(),
+                                      .guesses_for = model.getPath().cStr(),
+                                      .device = kernels::compute_device(device),
+                                      .num_blocks = model.getNumBlocks(),
+                                      .block_size = model.getBlockSize(),
+                                      .max_model_len = model.getMaxModelLen(),
+                                      .max_batch_tokens = model.getMaxBatchTokens(),
+                                      .max_batch_sequences = model.getMaxBatchSequences(),
+                                      .max_sequences = kPipelineStages * model.getMaxBatchSequences(),
+                                      .kv_dtype = kv_dtype};
     TROUPE_ASSIGN_OR_RETURN(compute, DraftCompute::load(plan, options.limits));
     actor = order.getActor();
     declare_metrics();

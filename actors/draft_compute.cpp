@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "actors/gateway/served_model.h"
-#include "kernels/cpu/team.h"
 #include "kernels/select.h"
 #include "runtime/collective/in_process.h"
 #include "runtime/model/config.h"
@@ -50,8 +49,7 @@ Result<std::unique_ptr<DraftCompute>> DraftCompute::load(const DraftComputeOptio
   TROUPE_ASSIGN_OR_RETURN(const model::ModelConfig config, model::load_config(options.model, limits));
   TROUPE_RETURN_IF_ERROR(check_vocabularies(options, config.vocab_size, limits));
   options.max_model_len = std::min(options.max_model_len, config.max_position_embeddings);
-  TROUPE_ASSIGN_OR_RETURN(auto kernels, kernels::make_cpu_kernels({.cores = options.cores}));
-  TROUPE_RETURN_IF_ERROR(kernels::pin_this_thread(options.cores.front()));
+  TROUPE_ASSIGN_OR_RETURN(auto kernels, kernels::make_kernels(options.device));
   auto group = std::move(collective::make_in_process_group(1).front());
   const model::Slice whole = {.last_layer = config.num_layers, .num_layers = config.num_layers, .world_size = 1};
   TROUPE_ASSIGN_OR_RETURN(auto transformer,

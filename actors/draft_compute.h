@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/kernels.h"
+#include "kernels/select.h"
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
 #include "runtime/collective/communicator.h"
@@ -20,7 +21,7 @@ namespace troupe {
 struct DraftComputeOptions {
   std::filesystem::path model;
   std::filesystem::path guesses_for;  // the model whose tokens it guesses
-  std::vector<int> cores;             // one thread each; not empty
+  kernels::ComputeDevice device;
   std::uint32_t num_blocks = 0;
   std::uint32_t block_size = 0;
   std::uint32_t max_model_len = 0;
@@ -34,10 +35,10 @@ struct DraftComputeOptions {
 // Guesses are greedy: for a guess that is taken or left, the most probable token is the best one at any temperature.
 // They end with an answer: what a model says after its end of a sequence is hardly worth guessing.
 //
-// Thread-safety: one thread, that of load(), which is pinned to the first core.
+// Thread-safety: one thread, that of load(), which is pinned to the device's first core.
 class DraftCompute {
  public:
-  // Errors: of the model's files, of the cores, of memory; kInvalidArgument when the two models have different
+  // Errors: of the model's files, of the device, of memory; kInvalidArgument when the two models have different
   // vocabularies (param "draft").
   static Result<std::unique_ptr<DraftCompute>> load(const DraftComputeOptions& options, const Limits& limits);
 

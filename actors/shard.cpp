@@ -91,7 +91,6 @@ struct ShardState {
     const auto model_spec = order->getModel();
 
     TROUPE_ASSIGN_OR_RETURN(const Device device, parse_device(spec.getDevice().cStr()));
-    if (device.kind != Device::Kind::kCpu) return unsupported("device " + device.to_string() + ": only CPUs so far");
     const auto start = Clock::now();
     const std::string actor = order->getActor();
     auto last_report = start;
@@ -108,21 +107,21 @@ struct ShardState {
                  }));
     };
     TROUPE_ASSIGN_OR_RETURN(const kernels::DType kv_dtype, model::parse_kv_dtype(model_spec.getKvDtype().cStr()));
-    ShardComputeOptions plan = {.model = model_spec.getPath().cStr(),
-                                .first_layer = spec.getFirstLayer(),
-                                .last_layer = spec.getLastLayer(),
-                                .rank = spec.getRank(),
-                                .ranks = spec.getRanks(),
-                                .stages = spec.getStages(),
-                                .num_blocks = model_spec.getNumBlocks(),
-                                .num_swap_blocks = model_spec.getNumSwapBlocks(),
-                                .block_size = model_spec.getBlockSize(),
-                                .max_model_len = model_spec.getMaxModelLen(),
-                                .max_batch_tokens = model_spec.getMaxBatchTokens(),
-                                .max_batch_sequences = model_spec.getMaxBatchSequences(),
-                                .kv_dtype = kv_dtype,
-                                .packed_cache = model_spec.getPackedCache().cStr()};
-    for (std::uint32_t core = device.first; core <= device.last; ++core) plan.cores.push_back(core);
+    const ShardComputeOptions plan = {.model = model_spec.getPath().cStr(),
+                                      .first_layer = spec.getFirstLayer(),
+                                      .last_layer = spec.getLastLayer(),
+                                      .rank = spec.getRank(),
+                                      .ranks = spec.getRanks(),
+                                      .stages = spec.getStages(),
+                                      .device = kernels::compute_device(device),
+                                      .num_blocks = model_spec.getNumBlocks(),
+                                      .num_swap_blocks = model_spec.getNumSwapBlocks(),
+                                      .block_size = model_spec.getBlockSize(),
+                                      .max_model_len = model_spec.getMaxModelLen(),
+                                      .max_batch_tokens = model_spec.getMaxBatchTokens(),
+                                      .max_batch_sequences = model_spec.getMaxBatchSequences(),
+                                      .kv_dtype = kv_dtype,
+                                      .packed_cache = model_spec.getPackedCache().cStr()};
     TROUPE_ASSIGN_OR_RETURN(compute, ShardCompute::load(plan, progress, options.limits));
     spawn = message;
 
@@ -177,7 +176,7 @@ struct ShardState {
     std::uint64_t copy_ns = 0;
     if (compute->copies() > 0) {
       const auto copy_start = Clock::now();
-      compute->copy_blocks();
+      TROUPE_RETURN_IF_ERROR(compute->copy_blocks());
       copy_ns = ns_since(copy_start);
     }
 

@@ -4,8 +4,7 @@
 #include <span>
 #include <utility>
 
-#include "kernels/cpu/team.h"
-#include "kernels/select.h"
+#include "runtime/model/staged_communicator.h"
 
 namespace troupe {
 namespace {
@@ -60,10 +59,8 @@ Result<std::unique_ptr<ShardCompute>> ShardCompute::load(const ShardComputeOptio
                               .rank = options.rank,
                               .world_size = options.ranks};
   TROUPE_RETURN_IF_ERROR(model::check_slice(config, slice));
-  TROUPE_ASSIGN_OR_RETURN(auto kernels, kernels::make_cpu_kernels({.cores = options.cores}));
+  TROUPE_ASSIGN_OR_RETURN(auto kernels, kernels::make_kernels(options.device));
 
-  // Before the weights are read, so that their pages come from this core's memory.
-  TROUPE_RETURN_IF_ERROR(kernels::pin_this_thread(options.cores.front()));
   auto group = std::make_unique<NoGroup>(slice.rank, slice.world_size);
   const model::TransformerOptions transformer_options = {.num_blocks = options.num_blocks,
                                                          .num_swap_blocks = options.num_swap_blocks,
@@ -95,6 +92,7 @@ ShardCompute::ShardCompute(std::unique_ptr<kernels::Kernels> kernels, std::uniqu
       sequences_(std::move(sequences)) {}
 
 void ShardCompute::join(std::unique_ptr<collective::Communicator> group) {
+  if (!kernels_->memory().is_host()) group = model::make_staged_communicator(std::move(group), kernels_->memory());
   transformer_->set_communicator(*group);
   group_ = std::move(group);
   sequences_.clear();
@@ -105,8 +103,9 @@ Result<void> ShardCompute::begin_step(schema::Step::Reader step) { return sequen
 Result<kernels::ConstMatrixF32> ShardCompute::run(kernels::ConstMatrixF32 hidden_in) {
   const model::StepBatch batch = batch_of(sequences_.flat());
   TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden, transformer_->forward(batch, hidden_in));
-  if (transformer_->slice().is_last_stage()) TROUPE_RETURN_IF_ERROR(sample(batch, hidden));
-  return hidden;
+  if (!transformer_->slice().is_last_stage()) return transformer_->to_host(hidden);
+  TROUPE_RETURN_IF_ERROR(sample(batch, hidden));
+  return kernels::ConstMatrixF32();
 }
 
 // A prompt whose tokens are rated wants more rows of logits than there is memory for: they come in pieces, the

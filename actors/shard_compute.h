@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/kernels.h"
+#include "kernels/select.h"
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
 #include "runtime/collective/communicator.h"
@@ -24,7 +25,7 @@ struct ShardComputeOptions {
   std::uint32_t rank = 0;
   std::uint32_t ranks = 1;   // of the stage
   std::uint32_t stages = 1;  // of the pipeline
-  std::vector<int> cores;    // one thread each; not empty
+  kernels::ComputeDevice device;
   std::uint32_t num_blocks = 0;
   std::uint32_t num_swap_blocks = 0;  // beside the pages
   std::uint32_t block_size = 0;
@@ -38,10 +39,11 @@ struct ShardComputeOptions {
 // What a shard is without the messages around it: the kernels, weights, KV pages and sequences of one tensor-parallel
 // rank of one pipeline stage, and its place in the group of ranks.
 //
-// Thread-safety: one thread, that of load(), which is pinned to the first core and is the first of the worker team.
+// Thread-safety: one thread, that of load(), which is pinned to the device's first core and is the first of the worker
+// team.
 class ShardCompute {
  public:
-  // Reads and packs the weights. Errors: of the model's files, of the cores, of memory.
+  // Reads and packs the weights. Errors: of the model's files, of the device, of memory.
   static Result<std::unique_ptr<ShardCompute>> load(const ShardComputeOptions& options,
                                                     const model::ProgressCallback& progress, const Limits& limits);
 
@@ -58,10 +60,10 @@ class ShardCompute {
 
   // The step's copies of KV blocks, how many, and makes them. Before run().
   std::size_t copies() const { return sequences_.flat().copies.size(); }
-  void copy_blocks() { transformer_->copy_blocks(sequences_.flat().copies); }
+  Result<void> copy_blocks() { return transformer_->copy_blocks(sequences_.flat().copies); }
 
   // Runs the layers and, on the last stage, samples. `hidden_in`: (rows(), hidden_size), empty on the first stage.
-  // Returns (rows(), hidden_size), valid until the next step.
+  // Returns (rows(), hidden_size), valid until the next step; nothing on the last stage.
   Result<kernels::ConstMatrixF32> run(kernels::ConstMatrixF32 hidden_in);
 
   Result<void> write_result(schema::StepResult::Builder result) const { return sequences_.write_result(result); }

@@ -65,6 +65,7 @@ class Planner {
     check_slices();
     if (!diagnostics_.has_errors()) place_actors();
     if (!diagnostics_.has_errors()) size_kv();
+    if (!diagnostics_.has_errors()) check_gpu_memory();
     if (!diagnostics_.has_errors()) add_costs(model_, machine_, plan_);
     warn_of_idle_nodes();
 
@@ -168,35 +169,75 @@ class Planner {
   }
 
   void check_devices() {
-    std::map<std::uint32_t, std::vector<std::string>> shards_of_core;
-    std::map<std::uint32_t, Place> last_place;
+    using Unit = std::pair<Device::Kind, std::uint32_t>;  // a core or a GPU
+    std::map<Unit, std::vector<std::string>> shards_of_unit;
+    std::map<Unit, Place> last_place;
     for (std::size_t s = 0; s < stages_.size(); ++s) {
       for (std::size_t r = 0; r < stages_[s].shards.size(); ++r) {
         const PlacedShard& shard = stages_[s].shards[r];
         const std::string name = shard_name(stages_[s].replica, stages_[s].index, static_cast<std::uint32_t>(r));
-        if (shard.device.kind != Device::Kind::kCpu) {
-          diagnostics_.error(shard.place,
-                             name + " on " + shard.device.to_string() + ": GPUs come with a later version; use cpu:N");
+        if (const auto why = why_unusable(shard.device)) {
+          diagnostics_.error(shard.place, name + " on " + shard.device.to_string() + ": " + *why);
           continue;
         }
-        if (const auto absent = absent_core(shard.device)) {
-          diagnostics_.error(shard.place, name + " on " + shard.device.to_string() + ": there is no core " +
-                                              std::to_string(*absent) + " for it; use " + devices_text(machine_.cores));
-          continue;
-        }
-        for (std::uint32_t core = shard.device.first; core <= shard.device.last; ++core) {
-          shards_of_core[core].push_back(name);
-          last_place[core] = shard.place;
+        for (std::uint32_t index = shard.device.first; index <= shard.device.last; ++index) {
+          shards_of_unit[{shard.device.kind, index}].push_back(name);
+          last_place[{shard.device.kind, index}] = shard.place;
         }
       }
     }
     // Cores shared by the same shards make one warning.
-    std::map<std::vector<std::string>, std::uint32_t> first_core;
-    for (const auto& [core, shards] : shards_of_core) {
-      if (shards.size() < 2 || !first_core.emplace(shards, core).second) continue;
-      std::string names = shards[0];
-      for (std::size_t i = 1; i < shards.size(); ++i) names += (i + 1 == shards.size() ? " and " : ", ") + shards[i];
-      diagnostics_.warning(last_place[core], "core " + std::to_string(core) + " is shared by " + names);
+    std::set<std::vector<std::string>> warned;
+    for (const auto& [unit, shards] : shards_of_unit) {
+      if (shards.size() < 2 || !warned.insert(shards).second) continue;
+      const std::string shared = (unit.first == Device::Kind::kCpu ? "core " : "cuda:") + std::to_string(unit.second);
+      diagnostics_.warning(last_place[unit], shared + " is shared by " + list_of(shards));
+    }
+  }
+
+  static std::string list_of(const std::vector<std::string>& names) {
+    std::string text = names[0];
+    for (std::size_t i = 1; i < names.size(); ++i) text += (i + 1 == names.size() ? " and " : ", ") + names[i];
+    return text;
+  }
+
+  // Why this machine cannot compute on the device, with what it can do instead.
+  std::optional<std::string> why_unusable(const Device& device) const {
+    if (device.kind == Device::Kind::kCpu) {
+      const auto absent = absent_core(device);
+      if (!absent) return std::nullopt;
+      return "there is no core " + std::to_string(*absent) + " for it; use " + devices_text(machine_.cores);
+    }
+    if (machine_.gpus.empty()) return machine_.why_no_gpus;
+    if (device.first >= machine_.gpus.size()) {
+      return "there " + (machine_.gpus.size() == 1
+                             ? "is one GPU, cuda:0"
+                             : "are " + std::to_string(machine_.gpus.size()) + " GPUs, from cuda:0 on");
+    }
+    const kernels::GpuInfo& gpu = machine_.gpus[device.first];
+    if (gpu.compute_capability >= kernels::kMinComputeCapability) return std::nullopt;
+    return "this GPU, " + gpu.name + ", has compute capability " + version_text(gpu.compute_capability) +
+           "; the kernels need " + version_text(kernels::kMinComputeCapability) + " (Ampere) or newer; use cpu:N";
+  }
+
+  static std::string version_text(int tenths) {
+    return std::to_string(tenths / 10) + "." + std::to_string(tenths % 10);
+  }
+
+  // Weights and pages of the shards of each GPU; what else they need depends on the step.
+  void check_gpu_memory() {
+    std::map<std::pair<std::string, std::uint32_t>, std::uint64_t> needs;  // by node and GPU
+    for (const PlannedActor& actor : plan_.actors) {
+      if (actor.kind != PlannedActor::Kind::kShard || actor.device->kind != Device::Kind::kCuda) continue;
+      needs[{actor.node, actor.device->first}] += actor.weight_bytes + actor.kv_bytes;
+    }
+    for (const auto& [place, bytes] : needs) {
+      const std::uint64_t there = machine_.gpus[place.second].memory_bytes;
+      if (bytes <= there) continue;
+      diagnostics_.error(place_of_limit("kv_memory"),
+                         "weights and KV pages on " + place.first + "/cuda:" + std::to_string(place.second) + " take " +
+                             std::to_string(bytes) + " bytes, and it has " + std::to_string(there) +
+                             "; lower limits.kv_memory, quantise the model, or share it out among more devices");
     }
   }
 
@@ -281,11 +322,8 @@ class Planner {
       return nullptr;
     }
     const Placed<Device> device = spec.device ? *spec.device : devices.front();
-    if (device->kind != Device::Kind::kCpu) {
-      diagnostics_.error(device.place, "the draft on " + device->to_string() + ": GPUs come with a later version");
-    } else if (const auto absent = absent_core(*device)) {
-      diagnostics_.error(device.place, "the draft on " + device->to_string() + ": there is no core " +
-                                           std::to_string(*absent) + " for it; use " + devices_text(machine_.cores));
+    if (const auto why = why_unusable(*device)) {
+      diagnostics_.error(device.place, "the draft on " + device->to_string() + ": " + *why);
     }
     PlannedActor& draft = add(PlannedActor::Kind::kDraft, draft_name(replica), node,
                               spec.node->empty() ? "beside the scheduler" : "placed by the file");
@@ -394,8 +432,15 @@ class Planner {
 
 }  // namespace
 
-Machine this_machine() {
+Machine this_machine(bool with_gpus) {
   Machine machine;
+  if (with_gpus) {
+    if (auto gpus = kernels::list_gpus(); gpus.ok()) {
+      machine.gpus = *std::move(gpus);
+    } else {
+      machine.why_no_gpus = gpus.error().message;
+    }
+  }
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
   if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return machine;
@@ -404,6 +449,15 @@ Machine this_machine() {
     if (CPU_ISSET(core, &allowed)) machine.cores.push_back(core);
   }
   return machine;
+}
+
+bool names_gpus(const Topology& topology) {
+  const auto& draft = topology.speculation.device;
+  if (draft && (*draft)->kind == Device::Kind::kCuda) return true;
+  return std::any_of(topology.nodes.begin(), topology.nodes.end(), [](const NodeSpec& node) {
+    return std::any_of(node.devices.begin(), node.devices.end(),
+                       [](const Placed<Device>& device) { return device->kind == Device::Kind::kCuda; });
+  });
 }
 
 const PlannedActor* Plan::find(const std::string& name) const {

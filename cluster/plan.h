@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cluster/topology.h"
+#include "kernels/cuda/gpu_list.h"
 #include "runtime/base/device.h"
 
 namespace troupe::model {
@@ -19,10 +20,16 @@ struct Machine {
   std::vector<std::uint32_t> cores = {0};  // that this process may use, ascending
   double bytes_per_second_per_core = 8e9;  // of streaming weights from memory
   bool measured = false;                   // false: the number above is an assumption
+  std::vector<kernels::GpuInfo> gpus;      // by index
+  std::string why_no_gpus;                 // for people, where there are none
 };
 
-// The cores that this process may use; the bandwidth stays an assumption.
-Machine this_machine();
+// The cores that this process may use; the bandwidth stays an assumption. GPUs only if `with_gpus`: to ask for them
+// takes a moment.
+Machine this_machine(bool with_gpus);
+
+// Whether a device of the topology is a GPU.
+bool names_gpus(const Topology& topology);
 
 // One actor and where it lives.
 struct PlannedActor {
@@ -103,9 +110,9 @@ struct Planning {
 // it works. num_blocks: what kv_memory allows on the tightest shard; if the file does not set kv_memory, no more than a
 // full batch of longest sequences can use. max_model_len: if the file does not set it, at most what those blocks hold.
 // Errors: layers beyond the model's or missing; ranks that do not divide the model; a max_model_len beyond the model's
-// or beyond the blocks; cores that this machine does not have or that are closed to this process; GPUs, which come
-// later.
-// Warnings: shards that share a core, nodes without an actor.
+// or beyond the blocks; cores that this machine does not have or that are closed to this process; GPUs that it does not
+// have, that are too old, or whose memory the weights and pages of their shards exceed.
+// Warnings: shards that share a core or a GPU, nodes without an actor.
 Planning make_plan(const model::ModelConfig& model, const Topology& topology, const Machine& machine);
 
 }  // namespace troupe::cluster

@@ -74,6 +74,13 @@ void add_links(const model::ModelConfig& model, std::uint32_t replica, Plan& pla
   link(scheduler, kGatewayName, "token", kTokenBytes);
 }
 
+// Of streaming weights from the device's memory.
+double bytes_per_second(const Machine& machine, const Device& device) {
+  if (device.kind == Device::Kind::kCpu) return machine.bytes_per_second_per_core * device.cores();
+  const double of_gpu = machine.gpus[device.first].bytes_per_second;
+  return of_gpu > 0 ? of_gpu : machine.bytes_per_second_per_core;  // an emulated one runs on a core
+}
+
 // One sequence passes the stages one after the other, so shards of different stages never compete for a core; those of
 // one stage do.
 double seconds_per_token(const model::ModelConfig& model, const Machine& machine, const Plan& plan,
@@ -86,8 +93,7 @@ double seconds_per_token(const model::ModelConfig& model, const Machine& machine
       const auto sharing = std::count_if(shards.begin(), shards.end(), [&](const PlannedActor* other) {
         return other->device->overlaps(*shard->device);
       });
-      const double bandwidth =
-          machine.bytes_per_second_per_core * shard->device->cores() / static_cast<double>(sharing);
+      const double bandwidth = bytes_per_second(machine, *shard->device) / static_cast<double>(sharing);
       slowest = std::max(slowest, static_cast<double>(streamed_bytes(model, slice_of(plan, *shard))) / bandwidth);
     }
     seconds += slowest;
@@ -110,10 +116,14 @@ void add_costs(const model::ModelConfig& model, const Machine& machine, Plan& pl
     add_links(model, replica, plan);
     plan.tokens_per_second = std::max(plan.tokens_per_second, 1 / seconds_per_token(model, machine, plan, replica));
   }
-  char basis[160];
+  const bool uses_gpus = std::any_of(plan.actors.begin(), plan.actors.end(), [](const PlannedActor& actor) {
+    return actor.device && actor.device->kind == Device::Kind::kCuda;
+  });
+  char basis[200];
   std::snprintf(basis, sizeof basis,
-                "one sequence, every weight read once a token at %.1f GB/s a core (%s); no messages counted",
-                machine.bytes_per_second_per_core / 1e9, machine.measured ? "measured" : "assumed");
+                "one sequence, every weight read once a token at %.1f GB/s a core (%s)%s; no messages counted",
+                machine.bytes_per_second_per_core / 1e9, machine.measured ? "measured" : "assumed",
+                uses_gpus ? " and a GPU's memory at its clock times its width" : "");
   plan.prediction_basis = basis;
 }
 

@@ -6,7 +6,9 @@
 #include <span>
 #include <string_view>
 
+#include "kernels/device_memory.h"
 #include "kernels/tensor.h"
+#include "runtime/base/result.h"
 
 namespace troupe::kernels {
 
@@ -71,18 +73,20 @@ struct PagedKv {
   std::size_t num_kv_heads = 0;
   std::size_t head_dim = 0;
 
-  std::size_t slots() const { return num_blocks * block_size; }
+  constexpr std::size_t slots() const { return num_blocks * block_size; }
 
   // Of a token's scale of one head.
-  std::size_t scale_index(std::size_t slot, std::size_t kv_head) const {
+  constexpr std::size_t scale_index(std::size_t slot, std::size_t kv_head) const {
     return (slot / block_size * num_kv_heads + kv_head) * block_size + slot % block_size;
   }
   // Of the first element of a token's key; the next ones lie block_size apart.
-  std::size_t key_index(std::size_t slot, std::size_t kv_head) const {
+  constexpr std::size_t key_index(std::size_t slot, std::size_t kv_head) const {
     return (slot / block_size * num_kv_heads + kv_head) * head_dim * block_size + slot % block_size;
   }
   // Of the first element of a token's value; the next ones follow it.
-  std::size_t value_index(std::size_t slot, std::size_t kv_head) const { return scale_index(slot, kv_head) * head_dim; }
+  constexpr std::size_t value_index(std::size_t slot, std::size_t kv_head) const {
+    return scale_index(slot, kv_head) * head_dim;
+  }
 };
 
 // The sequences of one step, flat: sequence i owns rows [row_starts[i], row_starts[i + 1]) of the batch.
@@ -106,19 +110,26 @@ struct AttentionShape {
 // Thread-safety: calls on one object come from one thread; an implementation uses its own worker team inside.
 // Numbers: accumulation in float32 (or better); a row's result never depends on the other rows of the batch, nor
 // on the number of worker threads.
-// Aliasing: outputs do not overlap inputs unless a comment says so. Sizes that do not match are bugs (assertions).
+// Memory: matrices, biases, norms' weights, embedding tables and pages lie in memory(); lists that describe a step
+// (tokens, positions, slots, tables, rows and their weights, inverse_frequencies) in the host's, and are read before
+// the call returns. Results are there once memory() was asked for them. Aliasing: outputs do not overlap inputs unless
+// a comment says so. Sizes that do not match are bugs (assertions).
 class Kernels {
  public:
   virtual ~Kernels() = default;
 
   virtual std::string_view name() const = 0;  // "reference", "avx2", "avx512", ...
 
+  // Lives as long as this object.
+  virtual DeviceMemory& memory() = 0;
+
   // Copies the weight into this implementation's layout (reading `weight` once), or refers to it where the layout is
   // the same: then the caller keeps it mapped. group: outputs that one operation needs together (QkvWeights), a divisor
   // of weight.rows; 0 = none. image: that of the same weight and group by the same implementation (name) and
-  // kImageVersion, which is copied instead, and the weight is not read; one of another size is not used.
-  virtual std::unique_ptr<PackedWeight> pack(const WeightView& weight, std::size_t group = 0,
-                                             std::span<const std::byte> image = {}) = 0;
+  // kImageVersion, which is copied instead, and the weight is not read; one of another size is not used. The weight and
+  // the image lie in the host's memory. Errors: of memory().allocate.
+  virtual Result<std::unique_ptr<PackedWeight>> pack(const WeightView& weight, std::size_t group = 0,
+                                                     std::span<const std::byte> image = {}) = 0;
 
   // out(rows, out_features) = in(rows, in_features) * weight^T + bias.
   virtual void linear(ConstMatrixF32 in, const LinearWeight& weight, MatrixF32 out) = 0;
@@ -151,6 +162,16 @@ class Kernels {
 
   // sum += addend.
   virtual void add(ConstMatrixF32 addend, MatrixF32 sum) = 0;
+
+  // out(i, :) = in(rows[i], :).
+  virtual void gather_rows(ConstMatrixF32 in, std::span<const std::uint32_t> rows, MatrixF32 out) = 0;
+
+  // sum(rows[i], :) += weights[i] * in(i, :). No row is there twice.
+  virtual void add_weighted_rows(ConstMatrixF32 in, std::span<const std::uint32_t> rows, std::span<const float> weights,
+                                 MatrixF32 sum) = 0;
+
+  // out(i, :) *= sigmoid(in(i, :) * weight): how much of a shared expert a token takes (Qwen2 MoE).
+  virtual void scale_by_sigmoid(ConstMatrixF32 in, std::span<const float> weight, MatrixF32 out) = 0;
 };
 
 }  // namespace troupe::kernels

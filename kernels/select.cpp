@@ -12,6 +12,9 @@
 #include "kernels/cpu/reference.h"
 #include "kernels/cpu/team.h"
 #include "kernels/cpu/vector_kernels.h"
+#include "kernels/cuda/cuda_kernels.h"
+#include "kernels/cuda/gpu.h"
+#include "kernels/cuda/gpu_list.h"
 
 namespace troupe::kernels {
 namespace {
@@ -101,6 +104,13 @@ const QuantisedOps& quantised_ops_of(const CpuFeatures& features, CpuImplementat
 }
 #endif
 
+Result<std::unique_ptr<Gpu>> find_gpu(std::uint32_t index) {
+  if (!gpus_are_emulated()) return open_gpu(index);
+  if (index < kEmulatedGpus) return open_emulated_gpu();
+  return not_found("there is no cuda:" + std::to_string(index) + ": " + std::to_string(kEmulatedGpus) +
+                   " GPUs are emulated, from cuda:0 on");
+}
+
 }  // namespace
 
 CpuFeatures detect_cpu_features() {
@@ -148,6 +158,24 @@ Result<std::unique_ptr<Kernels>> make_cpu_kernels(const CpuKernelsOptions& optio
 #endif
   assert(implementation == CpuImplementation::kReference);
   return make_reference_kernels();
+}
+
+ComputeDevice compute_device(const Device& device) {
+  if (device.kind == Device::Kind::kCuda) return {.gpu = device.first};
+  ComputeDevice compute;
+  for (std::uint32_t core = device.first; core <= device.last; ++core) compute.cores.push_back(static_cast<int>(core));
+  return compute;
+}
+
+Result<std::unique_ptr<Kernels>> make_kernels(const ComputeDevice& device) {
+  if (device.gpu) {
+    TROUPE_ASSIGN_OR_RETURN(auto gpu, find_gpu(*device.gpu));
+    return make_cuda_kernels(std::move(gpu));
+  }
+  assert(!device.cores.empty());
+  TROUPE_ASSIGN_OR_RETURN(auto kernels, make_cpu_kernels({.cores = device.cores}));
+  TROUPE_RETURN_IF_ERROR(pin_this_thread(device.cores.front()));
+  return kernels;
 }
 
 }  // namespace troupe::kernels

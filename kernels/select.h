@@ -1,11 +1,14 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "kernels/kernels.h"
+#include "runtime/base/device.h"
 #include "runtime/base/result.h"
 
 namespace troupe::kernels {
@@ -37,8 +40,18 @@ struct CpuKernelsOptions {
   std::string implementation;  // empty = the environment's TROUPE_KERNELS, or else the best
 };
 
-// Worker threads are pinned to cores[1..]; the calling thread is left as it is: the shard pins its own thread to
-// cores[0] with pin_this_thread (kernels/cpu/team.h).
+// Worker threads are pinned to cores[1..]; the calling thread is left as it is.
 Result<std::unique_ptr<Kernels>> make_cpu_kernels(const CpuKernelsOptions& options);
+
+// What a shard computes on.
+struct ComputeDevice {
+  std::vector<int> cores;            // one thread each; empty with a GPU
+  std::optional<std::uint32_t> gpu;  // its index
+};
+ComputeDevice compute_device(const Device& device);
+
+// The best kernels for the device, for use by the calling thread, which is pinned to cores.front(): memory that it
+// touches first is then near. Errors: a core that this process may not use; of open_gpu (kernels/cuda/gpu.h).
+Result<std::unique_ptr<Kernels>> make_kernels(const ComputeDevice& device);
 
 }  // namespace troupe::kernels

@@ -26,7 +26,7 @@ std::optional<LoadedPlan> load_plan(TopologyReading reading, const std::string& 
     report({{Diagnostic::Severity::kError, topology.model.place, model.error().message}});
     return std::nullopt;
   }
-  Planning planning = make_plan(*model, topology, this_machine());
+  Planning planning = make_plan(*model, topology, this_machine(names_gpus(topology)));
   report(planning.diagnostics);
   if (!planning.plan) return std::nullopt;
   return LoadedPlan{std::move(topology), std::move(*model), std::move(*planning.plan), warnings};

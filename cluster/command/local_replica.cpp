@@ -51,12 +51,13 @@ Result<std::unique_ptr<LocalReplica>> LocalReplica::load(const LocalReplicaOptio
   std::unique_ptr<LocalReplica> replica(new LocalReplica(engine_options, ranks));
   auto group = collective::make_in_process_group(static_cast<std::uint32_t>(ranks));
   TROUPE_RETURN_IF_ERROR(replica->on_all_ranks([&](std::size_t rank) -> Result<void> {
+    const kernels::ComputeDevice device{.cores = options.cores[rank], .gpu = {}};
     TROUPE_ASSIGN_OR_RETURN(replica->ranks_[rank].compute,
                             ShardCompute::load({.model = options.model,
                                                 .last_layer = config.num_layers,
                                                 .rank = static_cast<std::uint32_t>(rank),
                                                 .ranks = static_cast<std::uint32_t>(ranks),
-                                                .cores = options.cores[rank],
+                                                .device = device,
                                                 .num_blocks = engine_options.num_blocks,
                                                 .block_size = engine_options.block_size,
                                                 .max_model_len = engine_options.max_model_len,
@@ -69,9 +70,10 @@ Result<std::unique_ptr<LocalReplica>> LocalReplica::load(const LocalReplicaOptio
     return {};
   }));
   if (options.draft.empty() || options.max_guesses == 0) return replica;
+  const kernels::ComputeDevice draft_device{.cores = options.cores.front(), .gpu = {}};
   TROUPE_ASSIGN_OR_RETURN(replica->draft_, DraftCompute::load({.model = options.draft,
                                                                .guesses_for = options.model,
-                                                               .cores = options.cores.front(),
+                                                               .device = draft_device,
                                                                .num_blocks = engine_options.num_blocks,
                                                                .block_size = engine_options.block_size,
                                                                .max_model_len = engine_options.max_model_len,

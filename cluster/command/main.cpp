@@ -27,6 +27,7 @@ constexpr std::array kVerbs = {
     Verb{"chat", "Talk to a running cluster", prepare_chat},
     Verb{"generate", "Complete one prompt on a running cluster", prepare_generate},
     Verb{"bench", "Measure a server under load, or how fast this machine runs a model", prepare_bench},
+    Verb{"doctor", "Show what this machine can compute on, and why not", prepare_doctor},
     Verb{"node", "Be one node of a cluster (started by launchers)", prepare_node},
     Verb{"version", "Show the version and what it was built with", prepare_version},
 };

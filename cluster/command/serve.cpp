@@ -28,6 +28,7 @@ struct ServeOptions {
   std::string speculate = "ngram";
   std::string api_key_file;
   std::uint32_t threads = 0;
+  std::vector<std::string> devices;
   std::string log_level = "warn";
   std::string log_format = "text";
   std::string record;
@@ -41,10 +42,19 @@ Result<Topology> topology_of(const ServeOptions& options) {
     return not_found(options.model + ": " + error.message() + "; MODEL is a Hugging Face directory or a .gguf file");
   }
   // The first cores that this process may use; a device is a range of them without a gap.
-  const std::vector<std::uint32_t> cores = this_machine().cores;
+  const std::vector<std::uint32_t> cores = this_machine(false).cores;
   std::uint32_t threads = options.threads;
   if (threads == 0) {
     while (threads < cores.size() && cores[threads] == cores.front() + threads) ++threads;
+  }
+  std::vector<Placed<Device>> devices;
+  for (const std::string& text : options.devices) {
+    auto device = parse_device(text);
+    if (!device.ok()) return invalid_argument("--device: " + device.error().message);
+    devices.push_back(*device);
+  }
+  if (devices.empty()) {
+    devices = {Device{.kind = Device::Kind::kCpu, .first = cores.front(), .last = cores.front() + threads - 1}};
   }
   Topology topology;
   topology.file = "troupe serve";
@@ -54,7 +64,8 @@ Result<Topology> topology_of(const ServeOptions& options) {
       options.served_model_name.empty() ? default_model_name(model) : options.served_model_name;
   NodeSpec node;
   node.name = std::string("local");
-  node.devices = {Device{.kind = Device::Kind::kCpu, .first = cores.front(), .last = cores.front() + threads - 1}};
+  node.devices = devices;
+  topology.parallel.tensor = static_cast<std::uint32_t>(devices.size());
   topology.nodes = {node};
   GatewayPlace gateway;
   gateway.node = std::string("local");
@@ -124,13 +135,18 @@ VerbRun prepare_serve(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--api-key-file", options->api_key_file, "accept only these keys, one a line");
   app.add_option("--record", options->record, "keep what the scheduler is told and decides, for troupe replay");
-  app.add_option("--threads", options->threads, "cores to compute on; default: all");
+  auto* threads = app.add_option("--threads", options->threads, "cores to compute on; default: all");
+  app.add_option("--device", options->devices,
+                 "instead: cpu:N, cpu:N-M or cuda:N; several share the model out, one tensor-parallel rank each")
+      ->delimiter(',')
+      ->excludes(threads);
   app.add_option("--log-level", options->log_level, "trace, debug, info, warn, error")->capture_default_str();
   app.add_option("--log-format", options->log_format, "text or json")->capture_default_str();
   app.footer(
       "Serves one model from this one process: `up` on a topology of one node.\n\n"
       "  troupe serve examples/models/tutor\n"
       "  troupe serve qwen2.5-0.5b-instruct-q8_0.gguf\n"
+      "  troupe serve meta-llama-3-8b --device cuda:0\n"
       "  curl http://127.0.0.1:8080/v1/models");
   return [options] { return run_serve(*options); };
 }

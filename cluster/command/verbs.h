@@ -36,6 +36,7 @@ VerbRun prepare_quantize(CLI::App& app);
 VerbRun prepare_chat(CLI::App& app);
 VerbRun prepare_generate(CLI::App& app);
 VerbRun prepare_bench(CLI::App& app);
+VerbRun prepare_doctor(CLI::App& app);
 VerbRun prepare_node(CLI::App& app);
 VerbRun prepare_version(CLI::App& app);
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/half.h"
 #include "kernels/cpu/kv_slots.h"
 #include "kernels/quant.h"
@@ -49,14 +50,14 @@ class ReferenceWeight : public PackedWeight {
   std::vector<char> data_;  // (rows, cols) of dtype_
 };
 
-class ReferenceKernels : public Kernels {
+class ReferenceKernels : public CpuKernels {
  public:
   std::string_view name() const override { return "reference"; }
 
-  std::unique_ptr<PackedWeight> pack(const WeightView& weight, [[maybe_unused]] std::size_t group,
-                                     std::span<const std::byte>) override {
+  Result<std::unique_ptr<PackedWeight>> pack(const WeightView& weight, [[maybe_unused]] std::size_t group,
+                                             std::span<const std::byte>) override {
     assert(group == 0 || weight.rows % group == 0);
-    return std::make_unique<ReferenceWeight>(weight);
+    return std::unique_ptr<PackedWeight>(std::make_unique<ReferenceWeight>(weight));
   }
 
   void linear(ConstMatrixF32 in, const LinearWeight& linear, MatrixF32 out) override {

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/half.h"
 #include "kernels/cpu/kv_slots.h"
 #include "kernels/cpu/packed_panels.h"
@@ -23,7 +24,7 @@ constexpr std::size_t kPieceMultiplyAdds = 32 * 1024;
 
 std::size_t divide_up(std::size_t value, std::size_t divisor) { return (value + divisor - 1) / divisor; }
 
-class VectorKernels : public Kernels {
+class VectorKernels : public CpuKernels {
  public:
   VectorKernels(std::string_view name, const VectorOps& ops, const TileOps* tiles, const QuantisedOps& quantised_ops,
                 std::unique_ptr<Team> team)
@@ -37,13 +38,14 @@ class VectorKernels : public Kernels {
 
   std::string_view name() const override { return name_; }
 
-  std::unique_ptr<PackedWeight> pack(const WeightView& weight, std::size_t group,
-                                     std::span<const std::byte> image) override {
-    if (is_quantised(weight.dtype)) return std::make_unique<QuantisedPanels>(weight, *team_, image);
+  Result<std::unique_ptr<PackedWeight>> pack(const WeightView& weight, std::size_t group,
+                                             std::span<const std::byte> image) override {
+    if (is_quantised(weight.dtype))
+      return std::unique_ptr<PackedWeight>(std::make_unique<QuantisedPanels>(weight, *team_, image));
     if (tiles_ != nullptr && weight.dtype == DType::kBF16) {
-      return std::make_unique<PackedTiles>(weight, group, *tiles_, *team_, image);
+      return std::unique_ptr<PackedWeight>(std::make_unique<PackedTiles>(weight, group, *tiles_, *team_, image));
     }
-    return std::make_unique<PackedPanels>(weight, group, ops_, *team_, image);
+    return std::unique_ptr<PackedWeight>(std::make_unique<PackedPanels>(weight, group, ops_, *team_, image));
   }
 
   void linear(ConstMatrixF32 in, const LinearWeight& linear, MatrixF32 out) override {

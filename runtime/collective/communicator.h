@@ -9,8 +9,8 @@
 
 namespace troupe::collective {
 
-// Exchanges float32 tensors between the ranks of one group. Every rank calls the same operations in the same
-// order with the same sizes; a call returns when this rank's part is done.
+// Exchanges float32 tensors, in memory that the communicator is made for, between the ranks of one group. Every rank
+// calls the same operations in the same order with the same sizes; a call returns when this rank's part is done.
 //
 // Determinism: sums are taken in rank order, so that every rank holds the same bits and a result does not depend
 // on who was first.
@@ -36,7 +36,7 @@ class Communicator {
   // Rank i's part j goes to rank j's part i; in.size() == out.size(), divisible by world_size().
   virtual Result<void> all_to_all(std::span<const float> in, std::span<float> out) = 0;
 
-  // out on rank `root` = in of rank 0, in of rank 1, ...; out is empty elsewhere.
+  // out on rank `root` = in of rank 0, in of rank 1, ...; out is empty elsewhere, and always in the host's memory.
   virtual Result<void> gather(std::span<const float> in, std::span<float> out, std::uint32_t root) = 0;
 
   // Ends the group: every operation of this rank, waiting or yet to come, gives kCancelled with this reason, and the

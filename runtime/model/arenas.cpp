@@ -1,11 +1,7 @@
 #include "runtime/model/arenas.h"
 
-#include <sys/mman.h>
-
 #include <atomic>
 #include <cassert>
-#include <limits>
-#include <string>
 #include <utility>
 
 namespace troupe::model {
@@ -15,33 +11,29 @@ std::atomic<std::uint64_t> allocations{0};
 
 }  // namespace
 
-Result<Arena> Arena::create(std::uint64_t bytes, std::string_view purpose) {
+Result<Arena> Arena::create(std::uint64_t bytes, std::string_view purpose, kernels::DeviceMemory& memory) {
   Arena arena;
   if (bytes == 0) return arena;
-  void* memory = MAP_FAILED;
-  if (bytes <= std::numeric_limits<std::size_t>::max() / 2) {
-    allocations.fetch_add(1, std::memory_order_relaxed);
-    memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  }
-  if (memory == MAP_FAILED) {
-    return resource_exhausted("the system does not give " + std::to_string(bytes) + " bytes for " +
-                              std::string(purpose));
-  }
-  arena.data_ = static_cast<std::byte*>(memory);
+  allocations.fetch_add(1, std::memory_order_relaxed);
+  TROUPE_ASSIGN_OR_RETURN(void* const data, memory.allocate(bytes, purpose));
+  arena.memory_ = &memory;
+  arena.data_ = static_cast<std::byte*>(data);
   arena.capacity_ = bytes;
   return arena;
 }
 
 Arena::~Arena() {
-  if (data_ != nullptr) ::munmap(data_, capacity_);
+  if (data_ != nullptr) memory_->release(data_, capacity_);
 }
 
 Arena::Arena(Arena&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)),
+    : memory_(std::exchange(other.memory_, nullptr)),
+      data_(std::exchange(other.data_, nullptr)),
       capacity_(std::exchange(other.capacity_, 0)),
       used_(std::exchange(other.used_, 0)) {}
 
 Arena& Arena::operator=(Arena&& other) noexcept {
+  std::swap(memory_, other.memory_);
   std::swap(data_, other.data_);
   std::swap(capacity_, other.capacity_);
   std::swap(used_, other.used_);

@@ -4,13 +4,14 @@
 #include <cstdint>
 #include <string_view>
 
+#include "kernels/device_memory.h"
 #include "kernels/tensor.h"
 #include "runtime/base/result.h"
 
 namespace troupe::model {
 
-// Memory of one purpose ("kv", "scratch"), taken from the system once and handed out in pieces that live as long
-// as the arena: a step takes views, never memory. Zeroed. Movable; not thread-safe.
+// Memory of one purpose ("kv", "scratch"), taken from a device once and handed out in pieces that live as long as the
+// arena: a step takes views, never memory. Zeroed. Movable; not thread-safe.
 class Arena {
  public:
   // Every piece begins at a multiple of this, so that rows start on a cache line and vector loads are aligned.
@@ -22,8 +23,10 @@ class Arena {
   }
 
   Arena() = default;
-  // Errors: kResourceExhausted when the system does not give that much; it names `purpose` and the bytes.
-  static Result<Arena> create(std::uint64_t bytes, std::string_view purpose);
+  // `memory` outlives the arena. Errors: kResourceExhausted when it does not give that much; it names `purpose` and the
+  // bytes.
+  static Result<Arena> create(std::uint64_t bytes, std::string_view purpose,
+                              kernels::DeviceMemory& memory = kernels::host_memory());
   ~Arena();
   Arena(Arena&& other) noexcept;
   Arena& operator=(Arena&& other) noexcept;
@@ -37,10 +40,11 @@ class Arena {
   std::uint64_t capacity() const { return capacity_; }
   std::uint64_t used() const { return used_; }
 
-  // Times that any arena of this process has asked the system for memory. A step leaves it as it is.
+  // Times that any arena of this process has asked for memory. A step leaves it as it is.
   static std::uint64_t system_allocations();
 
  private:
+  kernels::DeviceMemory* memory_ = nullptr;  // null while there is no data_
   std::byte* data_ = nullptr;
   std::uint64_t capacity_ = 0;
   std::uint64_t used_ = 0;

@@ -36,7 +36,8 @@ std::string_view kv_dtype_name(kernels::DType dtype) {
 }
 
 Result<KvPages> KvPages::create(const ModelConfig& config, const Slice& slice, std::uint32_t num_blocks,
-                                std::uint32_t block_size, kernels::DType kv_dtype, std::uint32_t num_swap_blocks) {
+                                std::uint32_t block_size, kernels::DType kv_dtype, std::uint32_t num_swap_blocks,
+                                kernels::DeviceMemory& memory) {
   if (std::none_of(kNames.begin(), kNames.end(), [&](const auto& entry) { return entry.second == kv_dtype; })) {
     return invalid_argument("KV pages are stored as F32, F16, BF16 or I8", "kv_dtype");
   }
@@ -65,8 +66,8 @@ Result<KvPages> KvPages::create(const ModelConfig& config, const Slice& slice, s
                             "swap_memory");
   }
 
-  KvPages pages;
-  TROUPE_ASSIGN_OR_RETURN(pages.arena_, Arena::create(bytes, "KV pages (limit kv_memory)"));
+  KvPages pages(memory);
+  TROUPE_ASSIGN_OR_RETURN(pages.arena_, Arena::create(bytes, "KV pages (limit kv_memory)", memory));
   pages.first_layer_ = slice.first_layer;
   pages.num_blocks_ = num_blocks;
   pages.block_size_ = block_size;
@@ -109,12 +110,24 @@ std::byte* KvPages::address(const Piece& piece, std::uint32_t block) const {
   return swap_ + (block - num_blocks_) * swap_block_bytes_ + piece.swap_offset;
 }
 
-void KvPages::copy(std::span<const BlockCopy> copies) {
+Result<void> KvPages::copy(std::span<const BlockCopy> copies) {
   for (const BlockCopy& copy : copies) {
+    const bool leaves = copy.to >= num_blocks_, comes_back = copy.from >= num_blocks_;
     for (const Piece& piece : pieces_) {
-      std::memcpy(address(piece, copy.to), address(piece, copy.from), piece.block_bytes);
+      std::byte* const to = address(piece, copy.to);
+      const std::byte* const from = address(piece, copy.from);
+      if (leaves && comes_back) {
+        std::memcpy(to, from, piece.block_bytes);
+      } else if (leaves) {
+        TROUPE_RETURN_IF_ERROR(memory_->download(to, from, piece.block_bytes));
+      } else if (comes_back) {
+        memory_->upload(to, from, piece.block_bytes);
+      } else {
+        memory_->copy(to, from, piece.block_bytes);
+      }
     }
   }
+  return {};
 }
 
 }  // namespace troupe::model

@@ -11,7 +11,8 @@ Routing::Routing(const ModelConfig& config, std::uint32_t max_rows)
       per_token_(config.num_experts_per_token),
       normalise_(config.normalise_experts),
       choices_(std::size_t{max_rows} * per_token_),
-      routed_(choices_.size()),
+      rows_(choices_.size()),
+      weights_(choices_.size()),
       starts_(num_experts_ + 1),
       written_(num_experts_) {}
 
@@ -34,7 +35,9 @@ void Routing::choose(kernels::ConstMatrixF32 router_logits) {
   starts_[num_experts_] = start;
   for (std::size_t i = 0; i < rows * per_token_; ++i) {
     const Choice& choice = choices_[i];
-    routed_[written_[choice.expert]++] = {static_cast<std::uint32_t>(i / per_token_), choice.weight};
+    const std::uint32_t place = written_[choice.expert]++;
+    rows_[place] = static_cast<std::uint32_t>(i / per_token_);
+    weights_[place] = choice.weight;
   }
 }
 
@@ -57,16 +60,6 @@ void Routing::choose_for(const float* logits, std::span<Choice> choices) const {
     for (std::uint32_t expert = 0; expert < num_experts_; ++expert) sum += exponential(logits[expert]);
   }
   for (Choice& choice : choices) choice.weight = static_cast<float>(exponential(choice.weight) / sum);
-}
-
-void weigh_by_sigmoid(kernels::ConstMatrixF32 in, std::span<const float> weight, kernels::MatrixF32 out) {
-  assert(in.rows == out.rows && in.cols == weight.size());
-  for (std::size_t row = 0; row < in.rows; ++row) {
-    double dot = 0;
-    for (std::size_t col = 0; col < in.cols; ++col) dot += double{in.row(row)[col]} * weight[col];
-    const float share = static_cast<float>(1 / (1 + std::exp(-dot)));
-    for (std::size_t col = 0; col < out.cols; ++col) out.row(row)[col] *= share;
-  }
 }
 
 }  // namespace troupe::model

@@ -15,8 +15,8 @@ namespace troupe::model {
 class Routing {
  public:
   struct Routed {
-    std::uint32_t row;
-    float weight;
+    std::span<const std::uint32_t> rows;  // ascending
+    std::span<const float> weights;       // one a row
   };
 
   Routing(const ModelConfig& config, std::uint32_t max_rows);
@@ -25,9 +25,10 @@ class Routing {
   // that are not numbers still choose as many experts, with weights that are not numbers.
   void choose(kernels::ConstMatrixF32 router_logits);
 
-  // The rows that the latest choose() sent to an expert, in ascending order.
-  std::span<const Routed> of(std::uint32_t expert) const {
-    return std::span(routed_).subspan(starts_[expert], starts_[expert + 1] - starts_[expert]);
+  // The rows that the latest choose() sent to an expert.
+  Routed of(std::uint32_t expert) const {
+    const std::size_t first = starts_[expert], count = starts_[expert + 1] - first;
+    return {std::span(rows_).subspan(first, count), std::span(weights_).subspan(first, count)};
   }
 
  private:
@@ -41,13 +42,10 @@ class Routing {
   std::uint32_t per_token_;
   bool normalise_;
   std::vector<Choice> choices_;         // (max_rows, num_experts_per_token)
-  std::vector<Routed> routed_;          // the same, by expert
-  std::vector<std::uint32_t> starts_;   // (num_experts + 1) into routed_
+  std::vector<std::uint32_t> rows_;     // the same, by expert
+  std::vector<float> weights_;          // of these
+  std::vector<std::uint32_t> starts_;   // (num_experts + 1) into rows_
   std::vector<std::uint32_t> written_;  // (num_experts): how far each expert's part is filled
 };
-
-// Multiplies every row of `out` with the sigmoid of the row's dot product with `weight`: how much of the shared expert
-// a token takes. in: (rows, weight.size()).
-void weigh_by_sigmoid(kernels::ConstMatrixF32 in, std::span<const float> weight, kernels::MatrixF32 out);
 
 }  // namespace troupe::model

@@ -10,18 +10,21 @@ struct Piece {
   kernels::MatrixF32 Scratch::*matrix;
   std::uint64_t rows;
   std::uint64_t cols;
+  bool on_host = false;
 };
 
-std::array<Piece, 13> pieces(const ModelConfig& config, const Slice& slice, const StepSize& size) {
+std::array<Piece, 15> pieces(const ModelConfig& config, const Slice& slice, const StepSize& size) {
   const RankShape shape = rank_shape(config, slice);
   const std::uint64_t tokens = size.max_batch_tokens;
   const std::uint64_t heads_size = shape.heads.size() * config.head_dim;
   const std::uint64_t gated_size = std::max({shape.intermediate.size(), shape.shared.size(), shape.dense.size()});
   const std::uint64_t routed_size = config.num_experts != 0 ? config.hidden_size : 0;
   const std::uint64_t logits_rows = slice.is_last_stage() ? size.max_logits_rows : 0;
-  const std::uint64_t part_rows = slice.world_size > 1 ? logits_rows : 0;
+  const std::uint64_t part_rows = slice.world_size > 1 || !size.on_host ? logits_rows : 0;
   const std::uint64_t root_rows = slice.rank == 0 ? logits_rows : 0;
-  const std::uint64_t gathered_rows = slice.rank == 0 ? part_rows * slice.world_size : 0;
+  const std::uint64_t gathered_rows = slice.rank == 0 && slice.world_size > 1 ? logits_rows * slice.world_size : 0;
+  const std::uint64_t copied_rows = size.on_host ? 0 : tokens;
+  const std::uint64_t sent_rows = slice.is_last_stage() ? 0 : copied_rows;
   const std::uint64_t vocab_part = largest_vocab_part(config, slice);
   return {{{&Scratch::hidden, tokens, config.hidden_size},
            {&Scratch::normed, tokens, config.hidden_size},
@@ -34,8 +37,10 @@ std::array<Piece, 13> pieces(const ModelConfig& config, const Slice& slice, cons
            {&Scratch::expert_out, tokens, routed_size},
            {&Scratch::logits_hidden, logits_rows, config.hidden_size},
            {&Scratch::part_logits, part_rows, vocab_part},
-           {&Scratch::gathered, gathered_rows, vocab_part},
-           {&Scratch::logits, root_rows, config.vocab_size}}};
+           {&Scratch::gathered, gathered_rows, vocab_part, true},
+           {&Scratch::logits, root_rows, config.vocab_size, true},
+           {&Scratch::routing_logits, copied_rows, config.num_experts, true},
+           {&Scratch::outgoing_hidden, sent_rows, config.hidden_size, true}}};
 }
 
 }  // namespace
@@ -49,18 +54,18 @@ std::uint64_t largest_vocab_part(const ModelConfig& config, const Slice& slice) 
   return largest;
 }
 
-Scratch Scratch::take(Arena& arena, const ModelConfig& config, const Slice& slice, const StepSize& size) {
+Scratch Scratch::take(Arena& device, Arena& host, const ModelConfig& config, const Slice& slice, const StepSize& size) {
   Scratch scratch;
   for (const Piece& piece : pieces(config, slice, size)) {
-    scratch.*piece.matrix = arena.take_matrix(piece.rows, piece.cols);
+    scratch.*piece.matrix = (piece.on_host ? host : device).take_matrix(piece.rows, piece.cols);
   }
   return scratch;
 }
 
-std::uint64_t scratch_bytes(const ModelConfig& config, const Slice& slice, const StepSize& size) {
-  std::uint64_t bytes = 0;
+ScratchBytes scratch_bytes(const ModelConfig& config, const Slice& slice, const StepSize& size) {
+  ScratchBytes bytes;
   for (const Piece& piece : pieces(config, slice, size)) {
-    bytes += Arena::rounded(piece.rows * piece.cols * sizeof(float));
+    (piece.on_host ? bytes.host : bytes.device) += Arena::rounded(piece.rows * piece.cols * sizeof(float));
   }
   return bytes;
 }

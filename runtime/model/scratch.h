@@ -12,11 +12,13 @@ namespace troupe::model {
 struct StepSize {
   std::uint32_t max_batch_tokens = 0;
   std::uint32_t max_logits_rows = 0;
+  bool on_host = true;  // the device is the host
 };
 
-// Activations of the largest step, in one arena; a step uses the first rows of each. Matrices that a shard does not
-// need are empty. Non-owning.
+// Activations of the largest step; a step uses the first rows of each. Matrices that a shard does not need are empty.
+// Non-owning.
 struct Scratch {
+  // In the device's memory.
   kernels::MatrixF32 hidden;         // (max_batch_tokens, hidden_size)
   kernels::MatrixF32 normed;         // (max_batch_tokens, hidden_size)
   kernels::MatrixF32 partial;        // (max_batch_tokens, hidden_size): this rank's addend of a sum over ranks
@@ -27,18 +29,28 @@ struct Scratch {
   kernels::MatrixF32 routed;         // experts: (max_batch_tokens, hidden_size): the rows that go to one of them
   kernels::MatrixF32 expert_out;     // experts: (max_batch_tokens, hidden_size): what it makes of them
   kernels::MatrixF32 logits_hidden;  // last stage: (max_logits_rows, hidden_size)
-  kernels::MatrixF32 part_logits;    // last stage, several ranks: (max_logits_rows, vocab rows of the largest rank)
-  kernels::MatrixF32 gathered;       // the same of all ranks, on rank 0: (world_size * max_logits_rows, same)
-  kernels::MatrixF32 logits;         // last stage, rank 0: (max_logits_rows, vocab_size)
+  kernels::MatrixF32 part_logits;    // last stage, several ranks or a device that is not the host: (max_logits_rows,
+                                     // vocab rows of the largest rank)
 
-  // REQUIRES: arena has scratch_bytes(config, slice, size) left.
-  static Scratch take(Arena& arena, const ModelConfig& config, const Slice& slice, const StepSize& size);
+  // In the host's.
+  kernels::MatrixF32 gathered;         // part_logits of all ranks, on rank 0: (world_size * max_logits_rows, same)
+  kernels::MatrixF32 logits;           // last stage, rank 0: (max_logits_rows, vocab_size)
+  kernels::MatrixF32 routing_logits;   // a copy of router_logits where the device is not the host
+  kernels::MatrixF32 outgoing_hidden;  // a copy of `hidden` for the next stage where the device is not the host
+
+  // REQUIRES: the arenas have scratch_bytes(config, slice, size) left.
+  static Scratch take(Arena& device, Arena& host, const ModelConfig& config, const Slice& slice, const StepSize& size);
+};
+
+struct ScratchBytes {
+  std::uint64_t device = 0;
+  std::uint64_t host = 0;
 };
 
 // Vocabulary rows of the rank that has most: what every rank sends when logits are gathered.
 std::uint64_t largest_vocab_part(const ModelConfig& config, const Slice& slice);
 
 // Bytes of scratch of a shard. Needs no file: for the planner. REQUIRES: check_slice(config, slice).ok()
-std::uint64_t scratch_bytes(const ModelConfig& config, const Slice& slice, const StepSize& size);
+ScratchBytes scratch_bytes(const ModelConfig& config, const Slice& slice, const StepSize& size);
 
 }  // namespace troupe::model

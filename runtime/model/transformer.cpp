@@ -53,21 +53,24 @@ Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::pa
   if (options.max_logits_rows == 0) options.max_logits_rows = options.max_batch_sequences;
   TROUPE_RETURN_IF_ERROR(check_options(options));
   TROUPE_RETURN_IF_ERROR(check_slice(config, slice));
-  const StepSize size{options.max_batch_tokens, options.max_logits_rows};
+  kernels::DeviceMemory& memory = kernels.memory();
+  const StepSize size{options.max_batch_tokens, options.max_logits_rows, memory.is_host()};
   TROUPE_ASSIGN_OR_RETURN(KvPages kv, KvPages::create(config, slice, options.num_blocks, options.block_size,
-                                                      options.kv_dtype, options.num_swap_blocks));
-  TROUPE_ASSIGN_OR_RETURN(Arena arena, Arena::create(scratch_bytes(config, slice, size),
-                                                     "scratch (limits max_batch_tokens, max_batch_sequences)"));
-  const Scratch scratch = Scratch::take(arena, config, slice, size);
+                                                      options.kv_dtype, options.num_swap_blocks, memory));
+  const ScratchBytes bytes = scratch_bytes(config, slice, size);
+  const char* purpose = "scratch (limits max_batch_tokens, max_batch_sequences)";
+  TROUPE_ASSIGN_OR_RETURN(Arena arena, Arena::create(bytes.device, purpose, memory));
+  TROUPE_ASSIGN_OR_RETURN(Arena host_arena, Arena::create(bytes.host, purpose, memory.pinned()));
+  const Scratch scratch = Scratch::take(arena, host_arena, config, slice, size);
   TROUPE_ASSIGN_OR_RETURN(ShardWeights weights,
                           ShardWeights::load(model, config, slice, kernels, options.packed_cache, progress, limits));
   return std::unique_ptr<Transformer>(new Transformer(config, slice, kernels, communicator, options, std::move(weights),
-                                                      std::move(kv), std::move(arena), scratch));
+                                                      std::move(kv), std::move(arena), std::move(host_arena), scratch));
 }
 
 Transformer::Transformer(const ModelConfig& config, const Slice& slice, kernels::Kernels& kernels,
                          collective::Communicator& communicator, const TransformerOptions& options,
-                         ShardWeights weights, KvPages kv, Arena arena, const Scratch& scratch)
+                         ShardWeights weights, KvPages kv, Arena arena, Arena host_arena, const Scratch& scratch)
     : config_(config),
       slice_(slice),
       shape_(rank_shape(config, slice)),
@@ -76,6 +79,7 @@ Transformer::Transformer(const ModelConfig& config, const Slice& slice, kernels:
       weights_(std::move(weights)),
       kv_(std::move(kv)),
       arena_(std::move(arena)),
+      host_arena_(std::move(host_arena)),
       scratch_(scratch),
       routing_(config, options.max_batch_tokens),
       inverse_frequencies_(inverse_frequencies(config)) {
@@ -106,7 +110,8 @@ Result<kernels::ConstMatrixF32> Transformer::forward(const StepBatch& batch, ker
                               std::to_string(hidden_in.cols) + "); (" + std::to_string(tokens) + ", " +
                               std::to_string(config_.hidden_size) + ") are needed");
     }
-    copy_rows(hidden_in, hidden);
+    assert(hidden_in.row_stride == hidden_in.cols);
+    kernels_->memory().upload(hidden.data, hidden_in.data, tokens * hidden.cols * sizeof(float));
   }
   const kernels::MatrixF32 normed = scratch_.normed.rows_from(0, tokens);
   kernels_->rms_norm(hidden, weights_.layers.front().attention_norm, config_.rms_norm_eps, normed);
@@ -117,7 +122,7 @@ Result<kernels::ConstMatrixF32> Transformer::forward(const StepBatch& batch, ker
     if (layer.experts.empty()) {
       mlp(layer, tokens);
     } else {
-      experts(layer, tokens);
+      TROUPE_RETURN_IF_ERROR(experts(layer, tokens));
     }
     const bool is_last = index + 1 == slice_.last_layer;
     TROUPE_RETURN_IF_ERROR(add_partial(
@@ -163,31 +168,30 @@ void Transformer::run_expert(const MlpWeights& expert, kernels::ConstMatrixF32 i
 
 // scratch_.partial = this rank's part of the experts that each normed hidden state is routed to, by weight. A row adds
 // up its experts in their order, whatever rows it shares them with.
-void Transformer::experts(const LayerWeights& layer, std::size_t tokens) {
+Result<void> Transformer::experts(const LayerWeights& layer, std::size_t tokens) {
   const kernels::ConstMatrixF32 normed = scratch_.normed.rows_from(0, tokens);
   const kernels::MatrixF32 partial = scratch_.partial.rows_from(0, tokens);
   const kernels::MatrixF32 router_logits = scratch_.router_logits.rows_from(0, tokens);
   kernels_->linear(normed, layer.router.view(), router_logits);
-  routing_.choose(router_logits);
+  TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 routing_logits,
+                          on_host(router_logits, scratch_.routing_logits));
+  routing_.choose(routing_logits);
   if (layer.shared_router.empty()) {
-    std::fill_n(partial.data, tokens * partial.cols, 0.0f);
+    kernels_->memory().clear(partial.data, tokens * partial.cols * sizeof(float));
   } else {
     run_expert(layer.shared, normed, partial);
-    weigh_by_sigmoid(normed, layer.shared_router, partial);
+    kernels_->scale_by_sigmoid(normed, layer.shared_router, partial);
   }
   for (std::uint32_t index = 0; index < config_.num_experts; ++index) {
-    const std::span<const Routing::Routed> rows = routing_.of(index);
+    const auto [rows, weights] = routing_.of(index);
     if (rows.empty()) continue;
     const kernels::MatrixF32 routed = scratch_.routed.rows_from(0, rows.size());
     const kernels::MatrixF32 out = scratch_.expert_out.rows_from(0, rows.size());
-    for (std::size_t i = 0; i < rows.size(); ++i) std::copy_n(normed.row(rows[i].row), routed.cols, routed.row(i));
+    kernels_->gather_rows(normed, rows, routed);
     run_expert(layer.experts[index], routed, out);
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-      const float* from = out.row(i);
-      float* sum = partial.row(rows[i].row);
-      for (std::size_t col = 0; col < out.cols; ++col) sum[col] += rows[i].weight * from[col];
-    }
+    kernels_->add_weighted_rows(out, rows, weights, partial);
   }
+  return {};
 }
 
 // hidden += the sum of all ranks' parts; and scratch_.normed = its norm, where there is one to come.
@@ -208,6 +212,21 @@ Result<void> Transformer::all_reduce(kernels::MatrixF32 matrix) {
   return communicator_->all_reduce(contiguous(matrix));
 }
 
+Result<kernels::ConstMatrixF32> Transformer::to_host(kernels::ConstMatrixF32 hidden) {
+  assert(!slice_.is_last_stage());
+  return on_host(hidden, scratch_.outgoing_hidden);
+}
+
+// The first rows of `copy` with the same numbers, or `matrix` itself if the host can read it.
+Result<kernels::ConstMatrixF32> Transformer::on_host(kernels::ConstMatrixF32 matrix, kernels::MatrixF32 copy) {
+  if (kernels_->memory().is_host()) return matrix;
+  assert(matrix.cols == copy.cols && matrix.row_stride == matrix.cols);
+  const kernels::MatrixF32 rows = copy.rows_from(0, matrix.rows);
+  TROUPE_RETURN_IF_ERROR(
+      kernels_->memory().download(rows.data, matrix.data, matrix.rows * matrix.cols * sizeof(float)));
+  return kernels::ConstMatrixF32(rows);
+}
+
 Result<kernels::ConstMatrixF32> Transformer::logits(const StepBatch& batch, kernels::ConstMatrixF32 hidden) {
   assert(slice_.is_last_stage());
   const std::size_t rows = batch.logits_rows.size();
@@ -222,13 +241,14 @@ Result<kernels::ConstMatrixF32> Transformer::logits(const StepBatch& batch, kern
     if (batch.logits_rows[i] >= hidden.rows) {
       return invalid_argument("step: logits_rows[" + std::to_string(i) + "] is not a row of the batch", "logits_rows");
     }
-    std::copy_n(hidden.row(batch.logits_rows[i]), wanted.cols, wanted.row(i));
   }
+  kernels_->gather_rows(hidden, batch.logits_rows, wanted);
   kernels_->rms_norm(wanted, weights_.final_norm, config_.rms_norm_eps, wanted);
   if (slice_.world_size > 1) return gather_logits(wanted);
-  const kernels::MatrixF32 logits = scratch_.logits.rows_from(0, rows);
+  const kernels::MatrixF32 logits =
+      (kernels_->memory().is_host() ? scratch_.logits : scratch_.part_logits).rows_from(0, rows);
   kernels_->linear(wanted, weights_.lm_head.view(), logits);
-  return kernels::ConstMatrixF32(logits);
+  return on_host(logits, scratch_.logits);
 }
 
 // The parts may differ in size; each travels padded to the largest, and rank 0 puts them together.

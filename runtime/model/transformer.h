@@ -35,9 +35,10 @@ struct TransformerOptions {
 // The forward pass of layers [first, last) of one tensor-parallel rank: pre-norm decoders (Llama, Touvron et al.
 // 2023, and its relatives as ModelConfig describes them), dense or with experts.
 //
-// Thread-safety: one thread. The ranks of a group call forward() and logits() with the same batch in the same order.
-// Memory: weights, KV pages and scratch are taken by load(); a step takes none.
-// Numbers: a row's result does not depend on the other rows of the batch.
+// Where: weights, pages and activations lie in the memory of the kernels' device. The communicator takes matrices that
+// lie there (staged_communicator.h, where the device is not the host). Thread-safety: one thread. The ranks of a group
+// call forward() and logits() with the same batch in the same order. Memory: weights, KV pages and scratch are taken by
+// load(); a step takes none. Numbers: a row's result does not depend on the other rows of the batch.
 class Transformer {
  public:
   // `kernels` and `communicator` outlive the transformer (or set_communicator replaces it). The communicator's rank
@@ -50,18 +51,22 @@ class Transformer {
                                                    const ProgressCallback& progress = {}, const Limits& limits = {});
 
   // Runs the batch through the layers of the slice and writes its K and V to the pages. The first stage embeds
-  // batch.tokens (hidden_in is empty); the others take hidden_in, (tokens, hidden_size), which is the same on every
-  // rank. Returns (tokens, hidden_size), the same on every rank, valid until the next call of forward().
-  // Errors: kInvalidArgument for a batch that does not fit; what the communicator reports. After an error the pages
-  // of the batch's tokens are undefined.
+  // batch.tokens (hidden_in is empty); the others take hidden_in, (tokens, hidden_size), contiguous in the host's
+  // memory, which is the same on every rank. Returns (tokens, hidden_size) in the device's memory, the same on every
+  // rank, valid until the next call of forward(). Errors: kInvalidArgument for a batch that does not fit; what the
+  // communicator reports. After an error the pages of the batch's tokens are undefined.
   Result<kernels::ConstMatrixF32> forward(const StepBatch& batch, kernels::ConstMatrixF32 hidden_in);
 
+  // What forward() returned, where the host can read it: for the next stage. Waits for the device; valid as long.
+  // Errors: what became of the device. REQUIRES: not the last stage
+  Result<kernels::ConstMatrixF32> to_host(kernels::ConstMatrixF32 hidden);
+
   // Copies keys and values between blocks (KvPages::copy). Between steps only.
-  void copy_blocks(std::span<const BlockCopy> copies) { kv_.copy(copies); }
+  Result<void> copy_blocks(std::span<const BlockCopy> copies) { return kv_.copy(copies); }
 
   // Last stage: the logits of batch.logits_rows, at most max_logits_rows of them, out of `hidden` as forward()
-  // returned it. Rank 0 gets (logits_rows, vocab_size), valid until the next call of logits(); the others get an
-  // empty matrix. A caller that wants more rows calls again with other rows.
+  // returned it. Rank 0 gets (logits_rows, vocab_size) in the host's memory, valid until the next call of logits(); the
+  // others get an empty matrix. A caller that wants more rows calls again with other rows.
   Result<kernels::ConstMatrixF32> logits(const StepBatch& batch, kernels::ConstMatrixF32 hidden);
 
   // A new group after the cluster was put together again. Same rank and world_size. Between steps only.
@@ -80,14 +85,15 @@ class Transformer {
  private:
   Transformer(const ModelConfig& config, const Slice& slice, kernels::Kernels& kernels,
               collective::Communicator& communicator, const TransformerOptions& options, ShardWeights weights,
-              KvPages kv, Arena arena, const Scratch& scratch);
+              KvPages kv, Arena arena, Arena host_arena, const Scratch& scratch);
 
   void attention(const LayerWeights& layer, std::uint32_t index, const StepBatch& batch);
   void mlp(const LayerWeights& layer, std::size_t tokens);
-  void experts(const LayerWeights& layer, std::size_t tokens);
+  Result<void> experts(const LayerWeights& layer, std::size_t tokens);
   void run_expert(const MlpWeights& expert, kernels::ConstMatrixF32 in, kernels::MatrixF32 out);
   Result<void> add_partial(kernels::MatrixF32 hidden, std::span<const float> next_norm);
   Result<void> all_reduce(kernels::MatrixF32 matrix);
+  Result<kernels::ConstMatrixF32> on_host(kernels::ConstMatrixF32 matrix, kernels::MatrixF32 copy);
   Result<kernels::ConstMatrixF32> gather_logits(kernels::ConstMatrixF32 hidden);
 
   ModelConfig config_;
@@ -99,6 +105,7 @@ class Transformer {
   ShardWeights weights_;
   KvPages kv_;
   Arena arena_;
+  Arena host_arena_;
   Scratch scratch_;
   Routing routing_;                         // of the layer at hand
   std::vector<float> inverse_frequencies_;  // (head_dim / 2)

@@ -6,13 +6,14 @@
 #include <optional>
 #include <utility>
 
+#include "kernels/quant.h"
 #include "runtime/model/read_ahead.h"
 
 namespace troupe::model {
 namespace {
 
 // The vector or matrix of a layer that a tensor fills.
-std::vector<float>& vector_for(TensorRole role, LayerWeights& layer) {
+std::span<const float>& vector_for(TensorRole role, LayerWeights& layer) {
   switch (role) {
     case TensorRole::kAttentionNorm: return layer.attention_norm;
     case TensorRole::kMlpNorm: return layer.mlp_norm;
@@ -53,6 +54,40 @@ bool makes_heads(TensorRole role) {
   return role == TensorRole::kQuery || role == TensorRole::kKey || role == TensorRole::kValue;
 }
 
+std::uint64_t vector_bytes(std::span<const TensorSlice> tensors) {
+  std::uint64_t bytes = 0;
+  for (const TensorSlice& tensor : tensors) {
+    if (tensor.is_vector) bytes += Arena::rounded(tensor.elements() * sizeof(float));
+  }
+  return bytes;
+}
+
+// The values in the arena, which has room for them.
+std::span<const float> stored(const std::vector<float>& values, Arena& arena, kernels::DeviceMemory& memory) {
+  auto* data = static_cast<float*>(arena.take(values.size() * sizeof(float)));
+  memory.upload(data, values.data(), values.size() * sizeof(float));
+  return {data, values.size()};
+}
+
+// The table in an arena of its own.
+Result<Arena> copy_table(kernels::WeightView& view, kernels::DeviceMemory& memory) {
+  const std::size_t stacks =
+      kernels::is_panel_format(view.dtype) ? (view.rows + kernels::kPanelOuts - 1) / kernels::kPanelOuts : view.rows;
+  const std::uint64_t bytes = stacks * kernels::row_bytes(view.dtype, view.row_stride);
+  const std::uint64_t scale_bytes = view.scales != nullptr ? view.rows * sizeof(float) : 0;
+  TROUPE_ASSIGN_OR_RETURN(
+      Arena arena, Arena::create(Arena::rounded(bytes) + Arena::rounded(scale_bytes), "the embedding table", memory));
+  void* data = arena.take(bytes);
+  memory.upload(data, view.data, bytes);
+  view.data = data;
+  if (view.scales != nullptr) {
+    auto* scales = static_cast<float*>(arena.take(scale_bytes));
+    memory.upload(scales, view.scales, scale_bytes);
+    view.scales = scales;
+  }
+  return arena;
+}
+
 bool is_of_a_layer(TensorRole role) {
   return role != TensorRole::kEmbedding && role != TensorRole::kFinalNorm && role != TensorRole::kLmHead;
 }
@@ -79,6 +114,9 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, cons
   // What the file holds may differ from config.dtype, so that the total is only known once its headers are read.
   TROUPE_ASSIGN_OR_RETURN(const std::uint64_t bytes_total, weights.checkpoint.bytes_of(tensors));
 
+  kernels::DeviceMemory& memory = kernels.memory();
+  TROUPE_ASSIGN_OR_RETURN(weights.vectors, Arena::create(vector_bytes(tensors), "norms and biases", memory));
+
   TROUPE_ASSIGN_OR_RETURN(auto places, weights.checkpoint.places_of(tensors));
   std::optional<PackedCacheKey> key;
   std::unique_ptr<PackedCache> cache;
@@ -89,8 +127,8 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, cons
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const auto image = cache ? cache->image(i) : std::span<const std::byte>();
     if (!image.empty()) places[i] = image;
-    // A step reads a few rows of the embedding table: it stays in its file.
-    if (tensors[i].role == TensorRole::kEmbedding) places[i] = {};
+    // A step reads a few rows of the embedding table: on the host it stays in its file.
+    if (tensors[i].role == TensorRole::kEmbedding && memory.is_host()) places[i] = {};
   }
   std::vector<PackedImage> images;
   ReadAhead read_ahead(std::move(places));
@@ -100,16 +138,22 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, cons
     LayerWeights* layer = is_of_a_layer(tensor.role) ? &weights.layers[tensor.layer - slice.first_layer] : nullptr;
     if (tensor.is_vector) {
       TROUPE_ASSIGN_OR_RETURN(auto values, weights.checkpoint.vector(tensor));
-      (layer != nullptr ? vector_for(tensor.role, *layer) : weights.final_norm) = std::move(values);
+      (layer != nullptr ? vector_for(tensor.role, *layer) : weights.final_norm) =
+          stored(values, weights.vectors, memory);
     } else {
       TROUPE_ASSIGN_OR_RETURN(LoadedMatrix matrix, weights.checkpoint.matrix(tensor));
-      if (matrix.copy) weights.copies.push_back(std::move(matrix.copy));
+      // What a device has is a copy of its own.
+      if (matrix.copy && memory.is_host()) weights.copies.push_back(std::move(matrix.copy));
       if (tensor.role == TensorRole::kEmbedding) {
         weights.embedding = matrix.view;
+        if (!memory.is_host()) {
+          TROUPE_ASSIGN_OR_RETURN(weights.table, copy_table(weights.embedding, memory));
+        }
       } else {
         Linear& linear = layer != nullptr ? matrix_for(tensor, *layer) : weights.lm_head;
         const auto image = cache ? cache->image(i) : std::span<const std::byte>();
-        linear.weight = kernels.pack(matrix.view, makes_heads(tensor.role) ? config.head_dim : 0, image);
+        TROUPE_ASSIGN_OR_RETURN(linear.weight,
+                                kernels.pack(matrix.view, makes_heads(tensor.role) ? config.head_dim : 0, image));
         if (!linear.weight->image().empty()) images.push_back({i, linear.weight->image()});
         PackedSize& size = layer == nullptr               ? weights.lm_head_size
                            : is_of_an_expert(tensor.role) ? weights.experts_size
@@ -123,6 +167,7 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, cons
   const auto most = std::max_element(elements_of.begin(), elements_of.end(),
                                      [](const auto& a, const auto& b) { return a.second < b.second; });
   if (most != elements_of.end()) weights.stored_dtype = most->first;
+  TROUPE_RETURN_IF_ERROR(memory.synchronize());
   if (key && !cache && !images.empty()) {
     weights.writer = std::make_unique<PackedCacheWriter>(*std::move(key), std::move(images));
   }

@@ -4,11 +4,13 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "kernels/kernels.h"
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
+#include "runtime/model/arenas.h"
 #include "runtime/model/checkpoint.h"
 #include "runtime/model/packed_cache.h"
 #include "runtime/model/slice.h"
@@ -21,7 +23,7 @@ using ProgressCallback = std::function<void(std::uint64_t bytes_read, std::uint6
 // A matrix packed for the shard's kernels, with its bias.
 struct Linear {
   std::unique_ptr<kernels::PackedWeight> weight;  // (out_features, in_features) of this rank
-  std::vector<float> bias;                        // (out_features) or empty
+  std::span<const float> bias;                    // (out_features) or empty
 
   kernels::LinearWeight view() const { return {weight.get(), bias.empty() ? nullptr : bias.data()}; }
 };
@@ -42,23 +44,23 @@ struct MlpWeights {
 };
 
 struct LayerWeights {
-  std::vector<float> attention_norm;  // (hidden_size)
-  std::vector<float> mlp_norm;        // (hidden_size)
-  std::vector<float> query_norm;      // (head_dim) or empty
-  std::vector<float> key_norm;        // (head_dim) or empty
-  Linear query;                       // (heads * head_dim, hidden_size)
-  Linear key;                         // (kv_heads * head_dim, hidden_size)
-  Linear value;                       // (kv_heads * head_dim, hidden_size)
-  Linear output;                      // (hidden_size, heads * head_dim); bias on rank 0 only: it enters the sum once
-  MlpWeights mlp;                     // where there are no experts
-  Linear router;                      // (num_experts, hidden_size)
-  std::vector<MlpWeights> experts;    // (num_experts) or empty
-  std::vector<float> shared_router;   // (hidden_size) or empty
-  MlpWeights shared;                  // with shared_router
+  std::span<const float> attention_norm;  // (hidden_size)
+  std::span<const float> mlp_norm;        // (hidden_size)
+  std::span<const float> query_norm;      // (head_dim) or empty
+  std::span<const float> key_norm;        // (head_dim) or empty
+  Linear query;                           // (heads * head_dim, hidden_size)
+  Linear key;                             // (kv_heads * head_dim, hidden_size)
+  Linear value;                           // (kv_heads * head_dim, hidden_size)
+  Linear output;                         // (hidden_size, heads * head_dim); bias on rank 0 only: it enters the sum once
+  MlpWeights mlp;                        // where there are no experts
+  Linear router;                         // (num_experts, hidden_size)
+  std::vector<MlpWeights> experts;       // (num_experts) or empty
+  std::span<const float> shared_router;  // (hidden_size) or empty
+  MlpWeights shared;                     // with shared_router
 };
 
-// The weights of one shard. Immutable after load. Keeps the checkpoint mapped: the embedding table stays in its
-// file, and kernels may refer to weights there.
+// The weights of one shard, in the memory of the kernels' device. Immutable after load. Keeps the checkpoint mapped:
+// where the device is the host, the embedding table stays in its file, and kernels may refer to weights there.
 struct ShardWeights {
   // Reads the tensors of tensor_slices(config, slice), in that order, and packs them.
   // packed_cache: a folder for what was packed, taken from there by the next load (packed_cache.h); empty = none.
@@ -68,12 +70,14 @@ struct ShardWeights {
                                    const ProgressCallback& progress = {}, const Limits& limits = {});
 
   Checkpoint checkpoint;
+  Arena vectors;                                     // norms and biases
+  Arena table;                                       // a copy of the embedding table, where the device is not the host
   std::vector<std::unique_ptr<std::byte[]>> copies;  // of matrices that lie unaligned in their file
 
-  kernels::WeightView embedding;     // first stage: (vocab rows of this rank, hidden_size)
-  std::vector<LayerWeights> layers;  // (layers of the slice)
-  std::vector<float> final_norm;     // last stage: (hidden_size)
-  Linear lm_head;                    // last stage: (vocab rows of this rank, hidden_size)
+  kernels::WeightView embedding;      // first stage: (vocab rows of this rank, hidden_size)
+  std::vector<LayerWeights> layers;   // (layers of the slice)
+  std::span<const float> final_norm;  // last stage: (hidden_size)
+  Linear lm_head;                     // last stage: (vocab rows of this rank, hidden_size)
 
   PackedSize layers_size;                              // of every matrix in `layers` but the experts
   PackedSize experts_size;                             // of all experts, of which a token takes some

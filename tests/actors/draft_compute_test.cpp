@@ -29,7 +29,7 @@ struct Reply {
 DraftComputeOptions small_options() {
   return {.model = "examples/models/tutor-draft",
           .guesses_for = "examples/models/tutor",
-          .cores = {0},
+          .device = {.cores = {0}},
           .num_blocks = 64,
           .block_size = 4,
           .max_model_len = 128,

@@ -205,7 +205,7 @@ struct Bench {
     std::vector<std::unique_ptr<PackedWeight>> weights;
     std::size_t bytes = 0;
     while (bytes < kMemoryBytes) {
-      weights.push_back(kernels->pack({memory.data(), dtype, outs, cols, cols}));
+      weights.push_back(kernels->pack({memory.data(), dtype, outs, cols, cols}).value());
       bytes += weights.back()->bytes();
     }
     const std::vector<float> in(cols, 1.0f);
@@ -226,7 +226,7 @@ struct Bench {
   }
 
   void gemm(DType dtype, std::size_t rows, std::size_t outs, std::size_t cols) {
-    const auto weight = kernels->pack({memory.data(), dtype, outs, cols, cols});
+    const auto weight = kernels->pack({memory.data(), dtype, outs, cols, cols}).value();
     const std::vector<float> in(rows * cols, 1.0f);
     std::vector<float> out(rows * outs);
     const double operations = 2.0 * double(rows * outs * cols);
@@ -297,7 +297,7 @@ struct Bench {
     for (std::size_t offset = 0; bytes < kMemoryBytes / 4;) {
       WeightView next = view;
       if (is_panel_format(dtype)) next.data = static_cast<const char*>(view.data) + offset;
-      weights.push_back(kernels->pack(next, 0));
+      weights.push_back(kernels->pack(next, 0).value());
       offset += matrix_bytes(dtype, outs, view.cols);
       bytes += weights.back()->bytes();
       if (offset + matrix_bytes(dtype, outs, view.cols) > kMemoryBytes) break;

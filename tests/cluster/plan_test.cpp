@@ -198,9 +198,47 @@ BOOST_AUTO_TEST_CASE(ranks_that_the_model_cannot_be_cut_into_are_an_error) {
   BOOST_TEST(found.starts_with("t.yaml:3:20: stage 0 cannot be cut into 16 shard(s): "));
 }
 
-BOOST_AUTO_TEST_CASE(gpus_and_missing_devices_are_errors) {
-  BOOST_TEST(only_finding(planning("nodes: [{name: a, devices: [cuda:0]}]\n")) ==
-             "t.yaml:2:29: shard/0/0/0 on cuda:0: GPUs come with a later version; use cpu:N");
+// Two GPUs of which one is too old, with memory for `memory_bytes`.
+static Machine with_gpus(std::uint64_t memory_bytes) {
+  Machine machine;
+  machine.gpus = {{.name = "new", .memory_bytes = memory_bytes, .bytes_per_second = 1e12, .compute_capability = 90},
+                  {.name = "old", .memory_bytes = memory_bytes, .bytes_per_second = 1e11, .compute_capability = 75}};
+  return machine;
+}
+
+BOOST_AUTO_TEST_CASE(shards_run_on_gpus_and_share_one) {
+  const std::string one = "nodes: [{name: a, devices: [cuda:0]}]\n";
+  const auto alone = make_plan(tutor_like(), topology(one), with_gpus(1ull << 30));
+  BOOST_TEST_REQUIRE(alone.plan.has_value());
+  BOOST_TEST(alone.plan->find("shard/0/0/0")->device->to_string() == "cuda:0");
+  const auto shared = make_plan(tutor_like(), topology(one + "parallel: {tensor: 2}\n"), with_gpus(1ull << 30));
+  BOOST_TEST_REQUIRE(shared.plan.has_value());
+  BOOST_TEST(only_finding(shared) == "t.yaml:2:29: warning: cuda:0 is shared by shard/0/0/0 and shard/0/0/1");
+  const auto mixed =
+      make_plan(tutor_like(), topology("nodes: [{name: a, devices: [cuda:0, cpu:0]}]\nparallel: {pipeline: 2}\n"),
+                with_gpus(1ull << 30));
+  BOOST_TEST_REQUIRE(mixed.plan.has_value());
+  BOOST_TEST(mixed.plan->tokens_per_second < alone.plan->tokens_per_second);
+}
+
+BOOST_AUTO_TEST_CASE(gpus_that_are_missing_too_old_or_too_small_are_errors_with_a_remedy) {
+  const auto found = [](const std::string& device, const Machine& machine) {
+    return only_finding(make_plan(tutor_like(), topology("nodes: [{name: a, devices: [" + device + "]}]\n"), machine));
+  };
+  Machine without;
+  without.why_no_gpus = "there is no driver; install one";
+  BOOST_TEST(found("cuda:0", without) == "t.yaml:2:29: shard/0/0/0 on cuda:0: there is no driver; install one");
+  BOOST_TEST(found("cuda:2", with_gpus(1 << 30)) ==
+             "t.yaml:2:29: shard/0/0/0 on cuda:2: there are 2 GPUs, from cuda:0 on");
+  BOOST_TEST(found("cuda:1", with_gpus(1 << 30)) ==
+             "t.yaml:2:29: shard/0/0/0 on cuda:1: this GPU, old, has compute capability 7.5; the kernels need 8.0 "
+             "(Ampere) or newer; use cpu:N");
+  const std::string small = found("cuda:0", with_gpus(1000));
+  BOOST_TEST(small.find("weights and KV pages on a/cuda:0 take ") != std::string::npos);
+  BOOST_TEST(small.find("it has 1000; lower limits.kv_memory") != std::string::npos);
+}
+
+BOOST_AUTO_TEST_CASE(a_node_without_devices_is_an_error) {
   BOOST_TEST(only_finding(planning("nodes: [{name: a}]\n")) ==
              "t.yaml:2:16: no node has devices to compute on; give one `devices: [cpu:0]`");
 }

@@ -111,4 +111,26 @@ BOOST_AUTO_TEST_CASE(a_token_outside_this_part_of_the_vocabulary_embeds_as_zeros
   }
 }
 
+BOOST_AUTO_TEST_CASE(rows_are_gathered_weighed_and_added_back) {
+  const auto kernels = make("reference");
+  const float in[] = {1, 2, 3, 4, 5, 6};
+  const std::vector<std::uint32_t> rows{2, 0};
+  const std::vector<float> weights{0.5f, 2};
+  std::vector<float> gathered(4), sum{10, 20, 30, 40, 50, 60};
+  kernels->gather_rows({in, 3, 2}, rows, {gathered.data(), 2, 2});
+  BOOST_TEST(gathered == std::vector<float>({5, 6, 1, 2}), boost::test_tools::per_element());
+  kernels->add_weighted_rows({gathered.data(), 2, 2}, rows, weights, {sum.data(), 3, 2});
+  BOOST_TEST(sum == std::vector<float>({12, 24, 30, 40, 52.5f, 63}), boost::test_tools::per_element());
+}
+
+BOOST_AUTO_TEST_CASE(rows_are_scaled_by_the_sigmoid_of_a_product) {
+  const auto kernels = make("reference");
+  const float in[] = {1, 2, 0, 0};
+  const std::vector<float> weight{0.5f, 0.25f};
+  float out[] = {2, 4, 6, 8, 10, 12};
+  kernels->scale_by_sigmoid({in, 2, 2}, weight, {out, 2, 3});
+  BOOST_TEST(out[1] == 4 * static_cast<float>(1 / (1 + std::exp(-1.0))));
+  BOOST_TEST(out[5] == 6.0f);
+}
+
 BOOST_AUTO_TEST_SUITE_END()

@@ -52,9 +52,9 @@ struct Projection {
 
   // Rows [first, first + count) of the batch, with weights packed by `kernels`.
   Result run(Kernels& kernels, std::size_t first, std::size_t count) {
-    const auto packed_query = kernels.pack(query->view(), head_dim);
-    const auto packed_key = kernels.pack(key->view(), head_dim);
-    const auto packed_value = kernels.pack(value->view(), head_dim);
+    const auto packed_query = kernels.pack(query->view(), head_dim).value();
+    const auto packed_key = kernels.pack(key->view(), head_dim).value();
+    const auto packed_value = kernels.pack(value->view(), head_dim).value();
     const auto bias_of = [](const std::vector<float>& bias) { return bias.empty() ? nullptr : bias.data(); };
     Result result(*this);
     kernels.project_qkv(in->view().rows_from(first, count),
@@ -137,7 +137,7 @@ BOOST_AUTO_TEST_CASE(a_key_or_value_that_is_not_finite_stays_visible_in_int8_pag
     for (const float bad : {INFINITY, -INFINITY, NAN}) {
       const auto kernels = make(name);
       const std::vector<float> zeros(8), biases = {1, 2, 3, bad, 5, 6, 7, 8};
-      const auto zero = kernels->pack({zeros.data(), DType::kF32, 8, 1, 1}, 8);
+      const auto zero = kernels->pack({zeros.data(), DType::kF32, 8, 1, 1}, 8).value();
       Pages pages(DType::kI8, 1, 2, 1, 8);
       std::vector<float> queries(8);
       const float in = 0;
@@ -176,7 +176,7 @@ BOOST_AUTO_TEST_CASE(a_projected_row_has_the_same_bits_alone_and_with_any_number
 // One head of one row, whose values are the biases.
 static std::vector<float> rotated(Kernels& kernels, const std::vector<float>& head, const Rotary& rotary) {
   const std::vector<float> zeros(head.size());
-  const auto zero = kernels.pack({zeros.data(), DType::kF32, head.size(), 1, 1}, head.size());
+  const auto zero = kernels.pack({zeros.data(), DType::kF32, head.size(), 1, 1}, head.size()).value();
   Pages pages(DType::kF32, 1, 1, 1, head.size());
   std::vector<float> out(head.size());
   const float in = 0;
@@ -243,8 +243,8 @@ BOOST_AUTO_TEST_CASE(swiglu_agrees_with_the_reference) {
     const auto up_bias = random.normals(outs);
     Strided in(rows, cols, 1, random, 1 / std::sqrt(float(cols)));
     const auto run = [&](Kernels& kernels, std::size_t first, std::size_t count) {
-      const auto packed_gate = kernels.pack(gate.view());
-      const auto packed_up = kernels.pack(up.view());
+      const auto packed_gate = kernels.pack(gate.view()).value();
+      const auto packed_up = kernels.pack(up.view()).value();
       Strided out(rows, outs, 3);
       kernels.swiglu(in.view().rows_from(first, count),
                      {packed_gate.get(), round % 2 == 0 ? gate_bias.data() : nullptr},
@@ -272,7 +272,7 @@ BOOST_AUTO_TEST_CASE(swiglu_agrees_with_the_reference) {
 static std::vector<float> silu(Kernels& kernels, const std::vector<float>& gates, float up) {
   const std::vector<float> zeros(gates.size());
   const std::vector<float> ups(gates.size(), up);
-  const auto zero = kernels.pack({zeros.data(), DType::kF32, gates.size(), 1, 1});
+  const auto zero = kernels.pack({zeros.data(), DType::kF32, gates.size(), 1, 1}).value();
   std::vector<float> out(gates.size());
   const float in = 0;
   kernels.swiglu({&in, 1, 1}, {zero.get(), gates.data()}, {zero.get(), ups.data()}, {out.data(), 1, out.size()});
@@ -311,7 +311,7 @@ BOOST_AUTO_TEST_CASE(infinities_nans_and_the_largest_inputs_pass_through_a_produ
       std::vector<char> one(2 * size_of(dtype));
       store_from_f32(1.0f, one.data(), dtype, 0);
       store_from_f32(0.5f, one.data(), dtype, 1);
-      const auto weight = kernels->pack({one.data(), dtype, 2, 1, 1});
+      const auto weight = kernels->pack({one.data(), dtype, 2, 1, 1}).value();
       for (const float x : {kLargest, -kLargest, INFINITY, -INFINITY, 1e-30f, 0x1.fffffep-100f}) {
         const float allowed = std::abs(x) * (rounds_inputs(name, dtype) ? 0x1p-7f : 0x1p-16f);
         float out[2];

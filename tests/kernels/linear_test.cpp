@@ -13,7 +13,7 @@ BOOST_AUTO_TEST_CASE(the_reference_multiplies_a_small_matrix_as_by_hand) {
   const float bias[] = {0.25f, -1};
   float out[2];
   const auto reference = make("reference");
-  const auto packed = reference->pack({weight, DType::kF32, 2, 3, 3});
+  const auto packed = reference->pack({weight, DType::kF32, 2, 3, 3}).value();
   reference->linear({in, 1, 3}, {packed.get(), bias}, {out, 1, 2});
   BOOST_TEST(out[0] == 321.25f);
   BOOST_TEST(out[1] == 403.0f);
@@ -33,11 +33,11 @@ BOOST_AUTO_TEST_CASE(every_shape_agrees_with_the_reference_within_the_rounding_o
     const auto bias = random.normals(outs);
     const float* maybe_bias = round % 2 == 0 ? bias.data() : nullptr;
     Strided expected(rows, outs, 0);
-    reference->linear(in.view(), {reference->pack(weight.view()).get(), maybe_bias}, expected.view());
+    reference->linear(in.view(), {reference->pack(weight.view()).value().get(), maybe_bias}, expected.view());
 
     for (const auto& name : vector_implementations()) {
       const auto kernels = make(name);
-      const auto packed = kernels->pack(weight.view());
+      const auto packed = kernels->pack(weight.view()).value();
       BOOST_REQUIRE(packed->rows() == outs && packed->cols() == cols);
       BOOST_REQUIRE(packed->bytes() >= outs * cols * size_of(dtype));
       Strided out(rows, outs, random.pick(0, 5));
@@ -74,7 +74,7 @@ BOOST_AUTO_TEST_CASE(a_row_has_the_same_bits_alone_in_a_batch_and_with_any_numbe
         const std::size_t cols = random.pick(300, 700);
         const std::size_t outs = random.pick(300, 500);
         const Stored weight(dtype, outs, cols, 0, random);
-        const auto packed = one->pack(weight.view());
+        const auto packed = one->pack(weight.view()).value();
         Strided in(rows, cols, 1, random);
         Strided together(rows, outs, 1);
         Strided threaded(rows, outs, 1);
@@ -98,12 +98,12 @@ BOOST_AUTO_TEST_CASE(an_output_has_the_same_bits_in_a_slice_of_the_weight_as_in_
     const Stored weight(DType::kBF16, 200, 130, 0, random);
     Strided in(3, 130, 0, random);
     Strided whole(3, 200, 0);
-    kernels->linear(in.view(), {kernels->pack(weight.view()).get()}, whole.view());
+    kernels->linear(in.view(), {kernels->pack(weight.view()).value().get()}, whole.view());
     WeightView slice = weight.view();
     slice.data = static_cast<const char*>(slice.data) + 37 * slice.row_stride * size_of(slice.dtype);
     slice.rows = 101;
     Strided part(3, 101, 0);
-    kernels->linear(in.view(), {kernels->pack(slice).get()}, part.view());
+    kernels->linear(in.view(), {kernels->pack(slice).value().get()}, part.view());
     for (std::size_t row = 0; row < 3; ++row) {
       for (std::size_t out = 0; out < 101; ++out) BOOST_REQUIRE_EQUAL(part.at(row, out), whole.at(row, 37 + out));
     }

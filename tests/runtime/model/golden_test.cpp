@@ -60,9 +60,9 @@ double largest_difference(const std::vector<std::vector<float>>& rows, const std
   return largest;
 }
 
-// The implementations that this machine can run.
+// The implementations that this machine can run, and a device whose memory the host cannot touch.
 std::vector<std::string> implementations() {
-  std::vector<std::string> names;
+  std::vector<std::string> names = {"guarded"};
   for (const char* name : {"reference", "avx2", "avx512", "amx"}) {
     if (kernels::select_cpu_implementation(kernels::detect_cpu_features(), name).ok()) names.push_back(name);
   }
@@ -141,6 +141,35 @@ BOOST_AUTO_TEST_CASE(stories260k_in_bf16_stays_close_to_its_float64_reference) {
 BOOST_AUTO_TEST_CASE(stories260k_in_bf16_with_rounded_inputs_stays_close_to_its_float64_reference) {
   if (!kernels::select_cpu_implementation(kernels::detect_cpu_features(), "avx512_bf16").ok()) return;
   check_stories("hf-bf16", 0.1, "avx512_bf16");
+}
+
+// Activations and weights are rounded to BF16 for each product.
+BOOST_AUTO_TEST_CASE(stories260k_on_a_gpu_stays_close_to_its_float64_reference) { check_stories("hf-f32", 0.1, "gpu"); }
+
+// Its table and its weights are quantised, or floats, by the file.
+BOOST_AUTO_TEST_CASE(stories260k_from_gguf_on_a_gpu_stays_close_to_its_float64_reference) {
+  check_stories("stories260K.gguf", 0.1, "gpu");
+}
+
+// Experts are chosen by logits that are rounded on the way: a model is near its golden, not at it.
+BOOST_AUTO_TEST_CASE(experts_on_a_gpu_stay_close_to_what_transformers_computes) {
+  for (const std::string model : {"mixtral", "qwen2_moe", "qwen3_moe"}) {
+    const auto directory = fixtures() / "golden" / model;
+    const auto config = load_config(directory);
+    BOOST_REQUIRE_MESSAGE(config.ok(), why(config));
+    const auto golden = SafetensorsFile::open(directory / "golden.safetensors");
+    BOOST_REQUIRE_MESSAGE(golden.ok(), why(golden));
+    const auto logits = values<double>(**golden, "p0.logits_f64");
+    const double largest = std::abs(
+        *std::max_element(logits.begin(), logits.end(), [](double a, double b) { return std::abs(a) < std::abs(b); }));
+    for (const Split& split : {Split{{}, 1}, Split{{1}, 2}}) {
+      BOOST_TEST_CONTEXT(model << " in " << split.cuts.size() + 1 << " stages of " << split.world_size << " ranks") {
+        ThreadCluster cluster(directory, *config, options_for(split, "gpu"));
+        TestSequence sequence{ids(values<std::int64_t>(**golden, "p0.input_ids")), 0, {}};
+        BOOST_TEST(largest_difference(cluster.prefill(sequence), logits) < 0.05 * largest);
+      }
+    }
+  }
 }
 
 BOOST_AUTO_TEST_SUITE_END()

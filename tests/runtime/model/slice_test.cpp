@@ -112,13 +112,18 @@ BOOST_AUTO_TEST_CASE(scratch_and_pages_take_what_was_foretold) {
   const ModelConfig config = grouped_config();
   for (const std::uint32_t rank : {0u, 1u}) {
     const Slice slice{2, 5, 5, rank, 2};
-    const StepSize size{17, 3};
-    auto arena = Arena::create(scratch_bytes(config, slice, size), "scratch");
-    BOOST_REQUIRE(arena.ok());
-    const Scratch scratch = Scratch::take(*arena, config, slice, size);
-    BOOST_TEST(arena->used() == arena->capacity());
-    BOOST_TEST(scratch.logits.rows == (rank == 0 ? 3u : 0u));
-    BOOST_TEST(reinterpret_cast<std::uintptr_t>(scratch.gated.data) % Arena::kAlignment == 0u);
+    for (const bool on_host : {true, false}) {
+      const StepSize size{17, 3, on_host};
+      const ScratchBytes bytes = scratch_bytes(config, slice, size);
+      auto device = Arena::create(bytes.device, "scratch");
+      auto host = Arena::create(bytes.host, "scratch");
+      BOOST_REQUIRE(device.ok() && host.ok());
+      const Scratch scratch = Scratch::take(*device, *host, config, slice, size);
+      BOOST_TEST(device->used() == device->capacity());
+      BOOST_TEST(host->used() == host->capacity());
+      BOOST_TEST(scratch.logits.rows == (rank == 0 ? 3u : 0u));
+      BOOST_TEST(reinterpret_cast<std::uintptr_t>(scratch.gated.data) % Arena::kAlignment == 0u);
+    }
     const auto pages = KvPages::create(config, slice, 64, 16);
     BOOST_REQUIRE(pages.ok());
     BOOST_TEST(pages->bytes() == 64 * bytes_per_block(config, slice, 16));

@@ -7,6 +7,8 @@
 
 #include "kernels/select.h"
 #include "runtime/collective/in_process.h"
+#include "runtime/model/staged_communicator.h"
+#include "tests/runtime/model/guarded_kernels.h"
 #include "tests/runtime/model/tiny_model.h"
 
 namespace troupe::model::testing {
@@ -36,7 +38,22 @@ struct OwnedBatch {
   }
 };
 
+// The group for tensors in the memory that these kernels compute in.
+std::unique_ptr<collective::Communicator> suited(std::unique_ptr<collective::Communicator> group,
+                                                 kernels::Kernels& kernels) {
+  if (kernels.memory().is_host()) return group;
+  return make_staged_communicator(std::move(group), kernels.memory());
+}
+
 }  // namespace
+
+std::unique_ptr<kernels::Kernels> ThreadCluster::make_kernels() const {
+  if (options_.implementation == "guarded") return make_guarded_kernels();
+  auto made = options_.implementation == "gpu" ? kernels::make_kernels({.cores = {}, .gpu = 0})
+                                               : kernels::make_cpu_kernels({{}, options_.implementation});
+  BOOST_REQUIRE_MESSAGE(made.ok(), why(made));
+  return std::move(*made);
+}
 
 ThreadCluster::ThreadCluster(const std::filesystem::path& model_directory, const ModelConfig& config,
                              const Options& options)
@@ -47,13 +64,14 @@ ThreadCluster::ThreadCluster(const std::filesystem::path& model_directory, const
   for (std::size_t stage = 0; stage + 1 < bounds.size(); ++stage) {
     stages_.emplace_back().group = collective::make_in_process_group(options.world_size);
     for (std::uint32_t rank = 0; rank < options.world_size; ++rank) {
-      auto made = kernels::make_cpu_kernels({{}, options.implementation});
-      BOOST_REQUIRE_MESSAGE(made.ok(), why(made));
+      std::unique_ptr<kernels::Kernels> kernels = make_kernels();
+      auto& group = stages_[stage].group[rank];
+      group = suited(std::move(group), *kernels);
       auto loaded = Transformer::load(model_directory, config,
                                       {bounds[stage], bounds[stage + 1], config.num_layers, rank, options.world_size},
-                                      **made, *stages_[stage].group[rank], options.transformer);
+                                      *kernels, *group, options.transformer);
       BOOST_REQUIRE_MESSAGE(loaded.ok(), why(loaded));
-      stages_[stage].ranks.push_back({std::move(*made), std::move(*loaded)});
+      stages_[stage].ranks.push_back({std::move(kernels), std::move(*loaded)});
     }
   }
   for (std::uint32_t block = 0; block < options.transformer.num_blocks; ++block) free_blocks_.push_back(block);
@@ -89,8 +107,15 @@ std::vector<std::vector<float>> ThreadCluster::step(const std::vector<StepPart>&
           errors[rank] = output.error();
           return;
         }
-        outputs[rank] = *output;
-        if (!transformer.slice().is_last_stage()) return;
+        if (!transformer.slice().is_last_stage()) {
+          output = transformer.to_host(*output);
+          if (!output.ok()) {
+            errors[rank] = output.error();
+          } else {
+            outputs[rank] = *output;
+          }
+          return;
+        }
         auto rows = transformer.logits(batch, *output);
         if (!rows.ok()) {
           errors[rank] = rows.error();
@@ -144,6 +169,7 @@ void ThreadCluster::replace_groups(const std::string& reason) {
     stage.group.front()->abort(reason);
     auto group = collective::make_in_process_group(options_.world_size);
     for (std::size_t rank = 0; rank < group.size(); ++rank) {
+      group[rank] = suited(std::move(group[rank]), *stage.ranks[rank].kernels);
       stage.ranks[rank].transformer->set_communicator(*group[rank]);
     }
     stage.group = std::move(group);

@@ -33,6 +33,8 @@ class ThreadCluster {
   struct Options {
     std::vector<std::uint32_t> cuts;  // first layers of the stages after the first
     std::uint32_t world_size = 1;
+    // Of CPU kernels, "gpu" for those of cuda:0, or "guarded" (guarded_kernels.h). Groups are staged where the device
+    // is not the host.
     std::string implementation = "reference";
     TransformerOptions transformer = {
         .num_blocks = 64, .block_size = 4, .max_batch_tokens = 64, .max_batch_sequences = 8, .max_logits_rows = 64};
@@ -61,9 +63,11 @@ class ThreadCluster {
     std::unique_ptr<Transformer> transformer;
   };
   struct Stage {
-    std::vector<std::unique_ptr<collective::Communicator>> group;  // (world_size)
     std::vector<Rank> ranks;                                       // (world_size)
+    std::vector<std::unique_ptr<collective::Communicator>> group;  // (world_size); may use the kernels' memory
   };
+
+  std::unique_ptr<kernels::Kernels> make_kernels() const;
 
   Options options_;
   std::vector<Stage> stages_;

@@ -64,12 +64,16 @@ double largest_difference(const std::vector<std::vector<float>>& rows,
   return largest;
 }
 
-// In every split that the shape allows, for the reference and for the machine's best kernels.
+// In every split that the shape allows, for the reference, on the host and on a device of its own, and for the
+// machine's best kernels.
 void check_every_split(const TestModel& model) {
   const auto tokens = some_tokens(23, 5, model.config.vocab_size);
   const auto expected = double_forward(model.config, model.tensors, tokens);
-  for (const std::string implementation : {"reference", "avx512", ""}) {
-    if (!kernels::select_cpu_implementation(kernels::detect_cpu_features(), implementation).ok()) continue;
+  for (const std::string implementation : {"reference", "guarded", "avx512", ""}) {
+    if (implementation != "guarded" &&
+        !kernels::select_cpu_implementation(kernels::detect_cpu_features(), implementation).ok()) {
+      continue;
+    }
     for (const std::vector<std::uint32_t>& cuts : {std::vector<std::uint32_t>{}, {1}, {2}, {1, 2}}) {
       for (std::uint32_t world_size = 1; world_size <= 4; ++world_size) {
         if (!check_slice(model.config, {0, model.config.num_layers, model.config.num_layers, 0, world_size})) continue;

@@ -1,0 +1,214 @@
+#include <cuda_runtime_api.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "kernels/cuda/gpu.h"
+
+namespace troupe::kernels {
+namespace {
+
+// The oldest GPU that the kernels are compiled for.
+constexpr int kMinComputeCapability = 80;
+
+std::string describe(cudaError_t status) {
+  return std::string(cudaGetErrorString(status)) + " (" + cudaGetErrorName(status) + ")";
+}
+
+std::string version(int number) { return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10); }
+
+// What to do about an error of opening a GPU.
+Error open_error(cudaError_t status) {
+  switch (status) {
+    case cudaErrorInsufficientDriver: {
+      int driver = 0, runtime = 0;
+      cudaDriverGetVersion(&driver);
+      cudaRuntimeGetVersion(&runtime);
+      if (driver == 0) return unavailable("no NVIDIA driver here: install one, or use cpu devices");
+      return unavailable("the NVIDIA driver supports CUDA " + version(driver) + ", this build needs " +
+                         version(runtime) + ": update the driver");
+    }
+    case cudaErrorNoDevice:
+      return unavailable("no GPU that this process may see: check nvidia-smi and CUDA_VISIBLE_DEVICES");
+    case cudaErrorSystemDriverMismatch:
+      return unavailable(
+          "the NVIDIA driver and its libraries are of different versions: reboot, or reinstall the driver");
+    case cudaErrorDevicesUnavailable:
+      return unavailable("the GPU is in exclusive use by another process: end it, or change the compute mode");
+    default: return unavailable("CUDA does not start: " + describe(status));
+  }
+}
+
+// What happened to work that was accepted before. There is no way back: a process that sees this ends.
+Error stream_error(cudaError_t status) {
+  switch (status) {
+    case cudaErrorECCUncorrectable:
+    case cudaErrorHardwareStackError:
+      return unavailable("the GPU's hardware failed: " + describe(status) + "; see dmesg for its Xid");
+    case cudaErrorDeviceUninitialized:
+    case cudaErrorNoDevice:
+    case cudaErrorUnknown: return unavailable("the GPU was lost: " + describe(status) + "; see dmesg for its Xid");
+    default: return internal_error("the GPU stopped: " + describe(status));
+  }
+}
+
+struct CudaGraph final : GpuGraph {
+  explicit CudaGraph(cudaGraphExec_t graph) : graph(graph) {}
+  ~CudaGraph() override { cudaGraphExecDestroy(graph); }
+  const cudaGraphExec_t graph;
+};
+
+struct CudaEvent final : GpuEvent {
+  explicit CudaEvent(cudaEvent_t event) : event(event) {}
+  ~CudaEvent() override { cudaEventDestroy(event); }
+  const cudaEvent_t event;
+};
+
+class CudaGpu final : public Gpu {
+ public:
+  CudaGpu(int index, const cudaDeviceProp& properties, cudaStream_t stream)
+      : index_(index),
+        name_(properties.name),
+        properties_{properties.major * 10 + properties.minor, properties.multiProcessorCount},
+        stream_(stream) {}
+
+  ~CudaGpu() override {
+    cudaStreamSynchronize(stream_);
+    cudaStreamDestroy(stream_);
+  }
+
+  std::string_view name() const override { return name_; }
+  GpuProperties properties() const override { return properties_; }
+  Stream stream() const override { return {stream_, false}; }
+
+  Result<void> use_in_this_thread() override {
+    if (const auto status = cudaSetDevice(index_); status != cudaSuccess) return stream_error(status);
+    return {};
+  }
+
+  Result<GpuMemoryInfo> memory_info() override {
+    std::size_t free = 0, total = 0;
+    if (const auto status = cudaMemGetInfo(&free, &total); status != cudaSuccess) return stream_error(status);
+    return GpuMemoryInfo{free, total};
+  }
+
+  Result<void*> allocate(std::uint64_t bytes) override {
+    void* memory = nullptr;
+    const auto status = cudaMalloc(&memory, bytes);
+    if (status == cudaSuccess) return memory;
+    cudaGetLastError();  // not one of the stream
+    if (status != cudaErrorMemoryAllocation) return stream_error(status);
+    std::size_t free = 0, total = 0;
+    cudaMemGetInfo(&free, &total);
+    return resource_exhausted("the GPU has " + std::to_string(free) + " of " + std::to_string(total) + " bytes free, " +
+                              std::to_string(bytes) +
+                              " are wanted: lower limits.kv_memory, or give other processes' memory back");
+  }
+
+  void free(void* memory) override { keep(cudaFree(memory)); }
+
+  Result<void*> allocate_pinned(std::uint64_t bytes) override {
+    void* memory = nullptr;
+    const auto status = cudaMallocHost(&memory, bytes);
+    if (status == cudaSuccess) return memory;
+    cudaGetLastError();
+    return resource_exhausted("no pinned host memory for " + std::to_string(bytes) + " bytes: " + describe(status));
+  }
+
+  void free_pinned(void* memory) override { keep(cudaFreeHost(memory)); }
+
+  void copy_to_device(void* device, const void* host, std::uint64_t bytes) override {
+    keep(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream_));
+  }
+  void copy_to_host(void* host, const void* device, std::uint64_t bytes) override {
+    keep(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream_));
+  }
+  void copy(void* to, const void* from, std::uint64_t bytes) override {
+    keep(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_));
+  }
+  void fill(void* device, unsigned char value, std::uint64_t bytes) override {
+    keep(cudaMemsetAsync(device, value, bytes, stream_));
+  }
+
+  Result<void> synchronize() override {
+    keep(cudaGetLastError());  // a launch that was refused
+    keep(cudaStreamSynchronize(stream_));
+    if (failed_ != cudaSuccess) return stream_error(failed_);
+    return {};
+  }
+
+  Result<std::unique_ptr<GpuEvent>> make_event() override {
+    cudaEvent_t event = nullptr;
+    if (const auto status = cudaEventCreate(&event); status != cudaSuccess) return stream_error(status);
+    return {std::make_unique<CudaEvent>(event)};
+  }
+  void record(GpuEvent& event) override { keep(cudaEventRecord(static_cast<CudaEvent&>(event).event, stream_)); }
+  Result<double> milliseconds_between(const GpuEvent& first, const GpuEvent& second) override {
+    const auto& last = static_cast<const CudaEvent&>(second);
+    keep(cudaEventSynchronize(last.event));
+    float milliseconds = 0;
+    keep(cudaEventElapsedTime(&milliseconds, static_cast<const CudaEvent&>(first).event, last.event));
+    if (failed_ != cudaSuccess) return stream_error(failed_);
+    return double{milliseconds};
+  }
+
+  Result<void> begin_capture() override {
+    const auto status = cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal);
+    if (status != cudaSuccess) return stream_error(status);
+    return {};
+  }
+  Result<std::unique_ptr<GpuGraph>> end_capture() override {
+    cudaGraph_t graph = nullptr;
+    if (const auto status = cudaStreamEndCapture(stream_, &graph); status != cudaSuccess) return stream_error(status);
+    cudaGraphExec_t executable = nullptr;
+    const auto status = cudaGraphInstantiate(&executable, graph, 0);
+    cudaGraphDestroy(graph);
+    if (status != cudaSuccess) return stream_error(status);
+    return {std::make_unique<CudaGraph>(executable)};
+  }
+  void replay(const GpuGraph& graph) override {
+    keep(cudaGraphLaunch(static_cast<const CudaGraph&>(graph).graph, stream_));
+  }
+
+ private:
+  // The first error stays.
+  void keep(cudaError_t status) {
+    if (failed_ == cudaSuccess) failed_ = status;
+  }
+
+  const int index_;
+  const std::string name_;
+  const GpuProperties properties_;
+  const cudaStream_t stream_;
+  cudaError_t failed_ = cudaSuccess;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Gpu>> open_gpu(std::uint32_t index) {
+  int count = 0;
+  if (const auto status = cudaGetDeviceCount(&count); status != cudaSuccess) return open_error(status);
+  if (index >= static_cast<std::uint32_t>(count)) {
+    return invalid_argument("there is no cuda:" + std::to_string(index) + ", this process sees " +
+                            std::to_string(count) + ": cuda:0 to cuda:" + std::to_string(count - 1));
+  }
+  const int device = static_cast<int>(index);
+  cudaDeviceProp properties;
+  if (const auto status = cudaGetDeviceProperties(&properties, device); status != cudaSuccess) {
+    return open_error(status);
+  }
+  if (properties.major * 10 + properties.minor < kMinComputeCapability) {
+    return unsupported("cuda:" + std::to_string(index) + " (" + properties.name + ") has compute capability " +
+                       std::to_string(properties.major) + "." + std::to_string(properties.minor) +
+                       ", the kernels need 8.0 (A100) or newer: use cpu devices");
+  }
+  if (const auto status = cudaSetDevice(device); status != cudaSuccess) return open_error(status);
+  cudaStream_t stream = nullptr;
+  if (const auto status = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking); status != cudaSuccess) {
+    return open_error(status);
+  }
+  return {std::make_unique<CudaGpu>(device, properties, stream)};
+}
+
+}  // namespace troupe::kernels

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "runtime/base/result.h"
+
+namespace troupe::kernels {
+
+// The memory that a device computes in, and the ways to and from it. Pointers to it belong to the device: the host
+// reads and writes them only where is_host().
+//
+// Order: copies, and the operations of the Kernels object that this belongs to, take place in the order of their calls.
+// Only download() and synchronize() wait for them.
+// Errors of earlier operations (a device that is lost, a kernel that failed) come out of download() and synchronize(),
+// from then on every time.
+// Thread-safety: one thread, that of the Kernels object.
+class DeviceMemory {
+ public:
+  virtual ~DeviceMemory() = default;
+
+  virtual bool is_host() const = 0;
+
+  // Zeros, aligned to 256 bytes; released by the same object. Errors: kResourceExhausted, which names `purpose`, the
+  // bytes, and what is free where that is known. REQUIRES: bytes > 0
+  virtual Result<void*> allocate(std::uint64_t bytes, std::string_view purpose) = 0;
+  virtual void release(void* memory, std::uint64_t bytes) = 0;
+
+  // Host memory that is quickly copied to and from this device; this object itself where is_host().
+  virtual DeviceMemory& pinned() = 0;
+
+  // device = host. The caller may change `host` as soon as this returns.
+  virtual void upload(void* device, const void* host, std::uint64_t bytes) = 0;
+
+  // host = device. Returns when it is there.
+  virtual Result<void> download(void* host, const void* device, std::uint64_t bytes) = 0;
+
+  // Within the device. The ranges do not overlap.
+  virtual void copy(void* to, const void* from, std::uint64_t bytes) = 0;
+
+  virtual void clear(void* device, std::uint64_t bytes) = 0;
+
+  // Returns when everything so far is done.
+  virtual Result<void> synchronize() = 0;
+};
+
+// What the CPU computes in: pages of the system, which it gives when they are first touched. Without state, for all
+// threads.
+DeviceMemory& host_memory();
+
+}  // namespace troupe::kernels

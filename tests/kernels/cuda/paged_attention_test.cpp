@@ -1,0 +1,205 @@
+#include "kernels/cuda/paged_attention.h"
+
+#include <boost/test/unit_test.hpp>
+
+#include "tests/kernels/attention_scene.h"
+#include "tests/kernels/cuda/devices.h"
+
+using namespace troupe::kernels;
+
+BOOST_AUTO_TEST_SUITE(paged_attention_on_gpus)
+
+// With so few multiprocessors nothing is cut into pieces; with so many, all that is narrow is.
+constexpr int kFew = 0;
+constexpr int kMany = 1'000'000;
+
+static Strided attend(Gpu& gpu, Scene& scene, const AttentionBatch& batch, MatrixF32 queries, int multiprocessors) {
+  AttentionPlan plan;
+  plan_attention(batch, scene.shape, multiprocessors, plan);
+  Strided out(queries.rows, queries.cols, 2);
+  const MatrixOnGpu queries_there(gpu, queries), out_there(gpu, out.view());
+  const PagesOnGpu pages(gpu, scene.kv);
+  const OnGpu<std::uint32_t> tables(gpu, batch.block_tables);
+  const OnGpu<AttentionItem> wide(gpu, plan.wide), narrow(gpu, plan.narrow);
+  const OnGpu<AttentionMerge> merges(gpu, plan.merges);
+  const OnGpu<float> pieces(gpu, std::vector<float>(plan.pieces * attention_piece_bytes(scene.shape) / sizeof(float)));
+  TROUPE_GPU_CALL(paged_attention, gpu.stream(),
+                  PagedAttentionArgs{.queries = queries_there.view(),
+                                     .kv = pages.view(),
+                                     .shape = scene.shape,
+                                     .block_tables = tables.data(),
+                                     .wide = wide.data(),
+                                     .num_wide = plan.wide.size(),
+                                     .narrow = narrow.data(),
+                                     .num_narrow = plan.narrow.size(),
+                                     .merges = merges.data(),
+                                     .num_merges = plan.merges.size(),
+                                     .pieces = pieces.data(),
+                                     .out = out_there.view()});
+  out_there.fetch();
+  return out;
+}
+
+static Strided attend(Gpu& gpu, Scene& scene, int multiprocessors) {
+  return attend(gpu, scene, scene.batch(), scene.queries->view(), multiprocessors);
+}
+
+// Queries as the kernel rounds them, so that the rounding of probabilities is what remains.
+static void round_queries(Scene& scene) {
+  const bool is_f16 = scene.kv.dtype == DType::kF16;
+  const MatrixF32 queries = scene.queries->view();
+  for (std::size_t row = 0; row < queries.rows; ++row) {
+    for (std::size_t col = 0; col < queries.cols; ++col) {
+      float& value = queries.row(row)[col];
+      value = is_f16 ? f32_of_f16(f16_of_f32(value)) : f32_of_bf16(bf16_of_f32(value));
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(any_batch_agrees_with_a_dense_softmax_within_the_rounding_of_its_operands) {
+  for (const auto& gpu : gpus_to_test()) {
+    for (std::uint32_t seed = 0; seed < 42; ++seed) {
+      const DType dtype = kPageTypes[seed % std::size(kPageTypes)];
+      Scene scene(seed, dtype);
+      round_queries(scene);
+      const Strided expected = dense_attention(scene);
+      const Strided out = attend(*gpu, scene, seed % 2 == 0 ? kFew : kMany);
+      BOOST_TEST_CONTEXT(gpu->name() << " seed " << seed << " head_dim " << scene.shape.head_dim) {
+        const float tolerance = dtype == DType::kF16 ? 2e-3f : 1.6e-2f;
+        BOOST_REQUIRE_LE(largest_difference(out, expected, scene.rows(), scene.queries->view().cols), tolerance);
+        BOOST_REQUIRE(out.gaps_untouched());
+      }
+    }
+  }
+}
+
+// Scores of some hundred: all the weight lies on one or two positions, and the running maximum jumps.
+BOOST_AUTO_TEST_CASE(steep_scores_neither_overflow_nor_vanish) {
+  for (const auto& gpu : gpus_to_test()) {
+    for (std::uint32_t seed = 200; seed < 212; ++seed) {
+      Scene scene(seed, seed % 2 == 0 ? DType::kF16 : DType::kI8, 100);
+      round_queries(scene);
+      const Strided expected = dense_attention(scene);
+      const Strided out = attend(*gpu, scene, seed % 3 == 0 ? kFew : kMany);
+      BOOST_TEST_CONTEXT(gpu->name() << " seed " << seed) {
+        BOOST_REQUIRE_LE(largest_difference(out, expected, scene.rows(), scene.queries->view().cols), 3e-2f);
+      }
+    }
+  }
+}
+
+static bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+BOOST_AUTO_TEST_CASE(a_row_has_the_same_bits_alone_and_in_a_chunk_in_one_piece_and_in_several) {
+  for (const auto& gpu : gpus_to_test()) {
+    std::size_t wide = 0, merged = 0;
+    for (std::uint32_t seed = 100; seed < 118; ++seed) {
+      Scene scene(seed, kPageTypes[seed % std::size(kPageTypes)]);
+      AttentionPlan plan;
+      plan_attention(scene.batch(), scene.shape, kMany, plan);
+      wide += plan.wide.size();
+      merged += plan.merges.size();
+      const Strided together = attend(*gpu, scene, kFew);
+      const Strided in_pieces = attend(*gpu, scene, kMany);
+      for (std::size_t sequence = 0; sequence < scene.context_lengths.size(); ++sequence) {
+        const std::uint32_t first_row = scene.row_starts[sequence], end_row = scene.row_starts[sequence + 1];
+        for (std::uint32_t row = first_row; row < end_row; ++row) {
+          BOOST_REQUIRE(same_bits(together.row(row), in_pieces.row(row)));
+          if ((row - first_row) % 17 != 0 && row + 1 != end_row) continue;
+          const std::uint32_t one_row[] = {0, 1};
+          const std::uint32_t context = scene.context_lengths[sequence] - (end_row - 1 - row);
+          const AttentionBatch alone{
+              one_row, {&context, 1}, scene.block_tables, std::span(scene.block_table_starts).subspan(sequence, 2)};
+          for (const int multiprocessors : {kFew, kMany}) {
+            const Strided out = attend(*gpu, scene, alone, scene.queries->view().rows_from(row, 1), multiprocessors);
+            BOOST_TEST_CONTEXT(gpu->name() << " seed " << seed << " row " << row) {
+              BOOST_REQUIRE(same_bits(out.row(0), together.row(row)));
+            }
+          }
+        }
+      }
+    }
+    BOOST_TEST(wide > 0u);
+    BOOST_TEST(merged > 0u);
+  }
+}
+
+// What pages hold behind a sequence's last position is of no sequence, or of an earlier one.
+BOOST_AUTO_TEST_CASE(nothing_behind_the_last_position_is_looked_at) {
+  for (const auto& gpu : gpus_to_test()) {
+    for (std::uint32_t seed = 300; seed < 308; ++seed) {
+      Scene scene(seed, kPageTypes[seed % std::size(kPageTypes)]);
+      const Strided clean = attend(*gpu, scene, kMany);
+      const std::vector<float> bad(scene.kv.head_dim, NAN);
+      for (std::size_t sequence = 0; sequence < scene.context_lengths.size(); ++sequence) {
+        const std::size_t blocks = scene.block_table_starts[sequence + 1] - scene.block_table_starts[sequence];
+        for (std::size_t i = scene.context_lengths[sequence]; i < blocks * scene.kv.block_size; ++i) {
+          for (std::size_t head = 0; head < scene.kv.num_kv_heads; ++head) {
+            store_key(bad.data(), scene.kv, scene.slot_of(sequence, i), head);
+            store_value(bad.data(), scene.kv, scene.slot_of(sequence, i), head);
+          }
+        }
+      }
+      const Strided out = attend(*gpu, scene, kMany);
+      for (std::size_t row = 0; row < scene.rows(); ++row) BOOST_REQUIRE(same_bits(out.row(row), clean.row(row)));
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_key_or_value_that_is_not_finite_shows_in_the_rows_that_see_it) {
+  for (const auto& gpu : gpus_to_test()) {
+    for (const DType dtype : kPageTypes) {
+      Scene scene(401, dtype);
+      scene.shape.sliding_window = 0;
+      const std::vector<float> bad(scene.kv.head_dim, NAN);
+      store_value(bad.data(), scene.kv, scene.slot_of(0, 0), 0);
+      const Strided out = attend(*gpu, scene, kMany);
+      for (std::size_t i = 0; i < scene.kv.head_dim; ++i) BOOST_REQUIRE(std::isnan(out.at(0, i)));
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_plan_covers_every_row_and_every_position_that_it_sees_once) {
+  for (std::uint32_t seed = 0; seed < 60; ++seed) {
+    const Scene scene(seed, DType::kF16);
+    for (const int multiprocessors : {kFew, kMany}) {
+      AttentionPlan plan;
+      plan_attention(scene.batch(), scene.shape, multiprocessors, plan);
+      std::vector<std::vector<AttentionItem>> of_row(scene.rows());
+      for (const auto* items : {&plan.wide, &plan.narrow}) {
+        for (const AttentionItem& item : *items) {
+          BOOST_REQUIRE_EQUAL(item.first_position % 64, 0u);
+          for (std::uint32_t row = 0; row < item.rows; ++row) of_row[item.first_row + row].push_back(item);
+        }
+      }
+      for (std::size_t sequence = 0; sequence < scene.context_lengths.size(); ++sequence) {
+        for (std::uint32_t row = scene.row_starts[sequence]; row < scene.row_starts[sequence + 1]; ++row) {
+          const std::size_t end = scene.context_lengths[sequence] - (scene.row_starts[sequence + 1] - 1 - row);
+          const std::size_t window = scene.shape.sliding_window;
+          const std::size_t begin = window != 0 && end > window ? end - window : 0;
+          const auto& items = of_row[row];
+          BOOST_REQUIRE(!items.empty());
+          BOOST_REQUIRE_LE(items.front().first_position, begin);
+          BOOST_REQUIRE_GE(items.back().end_position, end);
+          for (std::size_t i = 0; i < items.size(); ++i) {
+            BOOST_REQUIRE_EQUAL(items[i].table_start, scene.block_table_starts[sequence]);
+            BOOST_REQUIRE_EQUAL(items[i].first_end + row - items[i].first_row, end);
+            BOOST_REQUIRE_EQUAL(items[i].piece == AttentionItem::kWhole, items.size() == 1);
+            if (i > 0) BOOST_REQUIRE_EQUAL(items[i].first_position, items[i - 1].end_position);
+            if (i > 0) BOOST_REQUIRE_EQUAL(items[i].piece, items[i - 1].piece + 1);
+          }
+        }
+      }
+      for (const AttentionMerge& merge : plan.merges) {
+        const auto& items = of_row[merge.first_row];
+        BOOST_REQUIRE_EQUAL(merge.pieces, items.size());
+        BOOST_REQUIRE_EQUAL(merge.first_piece, items.front().piece);
+        BOOST_REQUIRE_EQUAL(merge.rows, items.front().rows);
+      }
+    }
+  }
+}
+
+BOOST_AUTO_TEST_SUITE_END()

@@ -1,0 +1,134 @@
+#include "tests/runtime/model/guarded_kernels.h"
+
+#include <sys/mman.h>
+
+#include <cassert>
+#include <map>
+#include <utility>
+
+#include "kernels/cpu/reference.h"
+
+namespace troupe::model::testing {
+namespace {
+
+using namespace kernels;
+
+class GuardedMemory final : public DeviceMemory {
+ public:
+  // Lets the pages be used as long as it lives.
+  class Opening {
+   public:
+    explicit Opening(const GuardedMemory& memory) : memory_(memory) { memory_.protect(PROT_READ | PROT_WRITE); }
+    ~Opening() { memory_.protect(PROT_NONE); }
+    Opening(const Opening&) = delete;
+    Opening& operator=(const Opening&) = delete;
+
+   private:
+    const GuardedMemory& memory_;
+  };
+
+  bool is_host() const override { return false; }
+
+  Result<void*> allocate(std::uint64_t bytes, std::string_view purpose) override {
+    TROUPE_ASSIGN_OR_RETURN(void* const memory, host_memory().allocate(bytes, purpose));
+    ranges_[memory] = bytes;
+    ::mprotect(memory, bytes, PROT_NONE);
+    return memory;
+  }
+  void release(void* memory, std::uint64_t bytes) override {
+    ranges_.erase(memory);
+    host_memory().release(memory, bytes);
+  }
+  DeviceMemory& pinned() override { return host_memory(); }
+  void upload(void* device, const void* host, std::uint64_t bytes) override { copy(device, host, bytes); }
+  Result<void> download(void* host, const void* device, std::uint64_t bytes) override {
+    copy(host, device, bytes);
+    return {};
+  }
+  void copy(void* to, const void* from, std::uint64_t bytes) override {
+    const Opening opening(*this);
+    host_memory().copy(to, from, bytes);
+  }
+  void clear(void* device, std::uint64_t bytes) override {
+    const Opening opening(*this);
+    host_memory().clear(device, bytes);
+  }
+  Result<void> synchronize() override { return {}; }
+
+ private:
+  void protect(int protection) const {
+    for (const auto& [memory, bytes] : ranges_) ::mprotect(memory, bytes, protection);
+  }
+
+  std::map<void*, std::uint64_t> ranges_;
+};
+
+class GuardedKernels final : public Kernels {
+ public:
+  std::string_view name() const override { return "guarded"; }
+  DeviceMemory& memory() override { return memory_; }
+
+  Result<std::unique_ptr<PackedWeight>> pack(const WeightView& weight, std::size_t group,
+                                             std::span<const std::byte> image) override {
+    return reference_->pack(weight, group, image);
+  }
+  void linear(ConstMatrixF32 in, const LinearWeight& weight, MatrixF32 out) override {
+    const GuardedMemory::Opening opening(memory_);
+    reference_->linear(in, weight, out);
+  }
+  void swiglu(ConstMatrixF32 in, const LinearWeight& gate, const LinearWeight& up, MatrixF32 out) override {
+    const GuardedMemory::Opening opening(memory_);
+    reference_->swiglu(in, gate, up, out);
+  }
+  void project_qkv(ConstMatrixF32 in, const QkvWeights& weights, const Rotary& rotary, MatrixF32 queries,
+                   std::span<const std::uint32_t> slots, const PagedKv& kv) override {
+    const GuardedMemory::Opening opening(memory_);
+    reference_->project_qkv(in, weights, rotary, queries, slots, kv);
+  }
+  void embed(std::span<const std::uint32_t> tokens, const WeightView& table, std::uint32_t first_row,
+             MatrixF32 out) override {
+    const GuardedMemory::Opening opening(memory_);
+    reference_->embed(tokens, table, first_row, out);
+  }
+  void rms_norm(ConstMatrixF32 in, std::span<const float> weight, float eps, MatrixF32 out) override {
+    const GuardedMemory::Opening opening(memory_);
+    reference_->rms_norm(in, weight, eps, out);
+  }
+  void add_rms_norm(ConstMatrixF32 addend, MatrixF32 sum, std::span<const float> weight, float eps,
+                    MatrixF32 out) override {
+    const GuardedMemory::Opening opening(memory_);
+    reference_->add_rms_norm(addend, sum, weight, eps, out);
+  }
+  void attention(ConstMatrixF32 queries, const PagedKv& kv, const AttentionBatch& batch, const AttentionShape& shape,
+                 MatrixF32 out) override {
+    const GuardedMemory::Opening opening(memory_);
+    reference_->attention(queries, kv, batch, shape, out);
+  }
+  void add(ConstMatrixF32 addend, MatrixF32 sum) override {
+    const GuardedMemory::Opening opening(memory_);
+    reference_->add(addend, sum);
+  }
+  void gather_rows(ConstMatrixF32 in, std::span<const std::uint32_t> rows, MatrixF32 out) override {
+    const GuardedMemory::Opening opening(memory_);
+    reference_->gather_rows(in, rows, out);
+  }
+  void add_weighted_rows(ConstMatrixF32 in, std::span<const std::uint32_t> rows, std::span<const float> weights,
+                         MatrixF32 sum) override {
+    const GuardedMemory::Opening opening(memory_);
+    reference_->add_weighted_rows(in, rows, weights, sum);
+  }
+  void scale_by_sigmoid(ConstMatrixF32 in, std::span<const float> weight, MatrixF32 out) override {
+    const GuardedMemory::Opening opening(memory_);
+    reference_->scale_by_sigmoid(in, weight, out);
+  }
+
+ private:
+  GuardedMemory memory_;
+  std::unique_ptr<Kernels> reference_ = make_reference_kernels();
+};
+
+}  // namespace
+
+std::unique_ptr<Kernels> make_guarded_kernels() { return std::make_unique<GuardedKernels>(); }
+
+}  // namespace troupe::model::testing
