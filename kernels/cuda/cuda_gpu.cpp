@@ -94,10 +94,11 @@ class CudaGpu final : public Gpu {
   }
 
   Result<void*> allocate(std::uint64_t bytes) override {
+    keep(cudaGetLastError());  // of a launch; what comes now is not one of the stream
     void* memory = nullptr;
     const auto status = cudaMalloc(&memory, bytes);
     if (status == cudaSuccess) return memory;
-    cudaGetLastError();  // not one of the stream
+    cudaGetLastError();
     if (status != cudaErrorMemoryAllocation) return stream_error(status);
     std::size_t free = 0, total = 0;
     cudaMemGetInfo(&free, &total);
@@ -109,6 +110,7 @@ class CudaGpu final : public Gpu {
   void free(void* memory) override { keep(cudaFree(memory)); }
 
   Result<void*> allocate_pinned(std::uint64_t bytes) override {
+    keep(cudaGetLastError());
     void* memory = nullptr;
     const auto status = cudaMallocHost(&memory, bytes);
     if (status == cudaSuccess) return memory;

@@ -68,7 +68,8 @@ struct AttentionShared {
 constexpr unsigned kOwnLines = 2;
 
 template <DType kPages, unsigned kDim, bool kWide>
-__global__ void __launch_bounds__(AttentionWarps<kDim, kWide>::kThreads) attend_items(AttentionCall call) {
+__global__ void __launch_bounds__(AttentionWarps<kDim, kWide>::kThreads, kWide ? 1 : 4)
+    attend_items(AttentionCall call) {
   using Shared = AttentionShared<kPages, kDim, kWide>;
   using Warps = AttentionWarps<kDim, kWide>;
   constexpr unsigned kLines = Warps::kLines, kSharing = Warps::kSharing, kThreads = Warps::kThreads;

@@ -350,8 +350,7 @@ void run_grid(EmulatedStream& stream, const Grid& grid, const Block& block, std:
               const std::function<void()>& thread) {
   if (!stream.error.empty()) return;
   const auto fail = [&](const std::string& what) {
-    stream.error = std::string("the kernel launched at ") + grid.where.file_name() + ":" +
-                   std::to_string(grid.where.line()) + ": " + what;
+    stream.error = std::string("the kernel launched at ") + grid.file + ":" + std::to_string(grid.line) + ": " + what;
   };
   if (block.count() == 0 || block.count() > kMaxThreads) return fail("a block has 1 to 1024 threads");
   if (grid.count() == 0 || grid.y > 65535 || grid.z > 65535) return fail("a grid has 1 to 65535 blocks in y and z");

@@ -3,7 +3,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <source_location>
 #include <string>
 #include <vector>
 
@@ -19,12 +18,14 @@ struct dim3 {
 
 using Block = dim3;
 
-// Knows the place of the launch, for messages.
+// Knows the place of the launch, for messages. (clang 14 lacks std::source_location.)
 struct Grid : dim3 {
-  std::source_location where;
-  Grid(unsigned x, unsigned y = 1, unsigned z = 1, std::source_location where = std::source_location::current())
-      : dim3(x, y, z), where(where) {}
-  Grid(dim3 size, std::source_location where = std::source_location::current()) : dim3(size), where(where) {}
+  const char* file;
+  int line;
+  Grid(unsigned x, unsigned y = 1, unsigned z = 1, const char* file = __builtin_FILE(), int line = __builtin_LINE())
+      : dim3(x, y, z), file(file), line(line) {}
+  Grid(const dim3& size, const char* file = __builtin_FILE(), int line = __builtin_LINE())
+      : dim3(size), file(file), line(line) {}
 };
 
 // What a Stream's handle points at. Everything runs at once, unless it is being recorded.
