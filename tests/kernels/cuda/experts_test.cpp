@@ -53,7 +53,7 @@ void require_consistent(const RoutedRows& routed, std::size_t per_token) {
 
 BOOST_AUTO_TEST_CASE(routing_agrees_with_the_host_about_rows_and_weights) {
   Random random(1);
-  for (const auto& device : test_devices()) {
+  for (const auto& device : gpus_to_test()) {
     for (int round = 0; round < 60; ++round) {
       TestGpu gpu(*device);
       const std::size_t rows = random.pick(1, round % 10 == 9 ? 300 : 20);
@@ -95,7 +95,7 @@ BOOST_AUTO_TEST_CASE(routing_agrees_with_the_host_about_rows_and_weights) {
 
 BOOST_AUTO_TEST_CASE(outputs_of_experts_are_added_up_in_the_order_of_experts) {
   Random random(2);
-  for (const auto& device : test_devices()) {
+  for (const auto& device : gpus_to_test()) {
     for (int round = 0; round < 20; ++round) {
       TestGpu gpu(*device);
       const std::size_t rows = random.pick(1, 20), cols = random.pick(1, 600), per_token = random.pick(1, 4);
@@ -129,7 +129,7 @@ BOOST_AUTO_TEST_CASE(outputs_of_experts_are_added_up_in_the_order_of_experts) {
 
 BOOST_AUTO_TEST_CASE(the_share_of_the_shared_expert_is_that_of_the_host) {
   Random random(3);
-  for (const auto& device : test_devices()) {
+  for (const auto& device : gpus_to_test()) {
     for (int round = 0; round < 20; ++round) {
       TestGpu gpu(*device);
       const std::size_t rows = random.pick(1, 10);

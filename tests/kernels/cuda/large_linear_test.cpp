@@ -49,7 +49,7 @@ constexpr DType kTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8
 
 BOOST_AUTO_TEST_CASE(unpacked_weights_are_what_they_stand_for_rounded) {
   Random random(1);
-  for (const auto& device : test_devices()) {
+  for (const auto& device : gpus_to_test()) {
     for (int round = 0; round < 44; ++round) {
       TestGpu gpu(*device);
       const DType dtype = kTypes[round % 11];

@@ -83,7 +83,7 @@ std::size_t segment_inputs(DType dtype, std::size_t cols) {
 
 BOOST_AUTO_TEST_CASE(quantised_products_have_the_bits_that_the_formula_gives) {
   Random random(1);
-  for (const auto& device : test_devices()) {
+  for (const auto& device : gpus_to_test()) {
     for (int round = 0; round < 80; ++round) {
       TestGpu gpu(*device);
       const DType dtype = kFormats[round % 8];
@@ -111,7 +111,7 @@ BOOST_AUTO_TEST_CASE(quantised_products_have_the_bits_that_the_formula_gives) {
 
 BOOST_AUTO_TEST_CASE(inputs_that_are_not_numbers_count_as_nothing_in_quantised_products) {
   Random random(2);
-  for (const auto& device : test_devices()) {
+  for (const auto& device : gpus_to_test()) {
     TestGpu gpu(*device);
     const AnyWeight weight(DType::kQ8_0, 20, 128, 0, random);
     Strided in(2, 128, 0, random);
@@ -127,7 +127,7 @@ BOOST_AUTO_TEST_CASE(inputs_that_are_not_numbers_count_as_nothing_in_quantised_p
 
 BOOST_AUTO_TEST_CASE(float_products_are_those_of_inputs_rounded_to_bf16) {
   Random random(3);
-  for (const auto& device : test_devices()) {
+  for (const auto& device : gpus_to_test()) {
     for (int round = 0; round < 48; ++round) {
       TestGpu gpu(*device);
       const DType dtype = kStorageTypes[round % 3];
@@ -158,7 +158,7 @@ BOOST_AUTO_TEST_CASE(float_products_are_those_of_inputs_rounded_to_bf16) {
 
 BOOST_AUTO_TEST_CASE(a_row_has_the_same_bits_alone_and_in_a_batch_of_any_size) {
   Random random(4);
-  for (const auto& device : test_devices()) {
+  for (const auto& device : gpus_to_test()) {
     std::vector<DType> types(kFormats, std::end(kFormats));
     types.insert(types.end(), std::begin(kStorageTypes), std::end(kStorageTypes));
     for (const DType dtype : types) {
@@ -190,7 +190,7 @@ BOOST_AUTO_TEST_CASE(a_row_has_the_same_bits_alone_and_in_a_batch_of_any_size) {
 
 BOOST_AUTO_TEST_CASE(products_of_one_call_are_those_of_each_alone) {
   Random random(5);
-  for (const auto& device : test_devices()) {
+  for (const auto& device : gpus_to_test()) {
     for (int round = 0; round < 12; ++round) {
       TestGpu gpu(*device);
       const std::size_t rows = round % 3 == 2 ? 40 : random.pick(1, 9), cols = 512;
@@ -235,7 +235,7 @@ void require_close(const std::vector<float>& out, const std::vector<float>& expe
 
 BOOST_AUTO_TEST_CASE(swiglu_multiplies_up_with_the_silu_of_gate_whatever_their_types) {
   Random random(6);
-  for (const auto& device : test_devices()) {
+  for (const auto& device : gpus_to_test()) {
     for (int round = 0; round < 12; ++round) {
       TestGpu gpu(*device);
       const std::size_t rows = round % 3 == 2 ? random.pick(33, 80) : random.pick(1, 12), cols = 256;
@@ -258,7 +258,7 @@ BOOST_AUTO_TEST_CASE(swiglu_multiplies_up_with_the_silu_of_gate_whatever_their_t
 
 BOOST_AUTO_TEST_CASE(experts_multiply_their_own_rows_to_the_bits_of_a_product_alone) {
   Random random(7);
-  for (const auto& device : test_devices()) {
+  for (const auto& device : gpus_to_test()) {
     for (int round = 0; round < 12; ++round) {
       TestGpu gpu(*device);
       const std::size_t num_experts = random.pick(1, 6), cols = 256, outs = random.pick(1, 100);

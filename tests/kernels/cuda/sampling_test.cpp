@@ -159,7 +159,7 @@ Request any_request(std::size_t vocabulary, Random& random) {
 
 BOOST_AUTO_TEST_CASE(tokens_are_those_of_the_hosts_sampler) {
   Random random(1);
-  for (const auto& device : test_devices()) {
+  for (const auto& device : gpus_to_test()) {
     for (int round = 0; round < 150; ++round) {
       TestGpu gpu(*device);
       const std::size_t rows = random.pick(1, 3);
@@ -182,7 +182,7 @@ BOOST_AUTO_TEST_CASE(tokens_are_those_of_the_hosts_sampler) {
 // One distribution drawn from again and again: a weight that is off would show as a token that is not the host's.
 BOOST_AUTO_TEST_CASE(many_draws_from_one_row_agree) {
   Random random(2);
-  for (const auto& device : test_devices()) {
+  for (const auto& device : gpus_to_test()) {
     TestGpu gpu(*device);
     const std::size_t rows = 160, vocabulary = 700;
     Strided logits(rows, vocabulary, 0, random);
@@ -199,7 +199,7 @@ BOOST_AUTO_TEST_CASE(many_draws_from_one_row_agree) {
 }
 
 BOOST_AUTO_TEST_CASE(a_row_without_a_finite_maximum_gives_no_token) {
-  for (const auto& device : test_devices()) {
+  for (const auto& device : gpus_to_test()) {
     TestGpu gpu(*device);
     Strided logits(4, 600, 0);
     for (std::size_t row = 0; row < 4; ++row) std::fill_n(logits.view().row(row), 600, row == 2 ? -INFINITY : 1.0f);
@@ -217,7 +217,7 @@ BOOST_AUTO_TEST_CASE(a_row_without_a_finite_maximum_gives_no_token) {
 
 // Of equal logits, the nucleus takes the lower tokens, and the running sum is one of whole numbers: exact.
 BOOST_AUTO_TEST_CASE(equal_logits_are_drawn_in_the_order_of_their_tokens) {
-  for (const auto& device : test_devices()) {
+  for (const auto& device : gpus_to_test()) {
     TestGpu gpu(*device);
     const std::size_t rows = 40, vocabulary = 1500;
     Strided logits(rows, vocabulary, 0);

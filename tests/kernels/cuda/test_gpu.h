@@ -2,22 +2,12 @@
 
 #include <cstddef>
 #include <memory>
-#include <span>
 #include <stdexcept>
-#include <utility>
 #include <vector>
 
-#include "kernels/cuda/gpu.h"
+#include "tests/kernels/cuda/devices.h"
 
 namespace troupe::kernels {
-
-// The emulated GPU, and the first real one where there is one.
-inline std::vector<std::unique_ptr<Gpu>> test_devices() {
-  std::vector<std::unique_ptr<Gpu>> devices;
-  devices.push_back(open_emulated_gpu());
-  if (auto real = open_gpu(0); real.ok()) devices.push_back(std::move(real).value());
-  return devices;
-}
 
 // Arrays on a device, which are freed with this object.
 class TestGpu {
@@ -43,7 +33,7 @@ class TestGpu {
   T* upload(const T* from, std::size_t count) {
     T* to = room<T>(count);
     if (count > 0) gpu_.copy_to_device(to, from, count * sizeof(T));
-    wait();
+    must_synchronize(gpu_);
     return to;
   }
 
@@ -51,15 +41,11 @@ class TestGpu {
   std::vector<T> download(const T* from, std::size_t count) {
     std::vector<T> to(count);
     if (count > 0) gpu_.copy_to_host(to.data(), from, count * sizeof(T));
-    wait();
+    must_synchronize(gpu_);
     return to;
   }
 
  private:
-  void wait() {
-    if (const auto done = gpu_.synchronize(); !done.ok()) throw std::runtime_error(done.error().message);
-  }
-
   Gpu& gpu_;
   std::vector<void*> arrays_;
 };
