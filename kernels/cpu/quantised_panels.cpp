@@ -108,13 +108,26 @@ QuantisedPanels::QuantisedPanels(const WeightView& weight, Team& team, std::span
   assert(is_quantised(dtype_));
   if (is_panel_format(dtype_)) {
     assert(dtype_ != DType::kInt8 || (scales_ != nullptr && cols_ <= kMaxInt8Inputs));
-    panel_stride_ = row_bytes(dtype_, weight.row_stride);
-    first_panel_ = static_cast<const std::byte*>(weight.data);
+    copy(weight, team);
   } else {
-    panel_stride_ = panel_bytes();
     repack(weight, team, image);
-    first_panel_ = repacked_.get();
   }
+}
+
+void QuantisedPanels::allocate() {
+  const std::size_t allocated = round_up(panels() * panel_bytes(), kHugePage);
+  memory_.reset(static_cast<std::byte*>(::operator new[](allocated, kAlignment)));
+  ::madvise(memory_.get(), allocated, MADV_HUGEPAGE);  // where there are none, small pages do as well
+}
+
+// The layout is the same; but a file is mapped in small pages, of which a core looks up more than it can wait for.
+void QuantisedPanels::copy(const WeightView& weight, Team& team) {
+  allocate();
+  const auto* from = static_cast<const std::byte*>(weight.data);
+  const std::size_t stride = row_bytes(dtype_, weight.row_stride);
+  team.run(panels(), [&](std::size_t index, std::size_t) {
+    std::memcpy(memory_.get() + index * panel_bytes(), from + index * stride, panel_bytes());
+  });
 }
 
 std::size_t QuantisedPanels::bytes() const {
@@ -124,19 +137,17 @@ std::size_t QuantisedPanels::bytes() const {
 void QuantisedPanels::repack(const WeightView& weight, Team& team, std::span<const std::byte> image) {
   const std::size_t grain = block_elements(dtype_);
   assert(cols_ % grain == 0 && weight.row_stride % grain == 0);
+  allocate();
   const std::size_t size = panels() * panel_bytes();
-  const std::size_t allocated = round_up(size, kHugePage);
-  repacked_.reset(static_cast<std::byte*>(::operator new[](allocated, kAlignment)));
-  ::madvise(repacked_.get(), allocated, MADV_HUGEPAGE);  // where there are none, small pages do as well
   const auto* rows = static_cast<const std::byte*>(weight.data);
   const std::size_t stored_row_bytes = row_bytes(dtype_, weight.row_stride);
   team.run(panels(), [&](std::size_t index, std::size_t) {
-    std::byte* panel = repacked_.get() + index * panel_stride_;
+    std::byte* panel = memory_.get() + index * panel_bytes();
     if (image.size() == size) {
-      std::memcpy(panel, image.data() + index * panel_stride_, panel_stride_);
+      std::memcpy(panel, image.data() + index * panel_bytes(), panel_bytes());
       return;
     }
-    std::memset(panel, 0, panel_stride_);
+    std::memset(panel, 0, panel_bytes());
     SpreadBlock spread;
     for (std::size_t row = index * kPanelOuts; row < std::min(rows_, (index + 1) * kPanelOuts); ++row) {
       const std::byte* from = rows + row * stored_row_bytes;

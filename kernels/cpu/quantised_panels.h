@@ -16,7 +16,7 @@ namespace troupe::kernels {
 //
 // GGUF's formats are repacked by the team, at no more than 3 % above their size, each part by the member that begins
 // with it in a product; inputs that a last chunk lacks have scale zero.
-// Our own formats are referred to where they are: the caller keeps them mapped.
+// Our own formats are copied as they are; of kInt8 the scales are referred to: the caller keeps them mapped.
 class QuantisedPanels : public PackedWeight {
  public:
   QuantisedPanels(const WeightView& weight, Team& team, std::span<const std::byte> image = {});
@@ -25,14 +25,14 @@ class QuantisedPanels : public PackedWeight {
   std::size_t cols() const override { return cols_; }
   std::size_t bytes() const override;
   std::span<const std::byte> image() const override {
-    return {repacked_.get(), repacked_ ? panels() * panel_bytes() : 0};
+    return {memory_.get(), is_panel_format(dtype_) ? 0 : panels() * panel_bytes()};  // copying is as quick
   }
 
   DType dtype() const { return dtype_; }
   std::size_t padded_cols() const { return padded_cols_; }  // to whole chunks
   std::size_t panels() const { return (rows_ + kPanelOuts - 1) / kPanelOuts; }
   std::size_t panel_bytes() const { return padded_cols_ / chunk_inputs_ * chunk_bytes_; }
-  const std::byte* panel(std::size_t index) const { return first_panel_ + index * panel_stride_; }
+  const std::byte* panel(std::size_t index) const { return memory_.get() + index * panel_bytes(); }
   const float* scales() const { return scales_; }  // kInt8: (rows), else null
 
  private:
@@ -40,6 +40,8 @@ class QuantisedPanels : public PackedWeight {
     void operator()(std::byte* memory) const;
   };
 
+  void allocate();
+  void copy(const WeightView& weight, Team& team);
   void repack(const WeightView& weight, Team& team, std::span<const std::byte> image);
 
   DType dtype_;
@@ -48,10 +50,8 @@ class QuantisedPanels : public PackedWeight {
   std::size_t chunk_inputs_;
   std::size_t chunk_bytes_;
   std::size_t padded_cols_;
-  std::size_t panel_stride_;  // bytes
-  const std::byte* first_panel_;
   const float* scales_;
-  std::unique_ptr<std::byte[], Free> repacked_;  // null where the stored panels are referred to
+  std::unique_ptr<std::byte[], Free> memory_;  // (panels, panel_bytes)
 };
 
 }  // namespace troupe::kernels
