@@ -1,7 +1,6 @@
 #include "runtime/engine/block_manager.h"
 
 #include <cassert>
-#include <ranges>
 
 namespace troupe::engine {
 
@@ -82,11 +81,12 @@ void BlockManager::release(std::uint64_t sequence) {
   const auto found = tables_.find(sequence);
   if (found == tables_.end()) return;
   // From the end: a node is let go of before its parent.
-  for (const std::uint32_t block : std::views::reverse(found->second.blocks)) {
-    if (--references_[block] > 0) continue;
-    const PrefixCache::Node node = cache_.node_of(block);
+  const std::vector<std::uint32_t>& blocks = found->second.blocks;
+  for (auto block = blocks.rbegin(); block != blocks.rend(); ++block) {
+    if (--references_[*block] > 0) continue;
+    const PrefixCache::Node node = cache_.node_of(*block);
     if (node == PrefixCache::kNone) {
-      free_.push_back(block);
+      free_.push_back(*block);
     } else {
       cache_.let_go(node);
     }
