@@ -58,11 +58,15 @@ Result<KvPages> KvPages::create(const ModelConfig& config, const Slice& slice, s
   if (__builtin_mul_overflow(piece + scales, 2 * std::uint64_t{slice.layer_count()}, &bytes)) {
     return invalid_argument("the KV pages of " + std::to_string(num_blocks) + " blocks overflow 64 bits", "kv_memory");
   }
-
   if (std::uint64_t{num_blocks} + num_swap_blocks > std::numeric_limits<std::uint32_t>::max()) {
-    return invalid_argument(std::to_string(num_swap_blocks) +
-                                " KV blocks beside the pages are too many; give it less "
-                                "swap_memory",
+    return invalid_argument(
+        std::to_string(num_swap_blocks) + " KV blocks beside the pages are too many; give it less swap_memory",
+        "swap_memory");
+  }
+  std::uint64_t swap_bytes = 0;
+  if (__builtin_mul_overflow(std::uint64_t{num_swap_blocks}, bytes_per_block(config, slice, block_size, kv_dtype),
+                             &swap_bytes)) {
+    return invalid_argument("the " + std::to_string(num_swap_blocks) + " KV blocks beside the pages overflow 64 bits",
                             "swap_memory");
   }
 
@@ -93,8 +97,6 @@ Result<KvPages> KvPages::create(const ModelConfig& config, const Slice& slice, s
     for (void* const data : {kv.key_scales, kv.value_scales}) pages.add_piece(data, block_tokens * sizeof(float));
   }
   pages.num_swap_blocks_ = num_swap_blocks;
-  // No overflow: a block of pages is at least as large, and their product with 2^32 was none above.
-  const std::uint64_t swap_bytes = std::uint64_t{num_swap_blocks} * pages.swap_block_bytes_;
   TROUPE_ASSIGN_OR_RETURN(pages.swap_arena_, Arena::create(swap_bytes, "KV blocks that make room (limit swap_memory)"));
   if (swap_bytes > 0) pages.swap_ = static_cast<std::byte*>(pages.swap_arena_.take(swap_bytes));
   return pages;

@@ -143,6 +143,10 @@ BOOST_AUTO_TEST_CASE(pages_that_cannot_be_had_are_an_error_that_names_kv_memory)
   ModelConfig wide = config;
   wide.num_heads = wide.num_kv_heads = 1 << 11;
   wide.head_dim = 1 << 11;
+  wide.num_layers = 1 << 12;
+  const auto beside = KvPages::create(wide, {0, 1 << 12, 1 << 12, 0, 1}, 1, 16, kernels::DType::kF32, ~0u - 1);
+  BOOST_REQUIRE(!beside.ok());
+  BOOST_TEST(beside.error().param == "swap_memory");
   const auto pages = KvPages::create(wide, slice, 1u << 27, 16);
   BOOST_REQUIRE(!pages.ok());
   BOOST_TEST(pages.error().message.find("kv_memory") != std::string::npos);
