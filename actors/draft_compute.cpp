@@ -283,7 +283,7 @@ Result<kernels::ConstMatrixF32> DraftCompute::forward(std::span<const Part> part
                                                 .block_table_starts = block_table_starts_},
                                   .logits_rows = logits_rows_};
   TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden, transformer_->forward(batch, {}));
-  return transformer_->logits(batch, hidden);
+  return transformer_->logits(hidden, 0, logits_rows_.size());
 }
 
 }  // namespace troupe

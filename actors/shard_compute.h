@@ -75,7 +75,7 @@ class ShardCompute {
   ShardCompute(std::unique_ptr<kernels::Kernels> kernels, std::unique_ptr<collective::Communicator> group,
                std::unique_ptr<model::Transformer> transformer, engine::ShardSequences sequences);
 
-  Result<void> sample(model::StepBatch batch, kernels::ConstMatrixF32 hidden);
+  Result<void> sample(kernels::ConstMatrixF32 hidden);
 
   std::unique_ptr<kernels::Kernels> kernels_;
   std::unique_ptr<collective::Communicator> group_;

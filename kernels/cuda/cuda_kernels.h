@@ -8,7 +8,7 @@
 namespace troupe::kernels {
 
 // The operations of a transformer on one GPU, queued on its one stream: nothing waits for the device but what asks
-// memory() for a result. Lists that describe a step are sent once, however many layers ask for them.
+// memory() for a result. The lists of a step are sent by one copy when it begins.
 //
 // Numbers: activations are float32 between operations. Products round them to BF16 (float weights) or quantise them as
 // the CPU does (quantised weights); sums are float32.

@@ -12,8 +12,8 @@ constexpr unsigned kRowsABlock = 4;  // of choose(), a warp each
 constexpr unsigned kThreads = 256;
 constexpr unsigned kWarps = kThreads / 32;
 
-// A warp a row. The first lane inserts as model::Routing does: comparing is all that is safe with what may not be a
-// number.
+// A warp a row. The first lane inserts as kernels/cpu/routing.h does: comparing is all that is safe with what may not
+// be a number.
 __global__ void __launch_bounds__(32 * kRowsABlock) choose(RouteCall call) {
   __shared__ float chosen_logits[kRowsABlock][kMostExpertsPerToken];
   __shared__ unsigned chosen_experts[kRowsABlock][kMostExpertsPerToken];

@@ -13,8 +13,8 @@ namespace troupe::kernels {
 constexpr std::size_t kMostExpertsPerToken = 32;
 
 // Which experts rows go to: those with the largest router logits, weighed by their softmax among the chosen or among
-// all (Shazeer et al. 2017). The choice is that of model::Routing (runtime/model/moe.h), equal logits and such that are
-// not numbers included; weights are computed in float64 and agree but for the last bits of exp. All pointers are of
+// all (Shazeer et al. 2017). The choice is that of Routing (kernels/cpu/routing.h), equal logits and such that are not
+// numbers included; weights are computed in float64 and agree but for the last bits of exp. All pointers are of
 // the device.
 struct RouteCall {
   const float* router_logits = nullptr;  // (rows, num_experts)

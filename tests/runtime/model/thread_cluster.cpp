@@ -116,7 +116,7 @@ std::vector<std::vector<float>> ThreadCluster::step(const std::vector<StepPart>&
           }
           return;
         }
-        auto rows = transformer.logits(batch, *output);
+        auto rows = transformer.logits(*output, 0, batch.logits_rows.size());
         if (!rows.ok()) {
           errors[rank] = rows.error();
           return;
