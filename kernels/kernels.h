@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "kernels/device_memory.h"
+#include "kernels/row_sampler.h"
 #include "kernels/tensor.h"
 #include "runtime/base/result.h"
 
@@ -213,6 +214,9 @@ class Kernels {
   // router_logits: (rows, experts).
   virtual void mix(ConstMatrixF32 in, ConstMatrixF32 router_logits, const Mixture& mixture,
                    const MixtureScratch& scratch, MatrixF32 sum) = 0;
+
+  // What draws tokens on the device; null where the host draws. Lives as long as this object.
+  virtual RowSampler* sampler() { return nullptr; }
 
   // out(i, :) *= sigmoid(in(i, :) * weight): how much of a shared expert a token takes (Qwen2 MoE).
   virtual void scale_by_sigmoid(ConstMatrixF32 in, std::span<const float> weight, MatrixF32 out) = 0;

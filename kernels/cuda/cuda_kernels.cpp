@@ -7,6 +7,7 @@
 #include "kernels/cuda/embed.h"
 #include "kernels/cuda/experts.h"
 #include "kernels/cuda/gpu_mixture.h"
+#include "kernels/cuda/gpu_row_sampler.h"
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/packed_weight.h"
@@ -47,7 +48,8 @@ class CudaKernels final : public Kernels {
         keys_(*memory_, "keys"),
         values_(*memory_, "values"),
         pieces_(*memory_, "attention in pieces"),
-        choices_(*memory_, "the choice of experts") {}
+        choices_(*memory_, "the choice of experts"),
+        sampler_(*memory_) {}
 
   std::string_view name() const override { return name_; }
   DeviceMemory& memory() override { return *memory_; }
@@ -70,6 +72,8 @@ class CudaKernels final : public Kernels {
     TROUPE_ASSIGN_OR_RETURN(auto mixture, GpuMixture::make(*memory_, packed, shape));
     return std::unique_ptr<Mixture>(std::move(mixture));
   }
+
+  RowSampler* sampler() override { return &sampler_; }
 
   void begin_step(const StepLists& lists) override { step_.begin(lists); }
 
@@ -209,6 +213,7 @@ class CudaKernels final : public Kernels {
   Workspace values_;
   Workspace pieces_;   // of attention
   Workspace choices_;  // of experts
+  GpuRowSampler sampler_;
 };
 
 }  // namespace

@@ -225,8 +225,25 @@ Result<kernels::ConstMatrixF32> Transformer::on_host(kernels::ConstMatrixF32 mat
 
 Result<kernels::ConstMatrixF32> Transformer::logits(kernels::ConstMatrixF32 hidden, std::size_t first,
                                                     std::size_t count) {
-  assert(slice_.is_last_stage() && first + count <= logits_rows_);
+  TROUPE_ASSIGN_OR_RETURN(const kernels::MatrixF32 part, part_logits(hidden, first, count));
   if (count == 0) return kernels::ConstMatrixF32();
+  if (slice_.world_size > 1) return gather_logits(part);
+  return on_host(part, scratch_.logits);
+}
+
+Result<kernels::ConstMatrixF32> Transformer::device_logits(kernels::ConstMatrixF32 hidden, std::size_t first,
+                                                           std::size_t count) {
+  assert(slice_.world_size == 1);
+  TROUPE_ASSIGN_OR_RETURN(const kernels::MatrixF32 part, part_logits(hidden, first, count));
+  return kernels::ConstMatrixF32(part);
+}
+
+// This rank's columns of the logits, in the device's memory; with several ranks there is room behind them up to those
+// of the largest rank.
+Result<kernels::MatrixF32> Transformer::part_logits(kernels::ConstMatrixF32 hidden, std::size_t first,
+                                                    std::size_t count) {
+  assert(slice_.is_last_stage() && first + count <= logits_rows_);
+  if (count == 0) return kernels::MatrixF32();
   if (count > options_.max_logits_rows) {
     return invalid_argument("step: logits of " + std::to_string(count) + " rows are asked for; at most " +
                                 std::to_string(options_.max_logits_rows) + " fit",
@@ -235,24 +252,22 @@ Result<kernels::ConstMatrixF32> Transformer::logits(kernels::ConstMatrixF32 hidd
   const kernels::MatrixF32 wanted = scratch_.logits_hidden.rows_from(0, count);
   kernels_->gather_logits_rows(hidden, first, wanted);
   kernels_->rms_norm(wanted, weights_.final_norm, config_.rms_norm_eps, wanted);
-  if (slice_.world_size > 1) return gather_logits(wanted);
-  const kernels::MatrixF32 logits =
-      (kernels_->memory().is_host() ? scratch_.logits : scratch_.part_logits).rows_from(0, count);
-  kernels_->linear(wanted, weights_.lm_head.view(), logits);
-  return on_host(logits, scratch_.logits);
+  const bool is_whole = slice_.world_size == 1;
+  const kernels::MatrixF32& to = is_whole && kernels_->memory().is_host() ? scratch_.logits : scratch_.part_logits;
+  const kernels::MatrixF32 part(to.data, count, shape_.vocab.size(), to.row_stride);
+  kernels_->linear(wanted, weights_.lm_head.view(), part);
+  return part;
 }
 
 // The parts may differ in size; each travels padded to the largest, and rank 0 puts them together.
-Result<kernels::ConstMatrixF32> Transformer::gather_logits(kernels::ConstMatrixF32 hidden) {
-  const std::size_t rows = hidden.rows;
-  const kernels::MatrixF32 part = scratch_.part_logits.rows_from(0, rows);
-  kernels_->linear(hidden, weights_.lm_head.view(), {part.data, rows, shape_.vocab.size(), part.row_stride});
+Result<kernels::ConstMatrixF32> Transformer::gather_logits(kernels::MatrixF32 part) {
+  const std::size_t rows = part.rows;
   const bool is_root = slice_.rank == 0;
   const kernels::MatrixF32 gathered =
       is_root ? scratch_.gathered.rows_from(0, slice_.world_size * rows) : kernels::MatrixF32();
   {
     const Stopwatch stopwatch(collective_ns_);
-    TROUPE_RETURN_IF_ERROR(communicator_->gather(contiguous(part), contiguous(gathered), 0));
+    TROUPE_RETURN_IF_ERROR(communicator_->gather({part.data, rows * part.row_stride}, contiguous(gathered), 0));
   }
   if (!is_root) return kernels::ConstMatrixF32();
   const kernels::MatrixF32 logits = scratch_.logits.rows_from(0, rows);

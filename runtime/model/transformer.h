@@ -69,6 +69,10 @@ class Transformer {
   // the next call of logits(); the others get an empty matrix. A caller that wants more rows calls again with others.
   Result<kernels::ConstMatrixF32> logits(kernels::ConstMatrixF32 hidden, std::size_t first, std::size_t count);
 
+  // The same, but in the device's memory, and nothing waits. With one rank only: of several, each has a part.
+  // REQUIRES: world_size 1
+  Result<kernels::ConstMatrixF32> device_logits(kernels::ConstMatrixF32 hidden, std::size_t first, std::size_t count);
+
   // A new group after the cluster was put together again. Same rank and world_size. Between steps only.
   void set_communicator(collective::Communicator& communicator);
 
@@ -94,7 +98,8 @@ class Transformer {
   Result<void> add_partial(kernels::MatrixF32 hidden, std::span<const float> next_norm);
   Result<void> all_reduce(kernels::MatrixF32 matrix);
   Result<kernels::ConstMatrixF32> on_host(kernels::ConstMatrixF32 matrix, kernels::MatrixF32 copy);
-  Result<kernels::ConstMatrixF32> gather_logits(kernels::ConstMatrixF32 hidden);
+  Result<kernels::MatrixF32> part_logits(kernels::ConstMatrixF32 hidden, std::size_t first, std::size_t count);
+  Result<kernels::ConstMatrixF32> gather_logits(kernels::MatrixF32 part);
 
   ModelConfig config_;
   Slice slice_;
