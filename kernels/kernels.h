@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -113,7 +114,19 @@ struct StepLists {
   AttentionBatch attention;                    // the sequences of these rows
   std::span<const AttentionShape> shapes;      // those that attention() is asked for
   std::span<const std::uint32_t> logits_rows;  // rows that gather_logits_rows() picks
+  // Rows that matrices have room for, where all operations are called through repeat(); else 0.
+  std::size_t max_rows = 0;
+  std::size_t max_logits_rows = 0;
 };
+
+// How many rows the matrices of a step have: as many as its lists, or more, which mean nothing and write to no page.
+struct StepRows {
+  std::size_t rows = 0;
+  std::size_t logits_rows = 0;
+};
+
+// Work that is the same in every step of equal StepRows, but for what the step's lists hold.
+enum class StepPart : std::uint8_t { kLayers, kLogits };
 
 // One expert of a mixture: SwiGLU between two projections.
 struct ExpertWeights {
@@ -172,7 +185,18 @@ class Kernels {
                                                         const MixtureShape& shape) = 0;
 
   // From now on operations work on this step. The lists stay as they are until the last of its operations was called.
-  virtual void begin_step(const StepLists& lists) = 0;
+  // With max_rows, small steps may be padded, up to max_rows and max_logits_rows.
+  virtual StepRows begin_step(const StepLists& lists) = 0;
+
+  // Calls `work`, which calls operations of the step and nothing that waits for the device, or does what it did in an
+  // earlier step of the same sizes: matrices, weights and pages lie where they lay. The first steps of a size, at
+  // least, call it. Errors: those of `work`; what became of the device.
+  virtual Result<void> repeat([[maybe_unused]] StepPart part, const std::function<Result<void>()>& work) {
+    return work();
+  }
+
+  // From now on `work` does something else than what repeat() was given before.
+  virtual void forget_repeated() {}
 
   // out(rows, out_features) = in(rows, in_features) * weight^T + bias.
   virtual void linear(ConstMatrixF32 in, const LinearWeight& weight, MatrixF32 out) = 0;
@@ -205,7 +229,7 @@ class Kernels {
   // sum += addend.
   virtual void add(ConstMatrixF32 addend, MatrixF32 sum) = 0;
 
-  // out(i, :) = in(logits_rows[first + i], :).
+  // out(i, :) = in(logits_rows[first + i], :), for as many as there are.
   virtual void gather_logits_rows(ConstMatrixF32 in, std::size_t first, MatrixF32 out) = 0;
 
   // sum(row, :) += for each of the row's experts, in their order, its weight * what it makes of in(row, :). A row's

@@ -39,6 +39,11 @@ Result<std::unique_ptr<Mixture>> CpuKernels::make_mixture(std::span<const Expert
   return std::unique_ptr<Mixture>(std::move(mixture));
 }
 
+StepRows CpuKernels::begin_step(const StepLists& lists) {
+  step_ = lists;
+  return {lists.positions.size(), lists.logits_rows.size()};
+}
+
 void CpuKernels::gather_logits_rows(ConstMatrixF32 in, std::size_t first, MatrixF32 out) {
   gather_rows(in, step_.logits_rows.subspan(first, out.rows), out);
 }

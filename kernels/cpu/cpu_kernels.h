@@ -13,7 +13,7 @@ class CpuKernels : public Kernels {
 
   Result<std::unique_ptr<Mixture>> make_mixture(std::span<const ExpertWeights> experts,
                                                 const MixtureShape& shape) override;
-  void begin_step(const StepLists& lists) override { step_ = lists; }
+  StepRows begin_step(const StepLists& lists) override;
   void gather_logits_rows(ConstMatrixF32 in, std::size_t first, MatrixF32 out) override;
   void mix(ConstMatrixF32 in, ConstMatrixF32 router_logits, const Mixture& mixture, const MixtureScratch& scratch,
            MatrixF32 sum) override;

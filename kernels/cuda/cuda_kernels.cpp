@@ -1,6 +1,8 @@
 #include "kernels/cuda/cuda_kernels.h"
 
+#include <bit>
 #include <cassert>
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -15,6 +17,7 @@
 #include "kernels/cuda/rope.h"
 #include "kernels/cuda/row_ops.h"
 #include "kernels/cuda/step_buffer.h"
+#include "kernels/cuda/step_graphs.h"
 #include "kernels/cuda/workspace.h"
 
 namespace troupe::kernels {
@@ -44,6 +47,7 @@ class CudaKernels final : public Kernels {
         stream_(memory_->gpu().stream()),
         name_(stream_.is_emulated ? "cuda (emulated)" : "cuda"),
         step_(*memory_),
+        graphs_(*memory_),
         inputs_(*memory_, "the inputs of products"),
         keys_(*memory_, "keys"),
         values_(*memory_, "values"),
@@ -75,7 +79,15 @@ class CudaKernels final : public Kernels {
 
   RowSampler* sampler() override { return &sampler_; }
 
-  void begin_step(const StepLists& lists) override { step_.begin(lists); }
+  StepRows begin_step(const StepLists& lists) override {
+    step_.begin(lists);
+    return step_.rows();
+  }
+
+  Result<void> repeat(StepPart part, const std::function<Result<void>()>& work) override {
+    return step_.sizes().empty() ? work() : graphs_.run(part, step_.sizes(), work);
+  }
+  void forget_repeated() override { graphs_.forget(); }
 
   void linear(ConstMatrixF32 in, const LinearWeight& weight, MatrixF32 out) override {
     const LinearProduct products[] = {product(weight, out, Epilogue::kStore)};
@@ -89,7 +101,7 @@ class CudaKernels final : public Kernels {
 
   void project_qkv(ConstMatrixF32 in, const QkvWeights& weights, const Rotary& rotary, MatrixF32 queries,
                    const PagedKv& kv) override {
-    assert(in.rows == step_.rows());
+    assert(in.rows == step_.rows().rows);
     const std::size_t width = kv.num_kv_heads * kv.head_dim;
     const MatrixF32 keys = room(keys_, in.rows, width), values = room(values_, in.rows, width);
     const LinearProduct products[] = {product(weights.query, queries, Epilogue::kStore),
@@ -116,7 +128,7 @@ class CudaKernels final : public Kernels {
   }
 
   void embed(const WeightView& table, std::uint32_t first_row, MatrixF32 out) override {
-    assert(out.rows == step_.rows() && out.cols == table.cols);
+    assert(out.rows == step_.rows().rows && out.cols == table.cols);
     const EmbedArgs args = {step_.tokens(), table, first_row, out};
     if (!memory_->failed()) TROUPE_GPU_CALL(embed, stream_, args);
   }
@@ -147,7 +159,7 @@ class CudaKernels final : public Kernels {
         .num_narrow = plan.num_narrow,
         .merges = plan.merges,
         .num_merges = plan.num_merges,
-        .pieces = room(pieces_, plan.pieces, attention_piece_bytes(plan.shape) / sizeof(float)).data,
+        .pieces = room(pieces_, std::bit_ceil(plan.pieces), attention_piece_bytes(plan.shape) / sizeof(float)).data,
         .out = out,
     };
     if (!memory_->failed()) TROUPE_GPU_CALL(paged_attention, stream_, args);
@@ -168,7 +180,7 @@ class CudaKernels final : public Kernels {
   void mix(ConstMatrixF32 in, ConstMatrixF32 router_logits, const Mixture& mixture, const MixtureScratch& scratch,
            MatrixF32 sum) override {
     assert(dynamic_cast<const GpuMixture*>(&mixture) != nullptr);
-    static_cast<const GpuMixture&>(mixture).mix(in, router_logits, scratch, inputs_, choices_, sum);
+    static_cast<const GpuMixture&>(mixture).mix(in, router_logits, scratch, step_.live_rows(), inputs_, choices_, sum);
   }
 
   void scale_by_sigmoid(ConstMatrixF32 in, std::span<const float> weight, MatrixF32 out) override {
@@ -208,6 +220,7 @@ class CudaKernels final : public Kernels {
   std::vector<std::byte> image_;  // of the weight that is packed
 
   StepBuffer step_;
+  StepGraphs graphs_;
   Workspace inputs_;  // of products
   Workspace keys_;
   Workspace values_;

@@ -8,7 +8,9 @@
 namespace troupe::kernels {
 
 // The operations of a transformer on one GPU, queued on its one stream: nothing waits for the device but what asks
-// memory() for a result. The lists of a step are sent by one copy when it begins.
+// memory() for a result. The lists of a step are sent by one copy when it begins. Small
+// steps are padded (kernels/cuda/step_buffer.h) and repeated from recordings (kernels/cuda/step_graphs.h); a row has
+// the same bits either way.
 //
 // Numbers: activations are float32 between operations. Products round them to BF16 (float weights) or quantise them as
 // the CPU does (quantised weights); sums are float32.

@@ -47,21 +47,22 @@ Result<std::unique_ptr<GpuMixture>> GpuMixture::make(GpuMemory& memory, std::spa
 
 GpuMixture::~GpuMixture() { memory_.release(images_, 3 * num_experts_ * sizeof(images_[0])); }
 
-void GpuMixture::mix(ConstMatrixF32 in, ConstMatrixF32 router_logits, const MixtureScratch& scratch, Workspace& inputs,
-                     Workspace& choices, MatrixF32 sum) const {
+void GpuMixture::mix(ConstMatrixF32 in, ConstMatrixF32 router_logits, const MixtureScratch& scratch,
+                     const std::uint32_t* live_rows, Workspace& inputs, Workspace& choices, MatrixF32 sum) const {
   assert(router_logits.rows == in.rows && router_logits.cols == num_experts_);
   assert(sum.rows == in.rows && sum.cols == in.cols && first_.gate.cols == in.cols);
+  assert(live_rows == nullptr || in.rows <= kMostGridRows / shape_.experts_per_token);
   // A grid has a row for each choice.
   const std::size_t most_rows = kMostGridRows / shape_.experts_per_token;
   for (std::size_t first = 0; first < in.rows; first += most_rows) {
     const std::size_t rows = std::min(most_rows, in.rows - first);
-    mix_rows(in.rows_from(first, rows), router_logits.rows_from(first, rows), scratch, inputs, choices,
+    mix_rows(in.rows_from(first, rows), router_logits.rows_from(first, rows), scratch, live_rows, inputs, choices,
              sum.rows_from(first, rows));
   }
 }
 
 void GpuMixture::mix_rows(ConstMatrixF32 in, ConstMatrixF32 router_logits, const MixtureScratch& scratch,
-                          Workspace& inputs, Workspace& choices, MatrixF32 sum) const {
+                          const std::uint32_t* live_rows, Workspace& inputs, Workspace& choices, MatrixF32 sum) const {
   const std::size_t chosen = in.rows * shape_.experts_per_token, width = first_.gate.rows;
   assert(scratch.gated.rows >= chosen && scratch.out.rows >= chosen);
   const Stream stream = memory_.gpu().stream();
@@ -78,6 +79,7 @@ void GpuMixture::mix_rows(ConstMatrixF32 in, ConstMatrixF32 router_logits, const
                              .row_stride = router_logits.row_stride,
                              .per_token = shape_.experts_per_token,
                              .normalise = shape_.normalise,
+                             .live_rows = live_rows,
                              .experts = lists,
                              .weights = reinterpret_cast<float*>(lists + chosen),
                              .starts = lists + 4 * chosen,

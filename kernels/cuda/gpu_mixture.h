@@ -24,14 +24,15 @@ class GpuMixture final : public Mixture {
                                                   const MixtureShape& shape);
   ~GpuMixture() override;
 
-  // Kernels::mix, for rows of any number. Asynchronous; nothing waits. inputs: for what products turn their inputs
+  // Kernels::mix, for rows of any number. Asynchronous; nothing waits. live_rows: as in RouteCall
+  // (kernels/cuda/experts.h), or null; only with rows that fit in one grid. inputs: for what products turn their inputs
   // into; choices: for which rows go where; both are free again for what comes next on the stream.
-  void mix(ConstMatrixF32 in, ConstMatrixF32 router_logits, const MixtureScratch& scratch, Workspace& inputs,
-           Workspace& choices, MatrixF32 sum) const;
+  void mix(ConstMatrixF32 in, ConstMatrixF32 router_logits, const MixtureScratch& scratch,
+           const std::uint32_t* live_rows, Workspace& inputs, Workspace& choices, MatrixF32 sum) const;
 
  private:
-  void mix_rows(ConstMatrixF32 in, ConstMatrixF32 router_logits, const MixtureScratch& scratch, Workspace& inputs,
-                Workspace& choices, MatrixF32 sum) const;
+  void mix_rows(ConstMatrixF32 in, ConstMatrixF32 router_logits, const MixtureScratch& scratch,
+                const std::uint32_t* live_rows, Workspace& inputs, Workspace& choices, MatrixF32 sum) const;
 
   GpuMixture(GpuMemory& memory, std::span<const Expert> experts, const MixtureShape& shape, const std::byte** images)
       : memory_(memory), first_(experts.front()), num_experts_(experts.size()), shape_(shape), images_(images) {}

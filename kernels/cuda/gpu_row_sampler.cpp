@@ -1,6 +1,7 @@
 #include "kernels/cuda/gpu_row_sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
 #include <cstring>
 #include <type_traits>
@@ -49,7 +50,8 @@ void GpuRowSampler::begin(const SamplingBatch& batch) {
   bias_values_ = append(packed_, batch.bias_values);
   masked_ = append(packed_, batch.masked);
   device_results_ = reinterpret_cast<std::uint32_t*>(results_.of(result_words() * sizeof(std::uint32_t)));
-  device_parameters_ = parameters_.of(packed_.size());
+  // Histories grow step by step: the memory for them does not.
+  device_parameters_ = parameters_.of(std::bit_ceil(packed_.size()));
   if (!reserve_host_results() || memory_.failed()) return;
   memory_.upload(device_parameters_, packed_.data(), packed_.size());
 }

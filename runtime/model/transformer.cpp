@@ -4,6 +4,7 @@
 #include <cassert>
 #include <chrono>
 #include <cmath>
+#include <functional>
 #include <utility>
 
 namespace troupe::model {
@@ -100,6 +101,7 @@ void Transformer::set_communicator(collective::Communicator& communicator) {
   assert(slice_.world_size == 1 ||
          (communicator.rank() == slice_.rank && communicator.world_size() == slice_.world_size));
   communicator_ = &communicator;
+  kernels_->forget_repeated();
 }
 
 Result<kernels::ConstMatrixF32> Transformer::forward(const StepBatch& batch, kernels::ConstMatrixF32 hidden_in) {
@@ -107,17 +109,17 @@ Result<kernels::ConstMatrixF32> Transformer::forward(const StepBatch& batch, ker
                                              options_.max_batch_tokens, options_.max_batch_sequences}));
   const std::size_t tokens = batch.tokens.size();
   const kernels::MatrixF32 hidden = scratch_.hidden.rows_from(0, tokens);
+  const bool repeats = slice_.world_size == 1 || communicator_->can_be_recorded();
   logits_rows_ = batch.logits_rows.size();
-  kernels_->begin_step({.tokens = batch.tokens,
-                        .positions = batch.positions,
-                        .slots = batch.slots,
-                        .attention = batch.attention,
-                        .shapes = shapes_,
-                        .logits_rows = batch.logits_rows});
-  if (slice_.is_first_stage()) {
-    kernels_->embed(weights_.embedding, static_cast<std::uint32_t>(shape_.vocab.first), hidden);
-    TROUPE_RETURN_IF_ERROR(all_reduce(hidden));
-  } else {
+  padded_ = kernels_->begin_step({.tokens = batch.tokens,
+                                  .positions = batch.positions,
+                                  .slots = batch.slots,
+                                  .attention = batch.attention,
+                                  .shapes = shapes_,
+                                  .logits_rows = batch.logits_rows,
+                                  .max_rows = repeats ? options_.max_batch_tokens : 0,
+                                  .max_logits_rows = repeats ? options_.max_logits_rows : 0});
+  if (!slice_.is_first_stage()) {
     if (hidden_in.rows != tokens || hidden_in.cols != config_.hidden_size) {
       return invalid_argument("step: the hidden states are (" + std::to_string(hidden_in.rows) + ", " +
                               std::to_string(hidden_in.cols) + "); (" + std::to_string(tokens) + ", " +
@@ -126,22 +128,33 @@ Result<kernels::ConstMatrixF32> Transformer::forward(const StepBatch& batch, ker
     assert(hidden_in.row_stride == hidden_in.cols);
     kernels_->memory().upload(hidden.data, hidden_in.data, tokens * hidden.cols * sizeof(float));
   }
-  const kernels::MatrixF32 normed = scratch_.normed.rows_from(0, tokens);
-  kernels_->rms_norm(hidden, weights_.layers.front().attention_norm, config_.rms_norm_eps, normed);
+  const auto layers = [this] { return run_layers(padded_.rows); };
+  TROUPE_RETURN_IF_ERROR(kernels_->repeat(kernels::StepPart::kLayers, layers));
+  return kernels::ConstMatrixF32(hidden);
+}
+
+Result<void> Transformer::run_layers(std::size_t rows) {
+  const kernels::MatrixF32 hidden = scratch_.hidden.rows_from(0, rows);
+  if (slice_.is_first_stage()) {
+    kernels_->embed(weights_.embedding, static_cast<std::uint32_t>(shape_.vocab.first), hidden);
+    TROUPE_RETURN_IF_ERROR(all_reduce(hidden));
+  }
+  kernels_->rms_norm(hidden, weights_.layers.front().attention_norm, config_.rms_norm_eps,
+                     scratch_.normed.rows_from(0, rows));
   for (std::uint32_t index = slice_.first_layer; index < slice_.last_layer; ++index) {
     const LayerWeights& layer = weights_.layers[index - slice_.first_layer];
-    attention(layer, index, tokens);
+    attention(layer, index, rows);
     TROUPE_RETURN_IF_ERROR(add_partial(hidden, layer.mlp_norm));
     if (layer.experts.empty()) {
-      mlp(layer, tokens);
+      mlp(layer, rows);
     } else {
-      experts(layer, tokens);
+      experts(layer, rows);
     }
     const bool is_last = index + 1 == slice_.last_layer;
     TROUPE_RETURN_IF_ERROR(add_partial(
         hidden, is_last ? std::span<const float>() : weights_.layers[index + 1 - slice_.first_layer].attention_norm));
   }
-  return kernels::ConstMatrixF32(hidden);
+  return {};
 }
 
 // scratch_.partial = this rank's part of attention over the normed hidden states.
@@ -249,14 +262,25 @@ Result<kernels::MatrixF32> Transformer::part_logits(kernels::ConstMatrixF32 hidd
                                 std::to_string(options_.max_logits_rows) + " fit",
                             "logits_rows");
   }
-  const kernels::MatrixF32 wanted = scratch_.logits_hidden.rows_from(0, count);
-  kernels_->gather_logits_rows(hidden, first, wanted);
-  kernels_->rms_norm(wanted, weights_.final_norm, config_.rms_norm_eps, wanted);
+  assert(hidden.data == scratch_.hidden.data);
   const bool is_whole = slice_.world_size == 1;
   const kernels::MatrixF32& to = is_whole && kernels_->memory().is_host() ? scratch_.logits : scratch_.part_logits;
-  const kernels::MatrixF32 part(to.data, count, shape_.vocab.size(), to.row_stride);
-  kernels_->linear(wanted, weights_.lm_head.view(), part);
-  return part;
+  const auto compute = [&](std::size_t rows) {
+    const kernels::MatrixF32 wanted = scratch_.logits_hidden.rows_from(0, rows);
+    kernels_->gather_logits_rows(scratch_.hidden, first, wanted);
+    kernels_->rms_norm(wanted, weights_.final_norm, config_.rms_norm_eps, wanted);
+    kernels_->linear(wanted, weights_.lm_head.view(), {to.data, rows, shape_.vocab.size(), to.row_stride});
+  };
+  if (count == logits_rows_) {
+    const auto all = [&]() -> Result<void> {
+      compute(padded_.logits_rows);
+      return {};
+    };
+    TROUPE_RETURN_IF_ERROR(kernels_->repeat(kernels::StepPart::kLogits, std::ref(all)));
+  } else {
+    compute(count);
+  }
+  return kernels::MatrixF32(to.data, count, shape_.vocab.size(), to.row_stride);
 }
 
 // The parts may differ in size; each travels padded to the largest, and rank 0 puts them together.

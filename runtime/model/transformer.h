@@ -91,6 +91,7 @@ class Transformer {
               collective::Communicator& communicator, const TransformerOptions& options, ShardWeights weights,
               KvPages kv, Arena arena, Arena host_arena, const Scratch& scratch);
 
+  Result<void> run_layers(std::size_t rows);
   void attention(const LayerWeights& layer, std::uint32_t index, std::size_t tokens);
   void mlp(const LayerWeights& layer, std::size_t tokens);
   void experts(const LayerWeights& layer, std::size_t tokens);
@@ -115,7 +116,9 @@ class Transformer {
   std::vector<kernels::AttentionShape> shapes_;  // that layers have, each once
   std::vector<std::size_t> layer_shapes_;        // (layers of the slice): which of them
   std::vector<Range> vocab_parts_;               // (world_size): rows of lm_head by rank
-  std::size_t logits_rows_ = 0;                  // of the batch that forward() had last
+  // Of the batch that forward() had last.
+  std::size_t logits_rows_ = 0;
+  kernels::StepRows padded_;
   std::uint64_t collective_ns_ = 0;
 };
 

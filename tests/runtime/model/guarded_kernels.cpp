@@ -77,7 +77,7 @@ class GuardedKernels final : public Kernels {
                                                 const MixtureShape& shape) override {
     return reference_->make_mixture(experts, shape);
   }
-  void begin_step(const StepLists& lists) override { reference_->begin_step(lists); }
+  StepRows begin_step(const StepLists& lists) override { return reference_->begin_step(lists); }
   void linear(ConstMatrixF32 in, const LinearWeight& weight, MatrixF32 out) override {
     const GuardedMemory::Opening opening(memory_);
     reference_->linear(in, weight, out);

@@ -48,6 +48,7 @@ std::unique_ptr<collective::Communicator> suited(std::unique_ptr<collective::Com
 }  // namespace
 
 std::unique_ptr<kernels::Kernels> ThreadCluster::make_kernels() const {
+  if (options_.make_kernels) return options_.make_kernels();
   if (options_.implementation == "guarded") return make_guarded_kernels();
   auto made = options_.implementation == "gpu" ? kernels::make_kernels({.cores = {}, .gpu = 0})
                                                : kernels::make_cpu_kernels({{}, options_.implementation});
