@@ -1,5 +1,6 @@
 #include "kernels/cuda/cuda_kernels.h"
 
+#include <algorithm>
 #include <bit>
 #include <cassert>
 #include <functional>
@@ -42,13 +43,15 @@ class GpuPackedWeight final : public PackedWeight {
 
 class CudaKernels final : public Kernels {
  public:
-  explicit CudaKernels(std::unique_ptr<GpuMemory> memory)
+  CudaKernels(std::unique_ptr<GpuMemory> memory, std::unique_ptr<CublasLt> library)
       : memory_(std::move(memory)),
+        library_(std::move(library)),
         stream_(memory_->gpu().stream()),
         name_(stream_.is_emulated ? "cuda (emulated)" : "cuda"),
         step_(*memory_),
         graphs_(*memory_),
         inputs_(*memory_, "the inputs of products"),
+        unpacked_(*memory_, "products by a library"),
         keys_(*memory_, "keys"),
         values_(*memory_, "values"),
         pieces_(*memory_, "attention in pieces"),
@@ -210,18 +213,33 @@ class CudaKernels final : public Kernels {
     if (in.rows == 0) return;
     LinearCall call = {.in = in.data, .rows = in.rows, .cols = in.cols, .in_stride = in.row_stride};
     for (const LinearProduct& product : products) call.products[call.num_products++] = product;
+    if (library_ != nullptr && in.rows >= kLeastLibraryRows) return multiply_by_library(call);
     call.workspace = inputs_.of(linear_workspace_bytes(in.rows, in.cols));
     if (call.workspace != nullptr) TROUPE_GPU_CALL(linear, stream_, call);
   }
 
+  void multiply_by_library(const LinearCall& call) {
+    std::size_t most_outs = 0;
+    for (const LinearProduct& product : std::span(call.products).first(call.num_products)) {
+      most_outs = std::max(most_outs, product.weight.rows);
+    }
+    std::byte* const workspace = unpacked_.of(large_linear_workspace_bytes(call.rows, call.cols, most_outs));
+    if (workspace == nullptr) return;
+    if (auto done = large_linear(*library_, stream_, call, workspace); !done.ok()) {
+      memory_->fail(std::move(done).error());
+    }
+  }
+
   std::unique_ptr<GpuMemory> memory_;
+  const std::unique_ptr<CublasLt> library_;  // or null
   const Stream stream_;
   const std::string_view name_;
   std::vector<std::byte> image_;  // of the weight that is packed
 
   StepBuffer step_;
   StepGraphs graphs_;
-  Workspace inputs_;  // of products
+  Workspace inputs_;    // of products
+  Workspace unpacked_;  // of products by the library
   Workspace keys_;
   Workspace values_;
   Workspace pieces_;   // of attention
@@ -231,9 +249,9 @@ class CudaKernels final : public Kernels {
 
 }  // namespace
 
-Result<std::unique_ptr<Kernels>> make_cuda_kernels(std::unique_ptr<Gpu> gpu) {
+Result<std::unique_ptr<Kernels>> make_cuda_kernels(std::unique_ptr<Gpu> gpu, std::unique_ptr<CublasLt> library) {
   TROUPE_ASSIGN_OR_RETURN(auto memory, GpuMemory::make(std::move(gpu)));
-  return std::unique_ptr<Kernels>(std::make_unique<CudaKernels>(std::move(memory)));
+  return std::unique_ptr<Kernels>(std::make_unique<CudaKernels>(std::move(memory), std::move(library)));
 }
 
 }  // namespace troupe::kernels

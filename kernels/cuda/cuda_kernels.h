@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#include "kernels/cuda/cublaslt.h"
 #include "kernels/cuda/gpu.h"
 #include "kernels/kernels.h"
 
@@ -16,7 +17,12 @@ namespace troupe::kernels {
 // the CPU does (quantised weights); sums are float32.
 // Errors: what goes wrong in an operation comes out of memory().download() and synchronize().
 //
+// library: null, or what computes the products of many rows instead; then a row's bits depend on how many there are.
 // Errors of making them: no memory for the staging area.
-Result<std::unique_ptr<Kernels>> make_cuda_kernels(std::unique_ptr<Gpu> gpu);
+Result<std::unique_ptr<Kernels>> make_cuda_kernels(std::unique_ptr<Gpu> gpu,
+                                                   std::unique_ptr<CublasLt> library = nullptr);
+
+// Rows from which on a library pays: it unpacks weights for each product.
+constexpr std::size_t kLeastLibraryRows = 256;
 
 }  // namespace troupe::kernels

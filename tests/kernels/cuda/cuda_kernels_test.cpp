@@ -3,6 +3,7 @@
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 
+#include "kernels/cuda/cuda_kernels.h"
 #include "kernels/quant.h"
 #include "tests/kernels/implementations.h"
 
@@ -297,6 +298,40 @@ BOOST_AUTO_TEST_CASE(experts_that_differ_in_type_or_are_too_many_a_token_are_ref
   BOOST_REQUIRE(!by_count.ok());
   BOOST_TEST(by_count.error().param == "num_experts_per_tok");
   BOOST_TEST(kernels->make_mixture(many, {32, true}).ok());
+}
+
+// A library whose products are all one number, but never on a real GPU.
+class Sevens final : public CublasLt {
+ public:
+  Result<void> multiply(Stream stream, const Bf16Product& product, std::byte*) override {
+    if (!stream.is_emulated) return unsupported("not here");
+    for (std::size_t row = 0; row < product.rows; ++row) {
+      std::fill_n(product.out + row * product.out_stride, product.outs, 7.0f);
+    }
+    return {};
+  }
+};
+
+BOOST_AUTO_TEST_CASE(a_library_multiplies_many_rows_and_what_it_reports_comes_out_of_the_memory) {
+  Random random(8);
+  const Stored weight(DType::kBF16, 5, 16, 0, random);
+  for (const bool emulated : {true, false}) {
+    auto gpu = emulated ? Result<std::unique_ptr<troupe::kernels::Gpu>>(open_emulated_gpu()) : open_gpu(0);
+    if (!gpu.ok()) continue;
+    const auto with_library = make_cuda_kernels(std::move(*gpu), std::make_unique<Sevens>()).value();
+    const auto packed = with_library->pack(weight.view()).value();
+    for (const std::size_t rows : {kLeastLibraryRows - 1, kLeastLibraryRows}) {
+      Strided in(rows, 16, 0, random), out(rows, 5, 1);
+      const Rows in_there(with_library->memory(), in), out_there(with_library->memory(), out);
+      with_library->linear(in_there.view(), {packed.get()}, out_there.view());
+      if (!emulated && rows == kLeastLibraryRows) {
+        BOOST_TEST(!with_library->memory().synchronize().ok());
+        continue;
+      }
+      const Strided fetched = out_there.fetch();
+      for (std::size_t row = 0; row < rows; ++row) BOOST_TEST((fetched.at(row, 2) == 7) == (rows >= kLeastLibraryRows));
+    }
+  }
 }
 
 BOOST_AUTO_TEST_SUITE_END()
