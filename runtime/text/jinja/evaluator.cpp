@@ -285,13 +285,14 @@ Result<Value> Evaluator::member(const Expression& expression) {
 
 Result<Arguments> Evaluator::arguments_of(const Expression& expression) {
   Arguments arguments;
+  const std::size_t first_named = expression.children.size() - expression.names.size();
   for (std::size_t i = 1; i < expression.children.size(); ++i) {
     TROUPE_ASSIGN_OR_RETURN(Value value, evaluate(expression.children[i]));
-    arguments.positional.push_back(std::move(value));
-  }
-  for (const auto& [name, child] : expression.named) {
-    TROUPE_ASSIGN_OR_RETURN(Value value, evaluate(child));
-    arguments.named.emplace_back(name, std::move(value));
+    if (i < first_named) {
+      arguments.positional.push_back(std::move(value));
+    } else {
+      arguments.named.emplace_back(expression.names[i - first_named], std::move(value));
+    }
   }
   return arguments;
 }

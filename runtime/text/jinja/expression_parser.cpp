@@ -392,7 +392,7 @@ Result<Expression> ExpressionParser::subscript(Expression base) {
   return made;
 }
 
-// The arguments in parentheses become children, and named ones.
+// The arguments in parentheses become children.
 Result<Expression> ExpressionParser::arguments(Expression call) {
   TROUPE_RETURN_IF_ERROR(expect_operator("("));
   bool first = true;
@@ -404,16 +404,13 @@ Result<Expression> ExpressionParser::arguments(Expression call) {
     first = false;
     if (at_operator("*") || at_operator("**")) return unsupported_here("arguments by * are not known here");
     if (at(Token::Kind::kName) && peek(1).is(Token::Kind::kOperator, "=")) {
-      std::string name = take().text;
+      call.names.push_back(take().text);
       take();
-      TROUPE_ASSIGN_OR_RETURN(Expression value, expression());
-      call.depth = std::max(call.depth, value.depth + 1);
-      if (call.depth > kMaxSyntaxDepth) return too_deep(peek().line);
-      call.named.emplace_back(std::move(name), std::move(value));
-    } else {
-      TROUPE_ASSIGN_OR_RETURN(Expression value, expression());
-      TROUPE_ASSIGN_OR_RETURN(call, with(std::move(call), std::move(value)));
+    } else if (!call.names.empty()) {
+      return corrupt("an argument without a name follows one with a name");
     }
+    TROUPE_ASSIGN_OR_RETURN(Expression value, expression());
+    TROUPE_ASSIGN_OR_RETURN(call, with(std::move(call), std::move(value)));
   }
   return call;
 }

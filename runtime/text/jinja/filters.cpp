@@ -75,7 +75,7 @@ Result<Value> length(Context&, const Value& input, const Arguments&) {
 
 Result<Value> json_filter(Context& context, const Value& input, const Arguments& arguments) {
   TROUPE_RETURN_IF_ERROR(context.budget.fill(2 * input.weight()));
-  const auto [indent, is_given] = arguments.at(0, "indent").whole();
+  const auto [indent, is_given] = arguments.at(1, "indent").whole();
   const int columns = is_given ? static_cast<int>(std::clamp<std::int64_t>(indent, 0, 16)) : -1;
   TROUPE_ASSIGN_OR_RETURN(std::string json, to_json(input, columns));
   TROUPE_RETURN_IF_ERROR(context.budget.fill(json.size()));

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "runtime/text/jinja/value.h"
@@ -22,9 +21,9 @@ struct Expression {
     kMember,       // children[0] . name
     kSubscript,    // children[0] [ children[1] ]
     kSlice,        // children[0] [ children[1] : children[2] : children[3] ]; constants of none where left out
-    kCall,         // children[0] ( the other children, named )
-    kFilter,       // children[0] | name ( the other children, named )
-    kTest,         // children[0] is name ( the other children )
+    kCall,         // children[0] ( the other children, of which the last names.size() are named )
+    kFilter,       // children[0] | name ( the same )
+    kTest,         // children[0] is name ( the same )
     kNot,          // children[0]
     kNegative,     // children[0]
     kAnd,          // children[0], children[1]
@@ -41,7 +40,6 @@ struct Expression {
   std::string name;
   std::vector<std::string> names;
   std::vector<Expression> children;
-  std::vector<std::pair<std::string, Expression>> named;
 };
 
 struct Statement {
