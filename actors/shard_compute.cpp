@@ -98,7 +98,10 @@ void ShardCompute::join(std::unique_ptr<collective::Communicator> group) {
   sequences_.clear();
 }
 
-Result<void> ShardCompute::begin_step(schema::Step::Reader step) { return sequences_.begin_step(step); }
+Result<void> ShardCompute::begin_step(schema::Step::Reader step) {
+  step_ = step.getFence().getStep();
+  return sequences_.begin_step(step);
+}
 
 Result<kernels::ConstMatrixF32> ShardCompute::run(kernels::ConstMatrixF32 hidden_in) {
   const model::StepBatch batch = batch_of(sequences_.flat());
@@ -117,7 +120,7 @@ Result<void> ShardCompute::sample(model::StepBatch batch, kernels::ConstMatrixF3
     batch.logits_rows = rows.subspan(first, std::min(piece, rows.size() - first));
     TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 logits, transformer_->logits(batch, hidden));
     if (transformer_->slice().rank != 0) continue;
-    TROUPE_RETURN_IF_ERROR(sequences_.sample(first, {logits.data, logits.rows * logits.cols}));
+    TROUPE_RETURN_IF_ERROR(sequences_.sample(step_, first, {logits.data, logits.rows * logits.cols}));
   }
   return {};
 }

@@ -66,7 +66,7 @@ class ShardCompute {
   // Returns (rows(), hidden_size), valid until the next step; nothing on the last stage.
   Result<kernels::ConstMatrixF32> run(kernels::ConstMatrixF32 hidden_in);
 
-  Result<void> write_result(schema::StepResult::Builder result) const { return sequences_.write_result(result); }
+  Result<void> write_result(schema::StepResult::Builder result) { return sequences_.write_result(step_, result); }
 
   const model::Transformer& transformer() const { return *transformer_; }
   std::string_view kernels_name() const { return kernels_->name(); }
@@ -81,6 +81,7 @@ class ShardCompute {
   std::unique_ptr<collective::Communicator> group_;
   std::unique_ptr<model::Transformer> transformer_;
   engine::ShardSequences sequences_;
+  std::uint64_t step_ = 0;  // begun last
 };
 
 }  // namespace troupe
