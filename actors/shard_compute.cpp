@@ -1,7 +1,6 @@
 #include "actors/shard_compute.h"
 
 #include <algorithm>
-#include <span>
 #include <utility>
 
 #include "runtime/model/staged_communicator.h"
@@ -37,7 +36,9 @@ std::uint32_t logits_rows(const ShardComputeOptions& options) {
 }
 
 model::StepBatch batch_of(const engine::FlatStep& flat) {
+  static_assert(engine::FlatStep::kKnown == kernels::kTokenIsKnown);
   return {.tokens = flat.tokens,
+          .token_sources = flat.token_sources,
           .positions = flat.positions,
           .slots = flat.slots,
           .attention = {.row_starts = flat.row_starts,
@@ -89,13 +90,18 @@ ShardCompute::ShardCompute(std::unique_ptr<kernels::Kernels> kernels, std::uniqu
     : kernels_(std::move(kernels)),
       group_(std::move(group)),
       transformer_(std::move(transformer)),
-      sequences_(std::move(sequences)) {}
+      sequences_(std::move(sequences)) {
+  const model::Slice& slice = transformer_->slice();
+  if (kernels_->sampler() != nullptr && slice.is_last_stage() && slice.world_size == 1)
+    draw_.emplace(*kernels_->sampler());
+}
 
 void ShardCompute::join(std::unique_ptr<collective::Communicator> group) {
   if (!kernels_->memory().is_host()) group = model::make_staged_communicator(std::move(group), kernels_->memory());
   transformer_->set_communicator(*group);
   group_ = std::move(group);
   sequences_.clear();
+  if (draw_) draw_->forget();
 }
 
 Result<void> ShardCompute::begin_step(schema::Step::Reader step) {
@@ -103,25 +109,33 @@ Result<void> ShardCompute::begin_step(schema::Step::Reader step) {
   return sequences_.begin_step(step);
 }
 
-Result<kernels::ConstMatrixF32> ShardCompute::run(kernels::ConstMatrixF32 hidden_in) {
-  const model::StepBatch batch = batch_of(sequences_.flat());
-  TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden, transformer_->forward(batch, hidden_in));
+Result<kernels::ConstMatrixF32> ShardCompute::launch(kernels::ConstMatrixF32 hidden_in) {
+  TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden,
+                          transformer_->forward(batch_of(sequences_.flat()), hidden_in));
   if (!transformer_->slice().is_last_stage()) return transformer_->to_host(hidden);
-  TROUPE_RETURN_IF_ERROR(sample(batch, hidden));
+  TROUPE_RETURN_IF_ERROR(sample(hidden));
   return kernels::ConstMatrixF32();
 }
 
 // A prompt whose tokens are rated wants more rows of logits than there is memory for: they come in pieces, the
 // same ones on every rank.
-Result<void> ShardCompute::sample(model::StepBatch batch, kernels::ConstMatrixF32 hidden) {
-  const std::span<const std::uint32_t> rows = batch.logits_rows;
-  const std::size_t piece = transformer_->max_logits_rows();
-  for (std::size_t first = 0; first < rows.size(); first += piece) {
-    batch.logits_rows = rows.subspan(first, std::min(piece, rows.size() - first));
-    TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 logits, transformer_->logits(batch, hidden));
+Result<void> ShardCompute::sample(kernels::ConstMatrixF32 hidden) {
+  const std::size_t rows = sequences_.flat().logits_rows.size(), piece = transformer_->max_logits_rows();
+  if (draw_) draw_->begin(sequences_);
+  // What goes wrong is an error of this step, not of the next one that waits for the device.
+  if (rows == 0 && !draw_) return kernels_->memory().synchronize();
+  for (std::size_t first = 0; first < rows; first += piece) {
+    const std::size_t count = std::min(piece, rows - first);
+    if (draw_) {
+      TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 logits, transformer_->device_logits(hidden, first, count));
+      draw_->draw(first, logits);
+      continue;
+    }
+    TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 logits, transformer_->logits(hidden, first, count));
     if (transformer_->slice().rank != 0) continue;
     TROUPE_RETURN_IF_ERROR(sequences_.sample(step_, first, {logits.data, logits.rows * logits.cols}));
   }
+  if (draw_) draw_->send();
   return {};
 }
 

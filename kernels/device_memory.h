@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string_view>
 
 #include "runtime/base/result.h"
@@ -11,7 +12,7 @@ namespace troupe::kernels {
 // reads and writes them only where is_host().
 //
 // Order: copies, and the operations of the Kernels object that this belongs to, take place in the order of their calls.
-// Only download() and synchronize() wait for them.
+// Only download() and synchronize() wait for them; notify() tells when they are done.
 // Errors of earlier operations (a device that is lost, a kernel that failed) come out of download() and synchronize(),
 // from then on every time.
 // Thread-safety: one thread, that of the Kernels object.
@@ -42,6 +43,10 @@ class DeviceMemory {
 
   // Returns when everything so far is done.
   virtual Result<void> synchronize() = 0;
+
+  // Calls `done`, once, when everything so far is done or has failed: from any thread, perhaps before this returns. It
+  // must not use this object, nor take long. Errors: those of synchronize().
+  virtual void notify(std::function<void(Result<void>)> done) = 0;
 };
 
 // What the CPU computes in: pages of the system, which it gives when they are first touched. Without state, for all

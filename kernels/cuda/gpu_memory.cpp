@@ -16,6 +16,12 @@ Error no_memory(Error cause, std::uint64_t bytes, std::string_view purpose) {
   return std::move(cause).within(std::to_string(bytes) + " bytes for " + std::string(purpose));
 }
 
+// Asking again later changes nothing, whatever the cause: the process has to end.
+Result<void> for_good(Error error) {
+  error.code = ErrorCode::kInternal;
+  return error;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<GpuMemory>> GpuMemory::make(std::unique_ptr<Gpu> gpu) {
@@ -36,7 +42,10 @@ Result<void*> GpuMemory::allocate(std::uint64_t bytes, std::string_view purpose)
   return *memory;
 }
 
-void GpuMemory::release(void* memory, std::uint64_t) { gpu_->free(memory); }
+void GpuMemory::release(void* memory, std::uint64_t) {
+  gpu_->free(memory);
+  ++releases_;
+}
 
 void GpuMemory::upload(void* device, const void* host, std::uint64_t bytes) {
   auto* to = static_cast<std::byte*>(device);
@@ -70,15 +79,17 @@ void GpuMemory::clear(void* device, std::uint64_t bytes) {
 }
 
 Result<void> GpuMemory::synchronize() {
-  if (auto done = gpu_->synchronize(); !done.ok()) {
-    // Asking again later changes nothing, whatever the cause: the process has to end.
-    Error error = std::move(done).error();
-    error.code = ErrorCode::kInternal;
-    return error;
-  }
+  if (auto done = gpu_->synchronize(); !done.ok()) return for_good(std::move(done).error());
   staged_ = 0;
   if (error_) return *error_;
   return {};
+}
+
+void GpuMemory::notify(std::function<void(Result<void>)> done) {
+  if (error_) return done(*error_);
+  gpu_->notify([done = std::move(done)](Result<void> outcome) {
+    done(outcome.ok() ? std::move(outcome) : for_good(std::move(outcome).error()));
+  });
 }
 
 void GpuMemory::fail(Error error) {

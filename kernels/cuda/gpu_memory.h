@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -28,6 +29,10 @@ class GpuMemory final : public DeviceMemory {
   void copy(void* to, const void* from, std::uint64_t bytes) override;
   void clear(void* device, std::uint64_t bytes) override;
   Result<void> synchronize() override;
+  void notify(std::function<void(Result<void>)> done) override;
+
+  // Pieces of device memory that were released so far: what was recorded before may use them.
+  std::uint64_t releases() const { return releases_; }
 
   // Keeps the first error of what returns none itself: it comes out of download() and synchronize().
   void fail(Error error);
@@ -47,6 +52,7 @@ class GpuMemory final : public DeviceMemory {
     void copy(void* to, const void* from, std::uint64_t bytes) override;
     void clear(void* device, std::uint64_t bytes) override;
     Result<void> synchronize() override { return {}; }
+    void notify(std::function<void(Result<void>)> done) override { done({}); }
 
    private:
     Gpu& gpu_;
@@ -58,6 +64,7 @@ class GpuMemory final : public DeviceMemory {
   Pinned pinned_;
   std::byte* staging_ = nullptr;  // (kStagingBytes), pinned
   std::uint64_t staged_ = 0;      // bytes of it that the stream may not have read yet
+  std::uint64_t releases_ = 0;
   std::optional<Error> error_;
 };
 

@@ -339,10 +339,7 @@ Result<void> ShardSequences::sample(std::uint64_t step, std::size_t first_row, s
   if (open.outcomes.size() < first_row + rows) open.outcomes.resize(first_row + rows);
   for (std::size_t row = first_row; row < first_row + rows; ++row) {
     const RowTask& task = open.tasks[row];
-    const std::vector<std::uint32_t>& tokens = task.entry->tokens;
-    if (tokens.size() < task.length || tokens[task.length - 1] == schema::SAMPLED_TOKEN) {
-      return internal_error(name_of(task.entry->sequence) + " lacks a token that was drawn before, or went back");
-    }
+    TROUPE_RETURN_IF_ERROR(check_history(task));
     if (!task.guess || comes_true(open, row)) {
       const auto of_row = logits.subspan((row - first_row) * vocab, vocab);
       if (Result<void> done = sample_row(task, of_row, open.outcomes[row]); !done.ok()) {
@@ -355,6 +352,59 @@ Result<void> ShardSequences::sample(std::uint64_t step, std::size_t first_row, s
   }
   if (&open != &newest()) fill_in(open);
   return {};
+}
+
+RowToDraw ShardSequences::row_to_draw(std::size_t row) const {
+  const RowTask& task = newest().tasks[row];
+  const Entry& entry = *task.entry;
+  return {.parameters = &entry.sampling,
+          .history = std::span(entry.tokens).first(task.length),
+          .prompt_length = std::min(entry.prompt_length, task.length),
+          .draws = task.sample,
+          .token = task.prompt_token};
+}
+
+Result<void> ShardSequences::take_drawn(std::uint64_t step, std::span<RatedToken> drawn) {
+  OpenStep* const found = find_open(step);
+  if (found == nullptr) return not_in_flight(step);
+  OpenStep& open = *found;
+  assert(drawn.size() == open.tasks.size() && open.rows_done == 0);
+  if (open.outcomes.size() < drawn.size()) open.outcomes.resize(drawn.size());
+  for (std::size_t row = 0; row < drawn.size(); ++row, ++open.rows_done) {
+    const RowTask& task = open.tasks[row];
+    TROUPE_RETURN_IF_ERROR(check_history(task));
+    if (task.guess && !comes_true(open, row)) continue;
+    if (drawn[row].chosen.token >= options_.vocab_size) {
+      open.failed = true;
+      return internal_error("the logits at position " + std::to_string(task.length - 1) +
+                            " have no finite maximum: nothing can be drawn from them");
+    }
+    std::swap(open.outcomes[row], drawn[row]);
+    open.batch[task.item].drawn += task.sample ? 1 : 0;
+  }
+  if (&open != &newest()) fill_in(open);
+  return {};
+}
+
+bool ShardSequences::needs_drawn(schema::Step::Reader step) {
+  const auto sequences = step.getSequences();
+  const auto token_counts = step.getTokenCounts(), tokens = step.getTokens();
+  std::uint64_t first = 0;
+  for (unsigned i = 0; i < sequences.size() && i < token_counts.size() && first < tokens.size(); ++i) {
+    if (tokens[static_cast<unsigned>(first)] == schema::SAMPLED_TOKEN) {
+      const Entry* const entry = find(sequences[i]);
+      if (entry != nullptr && entry->sampling.has_penalties()) return true;
+    }
+    first += token_counts[i];
+  }
+  return false;
+}
+
+// What is drawn hangs on every token before, the newest included.
+Result<void> ShardSequences::check_history(const RowTask& task) {
+  const std::vector<std::uint32_t>& tokens = task.entry->tokens;
+  if (tokens.size() >= task.length && tokens[task.length - 1] != schema::SAMPLED_TOKEN) return {};
+  return internal_error(name_of(task.entry->sequence) + " lacks a token that was drawn before, or went back");
 }
 
 // Tokens of the step begun last that the step before it has drawn by now.

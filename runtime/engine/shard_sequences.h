@@ -47,6 +47,16 @@ struct FlatStep {
   std::vector<BlockCopy> copies;                  // made in this order, before anything is computed
 };
 
+// One of FlatStep::logits_rows, for whoever draws where the logits are. Of a row with a guess, the token is the one
+// that follows if the guesses before it are right.
+struct RowToDraw {
+  const SamplingParameters* parameters = nullptr;
+  std::span<const std::uint32_t> history;  // up to the row's own token
+  std::uint32_t prompt_length = 0;         // of these
+  bool draws = true;                       // else `token` is rated
+  std::uint32_t token = 0;
+};
+
 // What a shard remembers of the sequences it works for, fed by Steps alone: block tables, and tokens and sampling
 // parameters for those ranks that sample. Any Step, however wrong, is either applied or refused with an error;
 // the arrays of flat() never point outside the shard's pages. After a refusal the sequences of that step are in no
@@ -77,7 +87,20 @@ class ShardSequences {
   // or which comes after a token that was never drawn.
   Result<void> sample(std::uint64_t step, std::size_t first_row, std::span<const float> logits);
 
-  // Fills sequences, tokens, logprobs and promptLogprobs with what sample() made of all rows of a step.
+  // The same for the step begun last where somebody else draws: row `row` of flat().logits_rows, until the next
+  // begin_step, ...
+  RowToDraw row_to_draw(std::size_t row) const;
+  // ... and what was drawn from all of them, by row, of any step that can be sampled. What a row has whose guess was
+  // wrong is left. The contents of `drawn` are exchanged for lists of earlier steps.
+  // Errors: another step, or a token beyond the vocabulary: nothing could be drawn from the row. REQUIRES: a token of
+  // every row
+  Result<void> take_drawn(std::uint64_t step, std::span<RatedToken> drawn);
+
+  // Whether rows of the step, which is to be begun next, are drawn from by what tokens came before, and one of those is
+  // sampledToken: then whoever else draws has to know it first. A step that is wrong may be answered either way.
+  bool needs_drawn(schema::Step::Reader step);
+
+  // Fills sequences, tokens, logprobs and promptLogprobs with what was made of all rows of a step.
   // Errors: another step, or rows are missing.
   Result<void> write_result(std::uint64_t step, schema::StepResult::Builder result);
 
@@ -149,6 +172,7 @@ class ShardSequences {
   std::string_view append_drawn(Entry& entry, std::uint64_t last_step);
   void lay_out(Entry& entry, std::uint32_t count, std::uint32_t next_token, bool sample);
   static bool comes_true(const OpenStep& open, std::size_t row);
+  static Result<void> check_history(const RowTask& task);
   Result<void> sample_row(const RowTask& task, std::span<const float> logits, RatedToken& outcome);
   void fill_in(const OpenStep& drawn);
 
