@@ -2,10 +2,13 @@
 #include <algorithm>
 #include <boost/test/unit_test.hpp>
 #include <cmath>
+#include <deque>
 #include <random>
 
 #include "kernels/cuda/cuda_kernels.h"
+#include "kernels/cuda/emulator/grid.h"
 #include "kernels/cuda/gpu_list.h"
+#include "kernels/cuda/gpu_memory.h"
 #include "runtime/collective/solo.h"
 #include "runtime/model/config.h"
 #include "tests/kernels/cuda/counting_gpu.h"
@@ -71,6 +74,36 @@ ModelConfig with_experts(ModelConfig config) {
   config.shared_intermediate_size = 24;
   return config;
 }
+
+// A group over tensors of emulated GPUs, whose memory is the host's: sums are queued on the stream.
+class QueuedCommunicator final : public collective::Communicator {
+ public:
+  QueuedCommunicator(std::unique_ptr<collective::Communicator> group, kernels::Kernels& kernels)
+      : group_(std::move(group)),
+        stream_(*static_cast<kernels::emulated::EmulatedStream*>(
+            static_cast<kernels::GpuMemory&>(kernels.memory()).gpu().stream().handle)) {}
+
+  std::uint32_t rank() const override { return group_->rank(); }
+  std::uint32_t world_size() const override { return group_->world_size(); }
+  bool can_be_recorded() const override { return true; }
+  Result<void> all_reduce(std::span<float> data) override {
+    stream_.run([this, data] {
+      if (auto done = group_->all_reduce(data); !done.ok()) stream_.error = done.error().message;
+    });
+    return {};
+  }
+  Result<void> all_gather(std::span<const float>, std::span<float>) override { return none(); }
+  Result<void> reduce_scatter(std::span<const float>, std::span<float>) override { return none(); }
+  Result<void> all_to_all(std::span<const float>, std::span<float>) override { return none(); }
+  Result<void> gather(std::span<const float>, std::span<float>, std::uint32_t) override { return none(); }
+  void abort(std::string_view reason) override { group_->abort(reason); }
+
+ private:
+  static Error none() { return unsupported("a transformer whose group can be recorded does without"); }
+
+  const std::unique_ptr<collective::Communicator> group_;
+  kernels::emulated::EmulatedStream& stream_;
+};
 
 std::vector<std::uint32_t> some_tokens(std::size_t count, std::uint32_t seed, std::uint32_t vocab_size) {
   std::mt19937 random(seed);
@@ -248,6 +281,36 @@ BOOST_AUTO_TEST_CASE(workspaces_that_grow_make_recordings_void) {
   TestSequence whole{tokens, 0, {}};
   const auto expected = cluster.prefill(whole);
   for (std::size_t i = 0; i < rows.size(); ++i) BOOST_TEST((rows[i] == expected[i]));
+}
+
+BOOST_AUTO_TEST_CASE(ranks_whose_group_can_be_recorded_repeat_steps_and_have_whole_logits_on_their_devices) {
+  if (!kernels::gpus_are_emulated()) return;  // the group's memory is the host's
+  const TestModel model(small_config());
+  std::deque<kernels::GpuCounts> counts;  // of the staged ranks, then of the others
+  ThreadCluster::Options options;
+  options.world_size = 2;
+  options.make_kernels = [&] { return counted_kernels(counts.emplace_back()); };
+  ThreadCluster staged(model.directory.path(), model.config, options);
+  options.device_logits = true;
+  options.suit_group = [](auto group, auto& kernels) {
+    return std::make_unique<QueuedCommunicator>(std::move(group), kernels);
+  };
+  ThreadCluster queued(model.directory.path(), model.config, options);
+  const auto tokens = some_tokens(24, 14, model.config.vocab_size);
+  for (int group = 0; group < 2; ++group) {
+    TestSequence here{tokens, 0, {}}, there{tokens, 0, {}};
+    BOOST_TEST((queued.step({{&there, 18, true}}) == staged.step({{&here, 18, true}})));
+    const int recordings = counts[2].recordings, replays = counts[2].replays;
+    while (here.computed < tokens.size()) {
+      BOOST_TEST((queued.step({{&there, 1, true}}) == staged.step({{&here, 1, true}})));
+    }
+    BOOST_TEST(counts[2].recordings == recordings + 2);  // anew with another group
+    BOOST_TEST(counts[2].replays >= replays + 2 * 5);
+    staged.release(here);
+    queued.release(there);
+    queued.replace_groups("a test");
+  }
+  BOOST_TEST(counts[0].recordings == 0);
 }
 
 // Prompts and decoding of a shard that draws on the GPU.
