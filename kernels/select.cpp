@@ -1,11 +1,13 @@
 #include "kernels/select.h"
 
+#include <sched.h>
+#include <unistd.h>
 #if TROUPE_KERNELS_X86
 #include <cpuid.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 #endif
 
+#include <algorithm>
 #include <cassert>
 #include <cstdlib>
 
@@ -111,6 +113,21 @@ Result<std::unique_ptr<Gpu>> find_gpu(std::uint32_t index) {
                    " GPUs are emulated, from cuda:0 on");
 }
 
+// Of the threads that pack weights for a GPU: enough to keep up with its link, and where there are cores for it, others
+// than those of the GPUs beside it.
+std::vector<int> packing_cores(std::uint32_t gpu) {
+  constexpr std::size_t kMost = 8;
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  std::vector<int> all, cores;
+  if (sched_getaffinity(getpid(), sizeof allowed, &allowed) != 0) return cores;
+  for (int core = 0; core < CPU_SETSIZE; ++core) {
+    if (CPU_ISSET(core, &allowed)) all.push_back(core);
+  }
+  for (std::size_t i = 0; i < std::min(kMost, all.size()); ++i) cores.push_back(all[(gpu * kMost + i) % all.size()]);
+  return cores;
+}
+
 }  // namespace
 
 CpuFeatures detect_cpu_features() {
@@ -170,7 +187,7 @@ ComputeDevice compute_device(const Device& device) {
 Result<std::unique_ptr<Kernels>> make_kernels(const ComputeDevice& device) {
   if (device.gpu) {
     TROUPE_ASSIGN_OR_RETURN(auto gpu, find_gpu(*device.gpu));
-    return make_cuda_kernels(std::move(gpu));
+    return make_cuda_kernels(std::move(gpu), packing_cores(*device.gpu));
   }
   assert(!device.cores.empty());
   TROUPE_ASSIGN_OR_RETURN(auto kernels, make_cpu_kernels({.cores = device.cores}));

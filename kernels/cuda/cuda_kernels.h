@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "kernels/cuda/gpu.h"
 #include "kernels/kernels.h"
@@ -14,7 +15,8 @@ namespace troupe::kernels {
 // the CPU does (quantised weights); sums are float32.
 // Errors: what goes wrong in an operation comes out of memory().download() and synchronize().
 //
-// Errors of making them: no memory for the staging area.
-Result<std::unique_ptr<Kernels>> make_cuda_kernels(std::unique_ptr<Gpu> gpu);
+// cores: of the host's threads that pack weights, the calling one being the first.
+// Errors of making them: no memory for the staging area; a core that this process may not use.
+Result<std::unique_ptr<Kernels>> make_cuda_kernels(std::unique_ptr<Gpu> gpu, const std::vector<int>& cores);
 
 }  // namespace troupe::kernels
