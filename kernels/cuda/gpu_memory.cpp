@@ -46,6 +46,7 @@ Result<void*> GpuMemory::allocate(std::uint64_t bytes, std::string_view purpose)
 void GpuMemory::release(void* memory, std::uint64_t bytes) {
   gpu_->free(memory);
   use_.bytes -= bytes;
+  ++releases_;
 }
 
 Result<MemoryRoom> GpuMemory::room() {

@@ -25,7 +25,7 @@ class GpuMemory final : public DeviceMemory {
 
   // cores: of threads that help to write what is large, the calling thread being the first; empty = none help.
   // Errors: no memory for the slots; a core that this process may not use.
-  static Result<std::unique_ptr<GpuMemory>> make(std::unique_ptr<Gpu> gpu, const std::vector<int>& cores);
+  static Result<std::unique_ptr<GpuMemory>> make(std::unique_ptr<Gpu> gpu, const std::vector<int>& cores = {});
   ~GpuMemory() override;
 
   Gpu& gpu() { return *gpu_; }
@@ -64,6 +64,9 @@ class GpuMemory final : public DeviceMemory {
       gpu_->copy_to_device(static_cast<std::byte*>(device) + offset, staging, piece);
     }
   }
+
+  // Pieces of device memory that were released so far: what was recorded before may use them.
+  std::uint64_t releases() const { return releases_; }
 
   // Keeps the first error of what returns none itself: it comes out of download() and synchronize().
   void fail(Error error);
@@ -114,6 +117,7 @@ class GpuMemory final : public DeviceMemory {
   std::array<Slot, kSlots> slots_;
   std::size_t slot_ = 0;         // that is written to
   std::uint64_t slot_used_ = 0;  // bytes of it
+  std::uint64_t releases_ = 0;
   std::optional<Error> error_;
 };
 

@@ -69,9 +69,9 @@ std::uint64_t bytes_in_arena(const TensorSlice& tensor, kernels::DType dtype, bo
 }
 
 Result<std::uint64_t> bytes_in_arena(Checkpoint& checkpoint, std::span<const TensorSlice> tensors, bool on_host,
-                                     const kernels::Kernels& kernels) {
+                                     const ModelConfig& config, const kernels::Kernels& kernels) {
   TROUPE_ASSIGN_OR_RETURN(const auto dtypes, checkpoint.dtypes_of(tensors));
-  std::uint64_t bytes = 0;
+  std::uint64_t bytes = Arena::rounded(config.head_dim / 2 * sizeof(float));  // frequencies
   for (std::size_t i = 0; i < tensors.size(); ++i) bytes += bytes_in_arena(tensors[i], dtypes[i], on_host, kernels);
   return bytes;
 }
@@ -96,6 +96,16 @@ void move_table(kernels::WeightView& view, Arena& arena, kernels::DeviceMemory& 
   view.scales = scales;
 }
 
+// What the kernels make of the layer's experts, once all of them are packed.
+Result<std::unique_ptr<kernels::Mixture>> mixture_of(const LayerWeights& layer, const ModelConfig& config,
+                                                     kernels::Kernels& kernels) {
+  std::vector<kernels::ExpertWeights> experts;
+  for (const MlpWeights& expert : layer.experts) {
+    experts.push_back({expert.gate.weight.get(), expert.up.weight.get(), expert.down.weight.get()});
+  }
+  return kernels.make_mixture(experts, {config.num_experts_per_token, config.normalise_experts});
+}
+
 bool is_of_a_layer(TensorRole role) {
   return role != TensorRole::kEmbedding && role != TensorRole::kFinalNorm && role != TensorRole::kLmHead;
 }
@@ -110,7 +120,7 @@ void PackedSize::add(const kernels::PackedWeight& weight) {
 Result<std::uint64_t> ShardWeights::arena_bytes(const std::filesystem::path& model, const ModelConfig& config,
                                                 const Slice& slice, kernels::Kernels& kernels, const Limits& limits) {
   TROUPE_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::open(model, limits));
-  return bytes_in_arena(checkpoint, tensor_slices(config, slice), kernels.memory().is_host(), kernels);
+  return bytes_in_arena(checkpoint, tensor_slices(config, slice), kernels.memory().is_host(), config, kernels);
 }
 
 Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, const ModelConfig& config,
@@ -130,8 +140,9 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, cons
 
   kernels::DeviceMemory& memory = kernels.memory();
   TROUPE_ASSIGN_OR_RETURN(const std::uint64_t arena_bytes,
-                          bytes_in_arena(weights.checkpoint, tensors, memory.is_host(), kernels));
+                          bytes_in_arena(weights.checkpoint, tensors, memory.is_host(), config, kernels));
   TROUPE_ASSIGN_OR_RETURN(weights.arena, Arena::create(arena_bytes, "weights", memory));
+  weights.inverse_frequencies = stored(model::inverse_frequencies(config), weights.arena, memory);
 
   TROUPE_ASSIGN_OR_RETURN(auto places, weights.checkpoint.places_of(tensors));
   std::optional<PackedCacheKey> key;
@@ -178,6 +189,10 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, cons
       }
     }
     if (progress) progress(weights.checkpoint.bytes_read(), bytes_total);
+  }
+  for (LayerWeights& layer : weights.layers) {
+    if (layer.experts.empty()) continue;
+    TROUPE_ASSIGN_OR_RETURN(layer.mixture, mixture_of(layer, config, kernels));
   }
   const auto most = std::max_element(elements_of.begin(), elements_of.end(),
                                      [](const auto& a, const auto& b) { return a.second < b.second; });

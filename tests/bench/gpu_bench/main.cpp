@@ -153,18 +153,29 @@ int main(int argc, char** argv) {
   }
   const auto gpus = must(kernels::list_gpus(), "no GPU");
   if (index >= gpus.size()) return refuse("there is no cuda:" + std::to_string(index));
-  const auto kernels = must(kernels::make_kernels({.cores = {}, .gpu = index}), "cuda:" + std::to_string(index));
-  Bench bench(*kernels, tiny ? 0.02 : 1);
+  const auto open = [&] {
+    return must(kernels::make_kernels({.cores = {}, .gpu = index}), "cuda:" + std::to_string(index));
+  };
+  const double seconds = tiny ? 0.02 : 1;  // of a measurement
   const std::size_t size = tiny ? 64 : 8192;
-  const Ceilings ceilings = measure_ceilings(bench, index, tiny ? 1 << 16 : std::size_t{1} << 30, size);
-  fmt::print("{}, kernels {}\nmemory copied to itself: {:.0f} GB/s\n", gpus[index].name, kernels->name(),
-             ceilings.bytes_per_second * 1e-9);
+  Ceilings ceilings;
+  {
+    const auto kernels = open();
+    Bench bench(*kernels, seconds);
+    ceilings = measure_ceilings(bench, index, tiny ? 1 << 16 : std::size_t{1} << 30, size);
+    fmt::print("{}, kernels {}\nmemory copied to itself: {:.0f} GB/s\n", gpus[index].name, kernels->name(),
+               ceilings.bytes_per_second * 1e-9);
+  }
   fmt::print("BF16 product of {0} x {0} x {0}{1}: {2:.1f} Tflop/s\n\n", size,
              ceilings.by_library ? " by cuBLASLt" : " by our own kernels", ceilings.operations_per_second * 1e-12);
   Report report(gpus[index].name, ceilings);
   for (const Shape& shape : tiny ? tiny_shapes() : shapes()) {
     if (!tiny && !model.empty() && model != shape.name) continue;
-    for (const auto& [dtype, name] : kWeights) measure(bench, shape, dtype, name, report);
+    for (const auto& [dtype, name] : kWeights) {
+      const auto kernels = open();  // of one model, as a shard's are
+      Bench bench(*kernels, seconds);
+      measure(bench, shape, dtype, name, report);
+    }
   }
   if (json_file.empty() || report.write_json(json_file)) return 0;
   fmt::print(stderr, "gpu_bench: {} cannot be written\n", json_file);

@@ -1,6 +1,7 @@
 #include "tests/bench/gpu_bench/random_model.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 namespace troupe::bench {
@@ -55,9 +56,18 @@ BatchLists::BatchLists(std::size_t sequences, std::size_t rows, std::size_t cont
     }
     for (std::size_t i = 0; i < blocks; ++i) tables.push_back(static_cast<std::uint32_t>(first_block + i));
     row_starts.push_back(static_cast<std::uint32_t>(positions.size()));
+    last_rows.push_back(row_starts.back() - 1);
     lengths.push_back(static_cast<std::uint32_t>(context));
     table_starts.push_back(static_cast<std::uint32_t>(tables.size()));
   }
+}
+
+StepLists BatchLists::step(std::span<const AttentionShape> shapes) const {
+  return {.positions = positions,
+          .slots = slots,
+          .attention = {row_starts, lengths, tables, table_starts},
+          .shapes = shapes,
+          .logits_rows = last_rows};
 }
 
 bool RandomModel::fits(Bench& bench, const Shape& shape, DType dtype) {
@@ -90,6 +100,11 @@ RandomModel::RandomModel(Bench& bench, const Shape& shape, DType dtype)
     const Mlp& one = layer.mlps.front();
     expert_elements_ += static_cast<double>(shape.experts_per_token) *
                         (elements_of(*one.gate) + elements_of(*one.up) + elements_of(*one.down));
+    if (shape.experts > 0) {
+      std::vector<ExpertWeights> experts;
+      for (const Mlp& mlp : layer.mlps) experts.push_back({mlp.gate.get(), mlp.up.get(), mlp.down.get()});
+      layer.mixture = must(bench.kernels().make_mixture(experts, {shape.experts_per_token, true}), "experts");
+    }
     layers_.push_back(std::move(layer));
   }
   lm_head_ = bench.random_weight(shape.vocab, shape.hidden, dtype);
@@ -97,10 +112,13 @@ RandomModel::RandomModel(Bench& bench, const Shape& shape, DType dtype)
   lm_head_elements_ = elements_of(*lm_head_);
   bench.forget_weights();
   norm_ = {bench.random_floats(1, shape.hidden).data, shape.hidden};
+  std::vector<float> frequencies;
   for (std::size_t i = 0; i < shape.head_dim / 2; ++i) {
-    inverse_frequencies_.push_back(
-        std::pow(500'000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(shape.head_dim)));
+    frequencies.push_back(std::pow(500'000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(shape.head_dim)));
   }
+  auto* const there = static_cast<float*>(bench.take(frequencies.size() * sizeof(float)));
+  bench.memory().upload(there, frequencies.data(), frequencies.size() * sizeof(float));
+  inverse_frequencies_ = {there, frequencies.size()};
   num_blocks_ = std::min<std::size_t>(most_blocks(shape), (free_bytes(bench) - kReservedBytes) / block_bytes(shape));
   for (Layer& layer : layers_) {
     const std::size_t halves = num_blocks_ * kBlockSize * kv_width(shape);
@@ -138,79 +156,81 @@ AttentionShape RandomModel::attention_shape() const {
   return {shape_.heads, shape_.kv_heads, shape_.head_dim, 1 / std::sqrt(static_cast<float>(shape_.head_dim)), 0};
 }
 
-RandomModel::Activations RandomModel::make_activations(std::size_t tokens, std::size_t sequences) {
-  const auto of = [&](std::size_t cols) { return bench_.random_floats(tokens, cols); };
+RandomModel::Activations RandomModel::make_activations(std::size_t rows, std::size_t logits_rows) {
+  const auto of = [&](std::size_t cols) { return bench_.random_floats(rows, cols); };
   Activations a = {.hidden = of(shape_.hidden),
                    .normed = of(shape_.hidden),
                    .partial = of(shape_.hidden),
                    .queries = of(shape_.heads * shape_.head_dim),
                    .attended = of(shape_.heads * shape_.head_dim),
-                   .gated = of(shape_.intermediate),
-                   .last = bench_.random_floats(sequences, shape_.hidden),
-                   .logits = bench_.random_floats(sequences, shape_.vocab)};
-  if (shape_.experts == 0) return a;
+                   .last = bench_.random_floats(logits_rows, shape_.hidden),
+                   .logits = bench_.random_floats(logits_rows, shape_.vocab)};
+  if (shape_.experts == 0) {
+    a.gated = of(shape_.intermediate);
+    return a;
+  }
   a.router_logits = of(shape_.experts);
-  a.routed = of(shape_.hidden);
-  a.expert_out = of(shape_.hidden);
+  const std::size_t choices = rows * shape_.experts_per_token;
+  a.mixture.gated = bench_.random_floats(choices, shape_.intermediate);
+  a.mixture.out = bench_.random_floats(choices, shape_.hidden);
   return a;
 }
 
-// As Transformer::experts does it.
-void RandomModel::mix(const Layer& layer, model::Routing& routing, const Activations& a) {
-  Kernels& kernels = bench_.kernels();
-  kernels.linear(a.normed, {layer.router.get()}, a.router_logits);
-  std::vector<float> logits(a.router_logits.rows * a.router_logits.cols);
-  must(bench_.memory().download(logits.data(), a.router_logits.data, logits.size() * sizeof(float)), "routing");
-  routing.choose({logits.data(), a.router_logits.rows, a.router_logits.cols});
-  bench_.memory().clear(a.partial.data, a.partial.rows * a.partial.cols * sizeof(float));
-  for (std::uint32_t index = 0; index < shape_.experts; ++index) {
-    const auto [rows, weights] = routing.of(index);
-    if (rows.empty()) continue;
-    const MatrixF32 routed = a.routed.rows_from(0, rows.size()), out = a.expert_out.rows_from(0, rows.size());
-    const MatrixF32 gated = a.gated.rows_from(0, rows.size());
-    const Mlp& expert = layer.mlps[index];
-    kernels.gather_rows(a.normed, rows, routed);
-    kernels.swiglu(routed, {expert.gate.get()}, {expert.up.get()}, gated);
-    kernels.linear(gated, {expert.down.get()}, out);
-    kernels.add_weighted_rows(out, rows, weights, a.partial);
+RandomModel::Activations RandomModel::Activations::first_rows(const StepRows& rows) const {
+  Activations a = *this;
+  for (MatrixF32* matrix : {&a.hidden, &a.normed, &a.partial, &a.queries, &a.attended, &a.gated, &a.router_logits}) {
+    if (matrix->data != nullptr) *matrix = matrix->rows_from(0, rows.rows);
   }
+  for (MatrixF32* matrix : {&a.last, &a.logits}) *matrix = matrix->rows_from(0, rows.logits_rows);
+  return a;
 }
 
-void RandomModel::run(const Layer& layer, const BatchLists& lists, const Activations& a) {
+// As Transformer does it.
+void RandomModel::run(const Layer& layer, const Activations& a) {
   Kernels& kernels = bench_.kernels();
   kernels.project_qkv(a.normed, {{layer.query.get()}, {layer.key.get()}, {layer.value.get()}, {}, {}, 0},
-                      {lists.positions, inverse_frequencies_}, a.queries, lists.slots, layer.kv);
-  kernels.attention(a.queries, layer.kv, lists.attention(), attention_shape(), a.attended);
+                      {inverse_frequencies_}, a.queries, layer.kv);
+  kernels.attention(a.queries, layer.kv, 0, a.attended);
   kernels.linear(a.attended, {layer.output.get()}, a.partial);
+  kernels.add_rms_norm(a.partial, a.hidden, norm_, kEps, a.normed);
+  if (layer.mixture != nullptr) {
+    kernels.linear(a.normed, {layer.router.get()}, a.router_logits);
+    bench_.memory().clear(a.partial.data, a.partial.rows * a.partial.cols * sizeof(float));
+    kernels.mix(a.normed, a.router_logits, *layer.mixture, a.mixture, a.partial);
+  } else {
+    const Mlp& mlp = layer.mlps.front();
+    kernels.swiglu(a.normed, {mlp.gate.get()}, {mlp.up.get()}, a.gated);
+    kernels.linear(a.gated, {mlp.down.get()}, a.partial);
+  }
   kernels.add_rms_norm(a.partial, a.hidden, norm_, kEps, a.normed);
 }
 
 StepTime RandomModel::step_time(std::size_t sequences, std::size_t rows, std::size_t context) {
   const Bench::Scope scope(bench_);
   Kernels& kernels = bench_.kernels();
+  kernels.forget_repeated();
   const BatchLists lists(sequences, rows, context);
-  const Activations a = make_activations(sequences * rows, sequences);
-  model::ModelConfig config;
-  config.num_experts = static_cast<std::uint32_t>(shape_.experts);
-  config.num_experts_per_token = static_cast<std::uint32_t>(shape_.experts_per_token);
-  model::Routing routing(config, static_cast<std::uint32_t>(sequences * rows));
-  std::vector<std::uint32_t> last_rows;
-  for (std::size_t i = 1; i <= sequences; ++i) last_rows.push_back(lists.row_starts[i] - 1);
+  const AttentionShape shapes[] = {attention_shape()};
+  StepLists step = lists.step(shapes);
+  step.max_rows = std::bit_ceil(sequences * rows);
+  step.max_logits_rows = std::bit_ceil(sequences);
+  const Activations all = make_activations(step.max_rows, step.max_logits_rows);
   return bench_.time_of_step([&] {
-    kernels.rms_norm(a.hidden, norm_, kEps, a.normed);
-    for (const Layer& layer : layers_) {
-      run(layer, lists, a);
-      if (shape_.experts > 0) {
-        mix(layer, routing, a);
-      } else {
-        const Mlp& mlp = layer.mlps.front();
-        kernels.swiglu(a.normed, {mlp.gate.get()}, {mlp.up.get()}, a.gated);
-        kernels.linear(a.gated, {mlp.down.get()}, a.partial);
-      }
-      kernels.add_rms_norm(a.partial, a.hidden, norm_, kEps, a.normed);
-    }
-    kernels.gather_rows(a.normed, last_rows, a.last);
-    kernels.linear(a.last, {lm_head_.get()}, a.logits);
+    const Activations a = all.first_rows(kernels.begin_step(step));
+    must(kernels.repeat(StepPart::kLayers,
+                        [&]() -> Result<void> {
+                          kernels.rms_norm(a.hidden, norm_, kEps, a.normed);
+                          for (const Layer& layer : layers_) run(layer, a);
+                          return {};
+                        }),
+         "layers");
+    must(kernels.repeat(StepPart::kLogits,
+                        [&]() -> Result<void> {
+                          kernels.gather_logits_rows(a.normed, 0, a.last);
+                          kernels.linear(a.last, {lm_head_.get()}, a.logits);
+                          return {};
+                        }),
+         "logits");
   });
 }
 
@@ -219,12 +239,12 @@ double RandomModel::attention_seconds(std::size_t sequences, std::size_t context
   const BatchLists lists(sequences, 1, context);
   const MatrixF32 queries = bench_.random_floats(sequences, shape_.heads * shape_.head_dim);
   const MatrixF32 attended = bench_.random_floats(sequences, shape_.heads * shape_.head_dim);
+  const AttentionShape shapes[] = {attention_shape()};
+  bench_.kernels().begin_step(lists.step(shapes));
   // Layer after layer, so that no cache holds the pages of the one before.
   const double all = bench_.seconds_of(
       [&] {
-        for (const Layer& layer : layers_) {
-          bench_.kernels().attention(queries, layer.kv, lists.attention(), attention_shape(), attended);
-        }
+        for (const Layer& layer : layers_) bench_.kernels().attention(queries, layer.kv, 0, attended);
       },
       3);
   return all / static_cast<double>(layers_.size());

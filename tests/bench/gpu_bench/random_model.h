@@ -4,7 +4,6 @@
 #include <span>
 #include <vector>
 
-#include "runtime/model/moe.h"
 #include "tests/bench/gpu_bench/bench.h"
 #include "tests/bench/gpu_bench/shapes.h"
 
@@ -15,9 +14,11 @@ constexpr std::size_t kBlockSize = 16;
 // Sequences of one length, each in blocks of its own: `rows` new tokens of each, at the end of its context.
 struct BatchLists {
   BatchLists(std::size_t sequences, std::size_t rows, std::size_t context);
-  kernels::AttentionBatch attention() const { return {row_starts, lengths, tables, table_starts}; }
+  // shapes: one.
+  kernels::StepLists step(std::span<const kernels::AttentionShape> shapes) const;
 
   std::vector<std::uint32_t> positions, slots;                           // (sequences * rows)
+  std::vector<std::uint32_t> last_rows;                                  // (sequences)
   std::vector<std::uint32_t> row_starts, lengths, tables, table_starts;  // as AttentionBatch has them
 };
 
@@ -51,19 +52,23 @@ class RandomModel {
   };
   struct Layer {
     Weight query, key, value, output, router;
-    std::vector<Mlp> mlps;  // one, or one an expert
+    std::vector<Mlp> mlps;                      // one, or one an expert
+    std::unique_ptr<kernels::Mixture> mixture;  // of experts
     kernels::PagedKv kv;
   };
   // Activations of a step.
   struct Activations {
-    kernels::MatrixF32 hidden, normed, partial, queries, attended, gated, router_logits, routed, expert_out;
+    kernels::MatrixF32 hidden, normed, partial, queries, attended, gated, router_logits;
+    kernels::MixtureScratch mixture;
     kernels::MatrixF32 last, logits;
+
+    // Those that a step needs; what is of the mixture stays.
+    Activations first_rows(const kernels::StepRows& rows) const;
   };
 
   Mlp make_mlp();
-  Activations make_activations(std::size_t tokens, std::size_t sequences);
-  void run(const Layer& layer, const BatchLists& lists, const Activations& a);
-  void mix(const Layer& layer, model::Routing& routing, const Activations& a);
+  Activations make_activations(std::size_t rows, std::size_t logits_rows);
+  void run(const Layer& layer, const Activations& a);
   kernels::AttentionShape attention_shape() const;
 
   Bench& bench_;
@@ -74,7 +79,7 @@ class RandomModel {
   std::vector<Layer> layers_;
   Weight lm_head_;
   std::span<const float> norm_;  // one for all layers
-  std::vector<float> inverse_frequencies_;
+  std::span<const float> inverse_frequencies_;
   double bytes_ = 0, expert_bytes_ = 0;        // of all experts
   double elements_ = 0, expert_elements_ = 0;  // that one token needs
   double lm_head_elements_ = 0;
