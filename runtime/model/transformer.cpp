@@ -56,9 +56,15 @@ Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::pa
   TROUPE_RETURN_IF_ERROR(check_slice(config, slice));
   kernels::DeviceMemory& memory = kernels.memory();
   const StepSize size{options.max_batch_tokens, options.max_logits_rows, memory.is_host()};
+  const ScratchBytes bytes = scratch_bytes(config, slice, size);
+  if (!memory.is_host()) {
+    ArenaBytes wanted = {.scratch = bytes.device};
+    TROUPE_ASSIGN_OR_RETURN(wanted.weights, ShardWeights::arena_bytes(model, config, slice, kernels, limits));
+    wanted.kv = options.num_blocks * bytes_per_block(config, slice, options.block_size, options.kv_dtype);
+    TROUPE_RETURN_IF_ERROR(check_room(wanted, memory));
+  }
   TROUPE_ASSIGN_OR_RETURN(KvPages kv, KvPages::create(config, slice, options.num_blocks, options.block_size,
                                                       options.kv_dtype, options.num_swap_blocks, memory));
-  const ScratchBytes bytes = scratch_bytes(config, slice, size);
   const char* purpose = "scratch (limits max_batch_tokens, max_batch_sequences)";
   TROUPE_ASSIGN_OR_RETURN(Arena arena, Arena::create(bytes.device, purpose, memory));
   TROUPE_ASSIGN_OR_RETURN(Arena host_arena, Arena::create(bytes.host, purpose, memory.pinned()));
@@ -104,14 +110,36 @@ void Transformer::set_communicator(collective::Communicator& communicator) {
   kernels_->forget_repeated();
 }
 
+Result<std::vector<ArenaLevel>> Transformer::memory_levels() const {
+  kernels::DeviceMemory& memory = kernels_->memory();
+  ArenaLevel weights = weights_.arena.level("weights");
+  if (memory.is_host()) {  // where a packed matrix has memory of its own, or is read from its file
+    for (const PackedSize& packed : {weights_.layers_size, weights_.experts_size, weights_.lm_head_size}) {
+      for (std::uint64_t* bytes : {&weights.capacity, &weights.used, &weights.peak}) *bytes += packed.bytes;
+    }
+  }
+  std::vector<ArenaLevel> levels = {weights, kv_.level(), kv_.swap_level(), arena_.level("scratch"),
+                                    host_arena_.level("host_scratch")};
+  if (memory.is_host()) return levels;
+  TROUPE_ASSIGN_OR_RETURN(const kernels::MemoryRoom room, memory.room());
+  const kernels::MemoryUse device = memory.use(), pinned = memory.pinned().use();
+  levels.push_back({"device", room.total_bytes, device.bytes, device.peak_bytes, room.free_bytes});
+  levels.push_back({"pinned", pinned.bytes, pinned.bytes, pinned.peak_bytes, 0});
+  return levels;
+}
+
 Result<kernels::ConstMatrixF32> Transformer::forward(const StepBatch& batch, kernels::ConstMatrixF32 hidden_in) {
   TROUPE_RETURN_IF_ERROR(check_batch(batch, {config_.vocab_size, options_.num_blocks, options_.block_size,
                                              options_.max_batch_tokens, options_.max_batch_sequences}));
+  if (!batch.token_sources.empty() && (kernels_->sampler() == nullptr || slice_.world_size > 1)) {
+    return invalid_argument("step: it goes on with tokens that this shard does not draw", "token_sources");
+  }
   const std::size_t tokens = batch.tokens.size();
   const kernels::MatrixF32 hidden = scratch_.hidden.rows_from(0, tokens);
   const bool repeats = slice_.world_size == 1 || communicator_->can_be_recorded();
   logits_rows_ = batch.logits_rows.size();
   padded_ = kernels_->begin_step({.tokens = batch.tokens,
+                                  .token_sources = batch.token_sources,
                                   .positions = batch.positions,
                                   .slots = batch.slots,
                                   .attention = batch.attention,

@@ -91,6 +91,10 @@ class Transformer {
   std::uint64_t checkpoint_bytes_read() const { return weights_.checkpoint.bytes_read(); }
   std::uint64_t kv_bytes() const { return kv_.bytes(); }
 
+  // Of every arena of the shard, and where the device is not the host, of what it has taken of the device in all
+  // ("device") and of pinned memory ("pinned"). Errors: what became of the device.
+  Result<std::vector<ArenaLevel>> memory_levels() const;
+
  private:
   Transformer(const ModelConfig& config, const Slice& slice, kernels::Kernels& kernels,
               collective::Communicator& communicator, const TransformerOptions& options, ShardWeights weights,

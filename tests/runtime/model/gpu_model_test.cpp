@@ -3,14 +3,17 @@
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 #include <deque>
+#include <map>
 #include <random>
 
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/emulator/grid.h"
 #include "kernels/cuda/gpu_list.h"
 #include "kernels/cuda/gpu_memory.h"
+#include "kernels/select.h"
 #include "runtime/collective/solo.h"
 #include "runtime/model/config.h"
+#include "runtime/model/transformer.h"
 #include "tests/kernels/cuda/counting_gpu.h"
 #include "tests/runtime/model/double_forward.h"
 #include "tests/runtime/model/thread_cluster.h"
@@ -348,7 +351,9 @@ void count_waits(const ModelConfig& config) {
     const std::vector<kernels::SamplingRow> rows(2, {.temperature = 0});
     kernels->sampler()->begin({.rows = rows});
     kernels->sampler()->draw(0, *logits);
-    const auto drawn = kernels->sampler()->fetch();
+    kernels->sampler()->send();
+    BOOST_REQUIRE(kernels->memory().synchronize().ok());
+    const auto drawn = kernels->sampler()->take();
     BOOST_REQUIRE_MESSAGE(drawn.ok(), why(drawn));
     BOOST_TEST(counts.synchronizations - waits_before == 1);
     BOOST_TEST(counts.uploads - uploads_before == 2);  // the step's lists, and how to draw
@@ -361,6 +366,48 @@ void count_waits(const ModelConfig& config) {
 BOOST_AUTO_TEST_CASE(a_step_waits_for_the_device_once) {
   count_waits(small_config());
   count_waits(with_experts(small_config()));
+}
+
+BOOST_AUTO_TEST_CASE(a_shard_takes_three_arenas_and_says_how_full_they_are) {
+  const TestModel model(small_config());
+  const auto kernels = std::move(kernels::make_kernels({.cores = {}, .gpu = 0})).value();
+  const std::uint64_t before = kernels->memory().use().bytes, arenas_before = Arena::system_allocations();
+  const auto alone = collective::make_solo_communicator();
+  const TransformerOptions options = {.num_blocks = 4, .num_swap_blocks = 2};
+  auto transformer =
+      Transformer::load(model.directory.path(), model.config, {0, 2, 2, 0, 1}, *kernels, *alone, options);
+  BOOST_REQUIRE_MESSAGE(transformer.ok(), why(transformer));
+  // Weights, pages and activations on the device; swapped blocks and activations in pinned memory.
+  BOOST_TEST(Arena::system_allocations() - arenas_before == 5u);
+  const auto levels = (*transformer)->memory_levels();
+  BOOST_REQUIRE(levels.ok());
+  std::map<std::string, ArenaLevel> by_name;
+  for (const ArenaLevel& level : *levels) {
+    BOOST_TEST_CONTEXT(level.arena) {
+      BOOST_TEST(level.used > 0u);
+      BOOST_TEST(level.used <= level.peak);
+      BOOST_TEST(level.used + level.largest_free <= level.capacity);
+    }
+    by_name[std::string(level.arena)] = level;
+  }
+  BOOST_REQUIRE(by_name.size() == 7u);
+  BOOST_TEST(by_name["weights"].used == by_name["weights"].capacity);
+  BOOST_TEST(by_name["kv"].used >= 4 * bytes_per_block(model.config, {0, 2, 2, 0, 1}, options.block_size));
+  BOOST_TEST(by_name["device"].used - before ==
+             by_name["weights"].capacity + by_name["kv"].capacity + by_name["scratch"].capacity);
+  BOOST_TEST(by_name["pinned"].used >= by_name["host_scratch"].capacity + by_name["swap"].capacity);
+}
+
+BOOST_AUTO_TEST_CASE(a_model_that_does_not_fit_is_refused_before_anything_is_read) {
+  const TestModel model(small_config());
+  const auto kernels = std::move(kernels::make_kernels({.cores = {}, .gpu = 0})).value();
+  const auto alone = collective::make_solo_communicator();
+  const auto refused = Transformer::load(model.directory.path(), model.config, {0, 2, 2, 0, 1}, *kernels, *alone,
+                                         {.num_blocks = 200'000'000});
+  BOOST_REQUIRE(!refused.ok());
+  BOOST_TEST((refused.error().code == ErrorCode::kResourceExhausted));
+  BOOST_TEST(refused.error().message.find("KV pages 3276800000000 (limit kv_memory)") != std::string::npos);
+  BOOST_TEST(refused.error().message.find("lower limits.kv_memory to ") != std::string::npos);
 }
 
 BOOST_AUTO_TEST_SUITE_END()
