@@ -100,11 +100,24 @@ struct ShardState {
     step_seconds = &metrics.histogram("troupe_shard_step_seconds", "From a step's arrival to its output",
                                       latency_bounds_seconds(), labels);
     tokens = &metrics.counter("troupe_shard_tokens_total", "Tokens computed", labels);
-    const model::Transformer& transformer = compute->transformer();
     metrics.gauge("troupe_shard_weight_bytes", "Bytes read from the model's files", labels)
-        .Set(static_cast<double>(transformer.checkpoint_bytes_read()));
-    metrics.gauge("troupe_shard_kv_bytes", "Bytes of KV pages", labels)
-        .Set(static_cast<double>(transformer.kv_bytes()));
+        .Set(static_cast<double>(compute->transformer().checkpoint_bytes_read()));
+  }
+
+  // A device that failed says so at the next step.
+  void measure_memory(const std::string& actor) {
+    const auto levels = compute->transformer().memory_levels();
+    if (!levels.ok()) return;
+    for (const model::ArenaLevel& level : *levels) {
+      const MetricLabels labels = {{"actor", actor}, {"node", options.node}, {"arena", std::string(level.arena)}};
+      const auto gauge = [&](const char* name, const char* help, std::uint64_t bytes) {
+        metrics.gauge(name, help, labels).Set(static_cast<double>(bytes));
+      };
+      gauge("troupe_shard_arena_bytes", "Bytes of an arena of a shard's memory", level.capacity);
+      gauge("troupe_shard_arena_used_bytes", "Of them, those in use", level.used);
+      gauge("troupe_shard_arena_peak_bytes", "The most that was in use", level.peak);
+      gauge("troupe_shard_arena_largest_free_bytes", "The largest piece of what is free", level.largest_free);
+    }
   }
 
   // --- loading ---
@@ -387,7 +400,8 @@ struct ShardState {
     }
   }
 
-  fabric::Message<schema::Stats> stats() const {
+  fabric::Message<schema::Stats> stats() {
+    if (compute) measure_memory(spawn->read()->getActor());
     return fabric::make_message<schema::Stats>([&](schema::Stats::Builder out) {
       if (spawn) out.setActor(spawn->read()->getActor());
       out.initNode().setName(options.node);

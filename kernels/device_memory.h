@@ -8,6 +8,17 @@
 
 namespace troupe::kernels {
 
+struct MemoryRoom {
+  std::uint64_t free_bytes = 0;  // of all processes together
+  std::uint64_t total_bytes = 0;
+};
+
+// What was allocated and not yet released.
+struct MemoryUse {
+  std::uint64_t bytes = 0;
+  std::uint64_t peak_bytes = 0;  // the most so far
+};
+
 // The memory that a device computes in, and the ways to and from it. Pointers to it belong to the device: the host
 // reads and writes them only where is_host().
 //
@@ -27,6 +38,11 @@ class DeviceMemory {
   virtual Result<void*> allocate(std::uint64_t bytes, std::string_view purpose) = 0;
   virtual void release(void* memory, std::uint64_t bytes) = 0;
 
+  // Errors: what became of the device.
+  virtual Result<MemoryRoom> room() = 0;
+  // Of this object; where is_host(), of the process.
+  virtual MemoryUse use() const = 0;
+
   // Host memory that is quickly copied to and from this device; this object itself where is_host().
   virtual DeviceMemory& pinned() = 0;
 
@@ -35,6 +51,11 @@ class DeviceMemory {
 
   // host = device. Returns when it is there.
   virtual Result<void> download(void* host, const void* device, std::uint64_t bytes) = 0;
+
+  // device = host and host = device, where the host's side is memory of pinned(), which the caller leaves alone until
+  // synchronize() has returned: nothing waits, and what is copied out is there only then.
+  virtual void copy_in(void* device, const void* pinned, std::uint64_t bytes) = 0;
+  virtual void copy_out(void* pinned, const void* device, std::uint64_t bytes) = 0;
 
   // Within the device. The ranges do not overlap.
   virtual void copy(void* to, const void* from, std::uint64_t bytes) = 0;
@@ -49,8 +70,7 @@ class DeviceMemory {
   virtual void notify(std::function<void(Result<void>)> done) = 0;
 };
 
-// What the CPU computes in: pages of the system, which it gives when they are first touched. Without state, for all
-// threads.
+// What the CPU computes in: pages of the system, which it gives when they are first touched. For all threads.
 DeviceMemory& host_memory();
 
 }  // namespace troupe::kernels

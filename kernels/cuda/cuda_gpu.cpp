@@ -171,6 +171,11 @@ class CudaGpu final : public Gpu {
     return {std::make_unique<CudaEvent>(event)};
   }
   void record(GpuEvent& event) override { keep(cudaEventRecord(static_cast<CudaEvent&>(event).event, stream_)); }
+  Result<void> wait(const GpuEvent& event) override {
+    keep(cudaEventSynchronize(static_cast<const CudaEvent&>(event).event));
+    if (failed_ != cudaSuccess) return stream_error(failed_);
+    return {};
+  }
   Result<double> milliseconds_between(const GpuEvent& first, const GpuEvent& second) override {
     const auto& last = static_cast<const CudaEvent&>(second);
     keep(cudaEventSynchronize(last.event));

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "kernels/cuda/cublaslt.h"
 #include "kernels/cuda/gpu.h"
@@ -18,9 +19,11 @@ namespace troupe::kernels {
 // Errors: what goes wrong in an operation comes out of memory().download() and synchronize().
 //
 // library: null, or what computes the products of many rows instead; then a row's bits depend on how many there are.
-// Errors of making them: no memory for the staging area.
+// cores: of the host's threads that pack weights, the calling one being the first; empty = that one alone.
+// Errors of making them: no memory for the staging area; a core that this process may not use.
 Result<std::unique_ptr<Kernels>> make_cuda_kernels(std::unique_ptr<Gpu> gpu,
-                                                   std::unique_ptr<CublasLt> library = nullptr);
+                                                   std::unique_ptr<CublasLt> library = nullptr,
+                                                   const std::vector<int>& cores = {});
 
 // Rows from which on a library pays: it unpacks weights for each product.
 constexpr std::size_t kLeastLibraryRows = 256;

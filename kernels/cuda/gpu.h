@@ -103,6 +103,8 @@ class Gpu {
 
   virtual Result<std::unique_ptr<GpuEvent>> make_event() = 0;
   virtual void record(GpuEvent& event) = 0;
+  // Returns when everything before the event is done. REQUIRES: it was recorded.
+  virtual Result<void> wait(const GpuEvent& event) = 0;
   // From one to the other. Waits for both. REQUIRES: both were recorded.
   virtual Result<double> milliseconds_between(const GpuEvent& first, const GpuEvent& second) = 0;
 

@@ -101,7 +101,8 @@ struct FirstStep {
 
 struct Written {
   explicit Written(engine::ShardSequences& sequences, std::uint64_t step = 0) {
-    BOOST_REQUIRE(sequences.write_result(step, result).ok());
+    BOOST_REQUIRE(sequences.write_result(step, message.initRoot<schema::StepResult>()).ok());
+    result = message.getRoot<schema::StepResult>().asReader();
     for (const auto rated : result.getLogprobs()) add(rated);
     for (const auto prompt : result.getPromptLogprobs()) {
       for (const auto rated : prompt.getItems()) add(rated);
@@ -117,18 +118,20 @@ struct Written {
   }
 
   capnp::MallocMessageBuilder message;
-  schema::StepResult::Builder result = message.initRoot<schema::StepResult>();
+  schema::StepResult::Reader result;
   Tokens tokens;  // of everything that is rated, and their logprobs
   std::vector<float> logprobs;
 };
 
 void check_same(const Written& written, const Written& expected) {
   BOOST_TEST(written.tokens == expected.tokens, boost::test_tools::per_element());
-  BOOST_TEST(written.result.asReader().getTokens().size() == expected.result.asReader().getTokens().size());
+  BOOST_TEST(written.result.getTokens().size() == expected.result.getTokens().size());
   BOOST_REQUIRE(written.logprobs.size() == expected.logprobs.size());
   for (std::size_t i = 0; i < written.logprobs.size(); ++i) {
     const float a = written.logprobs[i], b = expected.logprobs[i];
-    BOOST_TEST(((std::isnan(a) && std::isnan(b)) || std::abs(a - b) <= 1e-6f * std::abs(b)));
+    // Of a token that is all but certain, the logprob is what rounding has left of the difference of larger numbers.
+    BOOST_TEST_INFO(a << " instead of " << b);
+    BOOST_TEST(((std::isnan(a) && std::isnan(b)) || std::abs(a - b) <= 1e-6f * std::abs(b) + 1e-7f));
   }
 }
 
@@ -202,7 +205,7 @@ BOOST_FIXTURE_TEST_SUITE(device_draw, Gpu)
 BOOST_AUTO_TEST_CASE(a_step_drawn_on_a_device_has_the_result_of_one_drawn_on_the_host) {
   DeviceDraw draw(*kernels->sampler());
   std::size_t all_drawn = 0, all_guesses = 0;
-  for (std::uint32_t seed = 0; seed < 150; ++seed) {
+  for (std::uint32_t seed = 0; seed < 40; ++seed) {
     Random random(seed);
     FirstStep first(random);
     engine::ShardSequences here(kOptions, Limits{}), there(kOptions, Limits{});
@@ -217,12 +220,12 @@ BOOST_AUTO_TEST_CASE(a_step_drawn_on_a_device_has_the_result_of_one_drawn_on_the
     BOOST_REQUIRE(this->draw(draw, there, logits, 1 + random.below(8)).ok());
     const Written expected(here), written(there);
     BOOST_TEST_CONTEXT("seed " << seed) { check_same(written, expected); }
-    all_drawn += expected.result.getTokens().asReader().size();
+    all_drawn += expected.result.getTokens().size();
     for (const std::uint32_t count : first.step.asReader().getGuessCounts()) all_guesses += count;
   }
   // Some guesses came true and some did not.
-  BOOST_TEST(all_drawn > 150u);
-  BOOST_TEST(all_guesses > 150u);
+  BOOST_TEST(all_drawn > 60u);
+  BOOST_TEST(all_guesses > 60u);
 }
 
 // Two steps are with the device; what the second goes on with the first has not told the host yet.

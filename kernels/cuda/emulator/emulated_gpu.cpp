@@ -83,6 +83,7 @@ class EmulatedGpu final : public Gpu {
   void record(GpuEvent& event) override {
     stream_.run([&event] { static_cast<EmulatedEvent&>(event).time = std::chrono::steady_clock::now(); });
   }
+  Result<void> wait(const GpuEvent&) override { return synchronize(); }
   Result<double> milliseconds_between(const GpuEvent& first, const GpuEvent& second) override {
     TROUPE_RETURN_IF_ERROR(synchronize());
     return std::chrono::duration<double, std::milli>(static_cast<const EmulatedEvent&>(second).time -
