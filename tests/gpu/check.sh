@@ -66,7 +66,7 @@ for test in kernels_cuda_test kernels_cuda_products_test gpu_model_test model_go
   part "$test" 120 "$(program "$test")" --log_level=warning --report_level=short
 done
 if command -v python3 >/dev/null && [ -f tests/cluster/test_gpu.py ]; then
-  part clusters 150 env -C tests/cluster python3 -m unittest -v test_gpu.Gpu
+  part clusters 150 env -C tests/cluster python3 -m unittest -v test_gpu.Gpu test_lookahead.OnAGpu
 else
   record clusters "skipped: needs Python 3 and tests/cluster"
 fi
