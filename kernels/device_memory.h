@@ -7,6 +7,8 @@
 
 namespace troupe::kernels {
 
+class Gpu;
+
 // The memory that a device computes in, and the ways to and from it. Pointers to it belong to the device: the host
 // reads and writes them only where is_host().
 //
@@ -20,6 +22,9 @@ class DeviceMemory {
   virtual ~DeviceMemory() = default;
 
   virtual bool is_host() const = 0;
+
+  // The GPU whose memory it is, for whoever queues work of their own there; null for the host's. Same thread.
+  virtual Gpu* gpu_or_null() { return nullptr; }
 
   // Zeros, aligned to 256 bytes; released by the same object. Errors: kResourceExhausted, which names `purpose`, the
   // bytes, and what is free where that is known. REQUIRES: bytes > 0
