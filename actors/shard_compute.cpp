@@ -19,6 +19,7 @@ class NoGroup final : public collective::Communicator {
   Result<void> all_reduce(std::span<float>) override { return none(); }
   Result<void> all_gather(std::span<const float>, std::span<float>) override { return none(); }
   Result<void> reduce_scatter(std::span<const float>, std::span<float>) override { return none(); }
+  Result<void> check() override { return none(); }
   Result<void> all_to_all(std::span<const float>, std::span<float>) override { return none(); }
   Result<void> gather(std::span<const float>, std::span<float>, std::uint32_t) override { return none(); }
   void abort(std::string_view) override {}
