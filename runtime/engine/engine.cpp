@@ -34,6 +34,16 @@ std::uint32_t rows_of(const Batch& batch) {
 
 }  // namespace
 
+bool is_of_a_member(const Error& error) {
+  switch (error.code) {
+    case ErrorCode::kUnavailable:
+    case ErrorCode::kDeadlineExceeded:
+    case ErrorCode::kCancelled:
+    case ErrorCode::kInternal: return true;
+    default: return false;
+  }
+}
+
 Engine::Engine(const EngineOptions& options)
     : options_(options),
       blocks_(options.num_blocks, options.block_size, options.limits.prefix_cache_blocks),
@@ -209,9 +219,12 @@ std::vector<Delta> Engine::apply(schema::StepResult::Reader result, std::uint64_
   const InFlightStep flight = std::move(*found);
   in_flight_.erase(found);
 
-  if (result.getFailed()) return fail_step(flight, read_error(result.getError()));
+  if (result.getFailed()) {
+    const Error error = read_error(result.getError());
+    return fail_step(flight, error, is_of_a_member(error));
+  }
   if (const Result<void> checked = check_result(flight, result); !checked.ok())
-    return fail_step(flight, checked.error());
+    return fail_step(flight, checked.error(), false);
   learn(flight, result, now_ns - flight.sent_ns);
   for (const SequenceId id : flight.swapped_out) swap_.settle(id);
 
@@ -354,13 +367,15 @@ std::optional<Delta> Engine::report(Sequence& sequence, capnp::List<schema::Toke
   return delta;
 }
 
-std::vector<Delta> Engine::fail_step(const InFlightStep& flight, const Error& error) {
+std::vector<Delta> Engine::fail_step(const InFlightStep& flight, const Error& error, bool may_start_again) {
   std::vector<Delta> deltas;
   for (const InFlightItem& item : flight.items) {
     Sequence& sequence = *sequences_.find(item.sequence);
     sequence.in_flight = false;
     if (sequence.cancelled) {
       forget(sequence);
+    } else if (may_start_again && ++sequence.lost_steps < kMostLostSteps) {
+      start_again(sequence);
     } else {
       deltas.push_back(fail(sequence, error));
     }
@@ -373,12 +388,18 @@ std::vector<Delta> Engine::fail_step(const InFlightStep& flight, const Error& er
   return deltas;
 }
 
+void Engine::start_again(Sequence& sequence) {
+  released_.push_back(sequence.id);
+  blocks_.release(sequence.id);
+  sequences_.restart(sequence.id);
+}
+
 std::vector<Delta> Engine::fail_in_flight(const Error& error) {
   std::vector<Delta> deltas;
   while (!in_flight_.empty()) {
     const InFlightStep flight = std::move(in_flight_.front());
     in_flight_.pop_front();
-    move_to_end(fail_step(flight, error), deltas);
+    move_to_end(fail_step(flight, error, true), deltas);
   }
   return deltas;
 }

@@ -35,13 +35,14 @@ struct Sequence {
   bool speculates = true;  // may be given guesses
 
   Phase phase = Phase::kWaiting;
-  std::uint32_t computed = 0;   // tokens whose keys and values are in the pages, in-flight step included
-  std::uint32_t settled = 0;    // of them, those that no step has to come back for
-  bool in_flight = false;       // part of a step whose result is not back
-  bool awaits_guesses = false;  // of the draft: takes part in no step until they come, or long enough did not
-  bool begun = false;           // has held KV blocks, now or earlier; its tenant has been charged for its prompt
-  bool on_shards = false;       // a step has told them of it since it began
-  bool cancelled = false;       // nobody wants it any more; forgotten when its step is back
+  std::uint32_t computed = 0;    // tokens whose keys and values are in the pages, in-flight step included
+  std::uint32_t settled = 0;     // of them, those that no step has to come back for
+  bool in_flight = false;        // part of a step whose result is not back
+  bool awaits_guesses = false;   // of the draft: takes part in no step until they come, or long enough did not
+  bool begun = false;            // has held KV blocks, now or earlier; its tenant has been charged for its prompt
+  bool on_shards = false;        // a step has told them of it since it began
+  std::uint32_t lost_steps = 0;  // to members that failed
+  bool cancelled = false;        // nobody wants it any more; forgotten when its step is back
 
   std::uint64_t admitted_ns = 0;
   std::optional<std::uint64_t> deadline_ns;
