@@ -47,7 +47,8 @@ class ShardCompute {
   static Result<std::unique_ptr<ShardCompute>> load(const ShardComputeOptions& options,
                                                     const model::ProgressCallback& progress, const Limits& limits);
 
-  // Takes a place in a group, and forgets all sequences. Before the first step; with one rank as well.
+  // Takes a place in a group whose tensors lie in memory(), and forgets all sequences. Before the first step; with one
+  // rank as well.
   void join(std::unique_ptr<collective::Communicator> group);
 
   // The group is of no more use to this rank: the others learn of it.
@@ -68,6 +69,7 @@ class ShardCompute {
 
   Result<void> write_result(schema::StepResult::Builder result) const { return sequences_.write_result(result); }
 
+  kernels::DeviceMemory& memory() { return kernels_->memory(); }
   const model::Transformer& transformer() const { return *transformer_; }
   std::string_view kernels_name() const { return kernels_->name(); }
 
