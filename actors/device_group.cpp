@@ -44,8 +44,8 @@ Result<std::unique_ptr<collective::Communicator>> join_device_group(std::unique_
                                                                     const Limits& limits) {
   using Exchange = schema::ShardSpec::Exchange;
   if (host->world_size() == 1) return host;
-  const auto log = [&, is_first = host->rank() == 0](const std::string& how) {
-    if (is_first) spdlog::info("group of {}: {}", stage_name(spec.getReplica(), spec.getStage()), how);
+  const auto log = [&, is_first = host->rank() == 0](spdlog::level::level_enum level, const std::string& how) {
+    if (is_first) spdlog::log(level, "group of {}: {}", stage_name(spec.getReplica(), spec.getStage()), how);
   };
   std::string why_staged = one_line(spec.getExchangeReason().cStr());
   if (spec.getExchange() == Exchange::NCCL) {
@@ -57,13 +57,17 @@ Result<std::unique_ptr<collective::Communicator>> join_device_group(std::unique_
         collective::agree_on_nccl(*host, member_of(*gpu, nccl), nccl.ok() ? &nccl->functions : nullptr,
                                   milliseconds(limits.connect_timeout_ms)));
     if (agreement.id) {
-      log(agreement.text);
+      log(spdlog::level::info, agreement.text);
       return collective::make_nccl_communicator(nccl->functions, *agreement.id, std::move(host), memory,
                                                 {.timeout = milliseconds(limits.step_timeout_ms)});
     }
     why_staged = std::move(agreement.text);
   }
-  if (spec.getExchange() != Exchange::HOST) log("staged through the host: " + why_staged);
+  // That ranks could be faster is worth a warning; that they are as planned is not.
+  if (spec.getExchange() != Exchange::HOST) {
+    log(spec.getExchange() == Exchange::NCCL ? spdlog::level::warn : spdlog::level::info,
+        "staged through the host: " + why_staged);
+  }
   if (memory.is_host()) return host;
   return model::make_staged_communicator(std::move(host), memory);
 }

@@ -12,6 +12,7 @@
 #include "kernels/cpu/reference.h"
 #include "kernels/cpu/team.h"
 #include "kernels/cpu/vector_kernels.h"
+#include "kernels/cuda/cublaslt.h"
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/gpu_list.h"
@@ -111,6 +112,22 @@ Result<std::unique_ptr<Gpu>> find_gpu(std::uint32_t index) {
                    " GPUs are emulated, from cuda:0 on");
 }
 
+// The library for products that the environment asks for; null where it does not.
+Result<std::unique_ptr<CublasLt>> find_gpu_library() {
+  const char* const named = std::getenv("TROUPE_GPU_LIBRARY");
+  const std::string_view wanted = named == nullptr ? "" : named;
+  if (wanted.empty()) return std::unique_ptr<CublasLt>();
+  if (wanted != "cublaslt") {
+    return invalid_argument("no library for GPUs is called '" + std::string(wanted) + "'; it may be cublaslt, or unset",
+                            "TROUPE_GPU_LIBRARY");
+  }
+  if (gpus_are_emulated()) {
+    return unsupported("cuBLASLt needs a real GPU: unset TROUPE_GPU_LIBRARY, or TROUPE_GPU=emulated",
+                       "TROUPE_GPU_LIBRARY");
+  }
+  return open_cublaslt();
+}
+
 }  // namespace
 
 CpuFeatures detect_cpu_features() {
@@ -170,7 +187,8 @@ ComputeDevice compute_device(const Device& device) {
 Result<std::unique_ptr<Kernels>> make_kernels(const ComputeDevice& device) {
   if (device.gpu) {
     TROUPE_ASSIGN_OR_RETURN(auto gpu, find_gpu(*device.gpu));
-    return make_cuda_kernels(std::move(gpu));
+    TROUPE_ASSIGN_OR_RETURN(auto library, find_gpu_library());
+    return make_cuda_kernels(std::move(gpu), std::move(library));
   }
   assert(!device.cores.empty());
   TROUPE_ASSIGN_OR_RETURN(auto kernels, make_cpu_kernels({.cores = device.cores}));

@@ -36,7 +36,10 @@ Result<void*> GpuMemory::allocate(std::uint64_t bytes, std::string_view purpose)
   return *memory;
 }
 
-void GpuMemory::release(void* memory, std::uint64_t) { gpu_->free(memory); }
+void GpuMemory::release(void* memory, std::uint64_t) {
+  gpu_->free(memory);
+  ++releases_;
+}
 
 void GpuMemory::upload(void* device, const void* host, std::uint64_t bytes) {
   auto* to = static_cast<std::byte*>(device);

@@ -20,18 +20,6 @@ struct GatherRowsArgs {
   std::size_t cols = 0;
 };
 
-// sum(indices[i], :) += weights[i] * in(i, :). indices, weights: (rows), no index twice
-struct AddWeightedRowsArgs {
-  const float* in = nullptr;  // (rows, cols)
-  std::size_t in_stride = 0;
-  const std::uint32_t* indices = nullptr;
-  const float* weights = nullptr;
-  float* sum = nullptr;  // (.., cols)
-  std::size_t sum_stride = 0;
-  std::size_t rows = 0;
-  std::size_t cols = 0;
-};
-
 // out(i) = ((in(0, i) + in(1, i)) + in(2, i)) + ...: the sum of a group of ranks, in their order.
 struct SumRowsArgs {
   const float* in = nullptr;  // (rows, cols), contiguous; rows > 0
@@ -42,7 +30,6 @@ struct SumRowsArgs {
 
 // Asynchronous on the stream. Sizes that do not match are bugs.
 TROUPE_GPU_FUNCTIONS(void gather_rows(Stream stream, const GatherRowsArgs& args);
-                     void add_weighted_rows(Stream stream, const AddWeightedRowsArgs& args);
                      void sum_rows(Stream stream, const SumRowsArgs& args);)
 
 }  // namespace troupe::kernels

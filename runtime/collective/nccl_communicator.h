@@ -33,6 +33,9 @@ struct NcclCommunicatorOptions {
 // at the first of these NCCL is told to abort, which ends the kernel, and `host` as well, so that the other ranks learn
 // of it. What the kernels leave behind then is rubbish: whoever waited for the GPU asks check() before using it.
 //
+// Operations are not recorded in CUDA graphs (can_be_recorded): NCCL queues them from a thread of its own, and the
+// timeout needs an event behind each of them.
+//
 // Groups do not shrink (ncclCommShrink): a stage has as many ranks as its weights were cut for, and one that is lost is
 // replaced, under a new epoch with a new group. An old group is aborted, never destroyed in turn: its peers may be
 // gone.
