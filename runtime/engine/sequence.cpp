@@ -64,6 +64,7 @@ Sequence& Sequences::restart(SequenceId id) {
   sequence.phase = Phase::kWaiting;
   sequence.computed = sequence.settled = 0;
   sequence.on_shards = false;
+  sequence.draws_one = false;
   sequence.awaits_guesses = false;
   order.add(sequence);
   if (!sequence.prompt_logprobs_complete) sequence.prompt_logprobs.clear();

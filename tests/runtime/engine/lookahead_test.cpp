@@ -287,6 +287,23 @@ BOOST_AUTO_TEST_CASE(a_step_that_fails_behind_a_good_one_takes_no_token_back) {
   BOOST_TEST(replica.engine.blocks().free_blocks() == 64u);
 }
 
+BOOST_AUTO_TEST_CASE(what_was_in_a_lost_step_and_in_the_one_behind_it_goes_on_with_the_same_tokens) {
+  Replica replica(looking_ahead());
+  BOOST_REQUIRE(replica.admit({.request = 1, .prompt = prompt_of(5)}).ok());
+  for (std::uint32_t lost = 1; lost < kMostLostSteps; ++lost) {
+    BOOST_REQUIRE(replica.form_step());
+    replica.run_oldest_step();
+    BOOST_REQUIRE(replica.form_step());
+    BOOST_REQUIRE(replica.form_step());
+    replica.lose_oldest_step();
+    BOOST_TEST(replica.engine.steps_in_flight() == 0u);
+    BOOST_TEST(replica.answer(1).finish == FinishReason::NONE);
+  }
+  replica.run_until_idle();
+  BOOST_TEST(replica.answer(1).tokens == expected_tokens(prompt_of(5), 8, {}, kVocab));
+  BOOST_TEST(replica.engine.blocks().free_blocks() == 64u);
+}
+
 BOOST_AUTO_TEST_CASE(a_result_that_overtakes_the_one_it_goes_on_from_fails_its_sequences) {
   Replica replica(looking_ahead());
   BOOST_REQUIRE(replica.admit({.request = 1, .prompt = prompt_of(5)}).ok());
@@ -307,24 +324,30 @@ BOOST_AUTO_TEST_CASE(a_result_that_overtakes_the_one_it_goes_on_from_fails_its_s
   BOOST_TEST(replica.engine.blocks().free_blocks() == 64u);
 }
 
-BOOST_AUTO_TEST_CASE(a_new_epoch_and_a_deadline_end_what_two_steps_work_on) {
-  for (const bool by_epoch : {false, true}) {
-    Replica replica(looking_ahead());
-    BOOST_REQUIRE(replica.admit({.request = 1, .prompt = prompt_of(5), .deadline_ms = by_epoch ? 0u : 1u}).ok());
-    BOOST_REQUIRE(replica.form_step());
-    BOOST_REQUIRE(replica.form_step());
-    if (by_epoch) {
-      replica.begin_epoch(2);
-    } else {
-      replica.now_ns += 2'000'000;
-      replica.expire();
-    }
-    BOOST_TEST(replica.answer(1).finish == FinishReason::ERROR);
-    replica.run_until_idle();
-    BOOST_TEST(replica.answer(1).deltas == 1u);
-    BOOST_TEST(replica.engine.idle());
-    BOOST_TEST(replica.engine.blocks().free_blocks() == 64u);
-  }
+BOOST_AUTO_TEST_CASE(a_deadline_ends_what_two_steps_work_on) {
+  Replica replica(looking_ahead());
+  BOOST_REQUIRE(replica.admit({.request = 1, .prompt = prompt_of(5), .deadline_ms = 1}).ok());
+  BOOST_REQUIRE(replica.form_step());
+  BOOST_REQUIRE(replica.form_step());
+  replica.now_ns += 2'000'000;
+  replica.expire();
+  BOOST_TEST(replica.answer(1).finish == FinishReason::ERROR);
+  replica.run_until_idle();
+  BOOST_TEST(replica.answer(1).deltas == 1u);
+  BOOST_TEST(replica.engine.idle());
+  BOOST_TEST(replica.engine.blocks().free_blocks() == 64u);
+}
+
+BOOST_AUTO_TEST_CASE(a_new_epoch_computes_anew_what_two_steps_work_on) {
+  Replica replica(looking_ahead());
+  BOOST_REQUIRE(replica.admit({.request = 1, .prompt = prompt_of(5)}).ok());
+  BOOST_REQUIRE(replica.form_step());
+  BOOST_REQUIRE(replica.form_step());
+  replica.begin_epoch(2);
+  BOOST_TEST(replica.engine.steps_in_flight() == 0u);
+  replica.run_until_idle();
+  BOOST_TEST(replica.answer(1).tokens == expected_tokens(prompt_of(5), 8, {}, kVocab));
+  BOOST_TEST(replica.engine.blocks().free_blocks() == 64u);
 }
 
 // A step takes what is between its result and the one before, however early it was sent.
