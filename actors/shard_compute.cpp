@@ -38,14 +38,14 @@ std::uint32_t logits_rows(const ShardComputeOptions& options) {
 model::StepBatch batch_of(const engine::FlatStep& flat) {
   static_assert(engine::FlatStep::kKnown == kernels::kTokenIsKnown);
   return {.tokens = flat.tokens,
-          .token_sources = flat.token_sources,
           .positions = flat.positions,
           .slots = flat.slots,
           .attention = {.row_starts = flat.row_starts,
                         .context_lengths = flat.context_lengths,
                         .block_tables = flat.block_tables,
                         .block_table_starts = flat.block_table_starts},
-          .logits_rows = flat.logits_rows};
+          .logits_rows = flat.logits_rows,
+          .token_sources = flat.token_sources};
 }
 
 }  // namespace
