@@ -31,14 +31,14 @@ class NoGroup final : public collective::Communicator {
 model::StepBatch batch_of(const engine::FlatStep& flat) {
   static_assert(engine::FlatStep::kKnown == kernels::kTokenIsKnown);
   return {.tokens = flat.tokens,
-          .token_sources = flat.token_sources,
           .positions = flat.positions,
           .slots = flat.slots,
           .attention = {.row_starts = flat.row_starts,
                         .context_lengths = flat.context_lengths,
                         .block_tables = flat.block_tables,
                         .block_table_starts = flat.block_table_starts},
-          .logits_rows = flat.logits_rows};
+          .logits_rows = flat.logits_rows,
+          .token_sources = flat.token_sources};
 }
 
 }  // namespace

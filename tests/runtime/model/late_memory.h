@@ -36,6 +36,7 @@ class LateMemory final : public kernels::DeviceMemory {
   void clear(void* device, std::uint64_t bytes) override {
     work_.push_back([=] { std::memset(device, 0, bytes); });
   }
+  void notify(std::function<void(Result<void>)> done) override { done(synchronize()); }
   Result<void> synchronize() override {
     ++waits;
     for (const auto& work : work_) work();
