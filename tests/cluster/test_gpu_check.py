@@ -10,8 +10,8 @@ import unittest
 from harness import ROOT
 
 CHECK = ROOT / "tests/gpu/check.sh"
-PARTS = {"kernels", "products", "models", "goldens", "fuzz_kernels", "fuzz_products", "clusters", "sanitizer",
-         "bench_tiny", "peer"}
+PARTS = {"kernels", "products", "models", "goldens", "fuzz_kernels", "fuzz_products", "clusters", "cluster_tests",
+         "nccl", "sanitizer", "bench_tiny", "peer"}
 
 
 class GpuCheck(unittest.TestCase):
@@ -36,7 +36,7 @@ class GpuCheck(unittest.TestCase):
         self.assertEqual(set(summary), PARTS)
         for part, outcome in summary.items():
             self.assertRegex(outcome, r"^passed in \d+ s$|^skipped: .", part)
-        for part in PARTS - {"goldens", "sanitizer", "peer"}:
+        for part in PARTS - {"goldens", "cluster_tests", "nccl", "sanitizer", "peer"}:
             self.assertTrue(summary[part].startswith("passed"), part)
         steps = json.loads((self.out / "bench_tiny.json").read_text())["steps"]
         self.assertEqual({step["weights"] for step in steps}, {"bf16", "int8", "int4"})

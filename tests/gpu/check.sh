@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that needs a real GPU, in one command and at most 8 minutes: the kernel tests, then with random shapes,
-# the goldens, clusters with shards on the GPU, compute-sanitizer where it is installed, and then how fast it is.
+# the goldens, clusters with shards on the GPU, NCCL where there are several, compute-sanitizer where it is installed,
+# and then how fast it is.
 # usage: tests/gpu/check.sh [--out DIRECTORY] [--no-bench] [--emulated] [--only PART[,PART...]]
 # Runs from a source tree that is built (build/release) and from a bundle; needs nothing installed but a driver. Logs of
 # every part, and results as JSON, go to DIRECTORY (default: gpu-check in the current directory); a table of all parts
@@ -19,7 +20,7 @@ while [ $# -gt 0 ]; do
     --only) [ $# -ge 2 ] || { echo "check.sh: --only needs the names of parts" >&2; exit 2; }; only=,$2,; shift 2 ;;
     --no-bench) bench=no; shift ;;
     --emulated) emulated=yes; shift ;;
-    -h|--help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h|--help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "check.sh: unknown option $1 (see --help)" >&2; exit 2 ;;
   esac
 done
@@ -102,6 +103,22 @@ fi
 part fuzz_kernels 60 tests/gpu/fuzz.sh --seconds "$fuzz_seconds" "$(program kernels_cuda_test)" $quiet $kernels_sample
 part fuzz_products 60 tests/gpu/fuzz.sh --seconds "$fuzz_seconds" "$(program kernels_cuda_products_test)" $quiet $products_sample
 part clusters 120 tests/gpu/clusters.sh "$troupe" "$questions"
+if [ "$emulated" = yes ]; then
+  skip cluster_tests "on emulated GPUs they are tests of their own"
+  skip nccl "emulated GPUs have no NCCL"
+else
+  if command -v python3 >/dev/null && [ -f tests/cluster/test_gpu.py ]; then
+    part cluster_tests 100 env -C tests/cluster python3 -m unittest -v test_gpu.Gpu test_lookahead.OnAGpu
+  else
+    skip cluster_tests "needs Python 3 and tests/cluster"
+  fi
+  if [ "$(grep -c '^cuda:.* kernels cuda' "$out/doctor.log")" -ge 2 ]; then
+    part nccl 60 "$(program nccl_gpu_test)" $quiet
+    [ ! -f "$out/nccl.log" ] || grep '^skipped' "$out/nccl.log"
+  else
+    skip nccl "needs two GPUs"
+  fi
+fi
 if [ "$emulated" = yes ]; then
   skip sanitizer "an emulated GPU has no compute-sanitizer"
 elif sanitizer=$(command -v compute-sanitizer || command -v /usr/local/cuda/bin/compute-sanitizer); then
