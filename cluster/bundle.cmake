@@ -4,7 +4,8 @@
 #   cmake -DSOURCE=... -DBUNDLE=... -DPROGRAMS=a;b -DTEST_PROGRAMS=c;d -DSTRIP=strip -P bundle.cmake
 #
 # BUNDLE/bin programs, BUNDLE/tests/bin test programs, BUNDLE/lib libraries (found from $ORIGIN of either), and as in
-# the source tree: examples, schema, tests/gpu, README.md, LICENSE.
+# the source tree: examples, schema, what tests/gpu/check.sh runs, README.md, LICENSE. The goldens that it checks are in
+# BUNDLE/tests/fixtures, where the environment's TROUPE_FIXTURES, or else SOURCE/../shared/fixtures, has them.
 foreach(argument SOURCE BUNDLE PROGRAMS STRIP)
   if(NOT DEFINED ${argument})
     message(FATAL_ERROR "bundle.cmake: -D${argument}= is missing")
@@ -54,8 +55,17 @@ endforeach()
 file(COPY ${SOURCE}/examples ${SOURCE}/schema ${SOURCE}/README.md ${SOURCE}/LICENSE DESTINATION ${BUNDLE}
      PATTERN CMakeLists.txt EXCLUDE PATTERN __pycache__ EXCLUDE)
 file(COPY ${SOURCE}/tests/gpu DESTINATION ${BUNDLE}/tests)
-file(COPY ${SOURCE}/tests/cluster/harness.py ${SOURCE}/tests/cluster/topologies.py ${SOURCE}/tests/cluster/test_gpu.py
-     DESTINATION ${BUNDLE}/tests/cluster)
+file(COPY ${SOURCE}/tests/bench/gpu_peer.py DESTINATION ${BUNDLE}/tests/bench)
+set(fixtures $ENV{TROUPE_FIXTURES})
+if(NOT fixtures)
+  set(fixtures ${SOURCE}/../shared/fixtures)
+endif()
+foreach(fixture stories260K golden/mixtral golden/qwen2_moe golden/qwen3_moe)
+  if(EXISTS ${fixtures}/${fixture})
+    get_filename_component(folder ${BUNDLE}/tests/fixtures/${fixture} DIRECTORY)
+    file(COPY ${fixtures}/${fixture} DESTINATION ${folder})
+  endif()
+endforeach()
 
 file(GLOB_RECURSE everything LIST_DIRECTORIES false ${BUNDLE}/*)
 set(bytes 0)

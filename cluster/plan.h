@@ -118,14 +118,14 @@ struct Planning {
 // are several replicas, each one's scheduler goes beside its stage 0, to share its fate. A stage lives on the node of
 // its rank 0. Ranks may differ from stage to stage, and stages from replica to replica.
 // A draft goes to its scheduler's node, and there to the first device; it may share cores with shards, which rest while
-// it works. num_blocks: what kv_memory allows on the tightest shard; if the file does not set kv_memory, no more than a
-// full batch of longest sequences can use. max_model_len: if the file does not set it, at most what those blocks hold.
-// Errors: layers beyond the model's or missing; ranks that do not divide the model; a max_model_len beyond the model's
-// or beyond the blocks; lookahead asked of a replica of several shards; cores that this machine does not have or that
-// are closed to this process; GPUs that it does not have, that are too old, or whose memory the weights, pages and
-// scratch of their shards and drafts exceed. Warnings: shards that share a core or a GPU, shards and drafts that exceed
-// the main memory, nodes without an actor. `draft`: the model of the topology's draft, if it has one and its memory is
-// to be counted.
+// it works. num_blocks: what kv_memory allows on the tightest shard; if it is not set, what GPUs have left
+// (kv_share.h), at most what a full batch of longest sequences can use. max_model_len: if the file does not set it, at
+// most what those blocks hold. Errors: layers beyond the model's or missing; ranks that do not divide the model; a
+// max_model_len beyond the model's or beyond the blocks; lookahead asked of a replica of several shards; cores that
+// this machine does not have or that are closed to this process; GPUs that it does not have, that are too old, or whose
+// memory the weights, pages and scratch of their shards and drafts exceed. Warnings: shards that share a core or a GPU,
+// shards and drafts that exceed the main memory, nodes without an actor. `draft`: the model of the topology's draft, if
+// it has one and its memory is to be counted.
 Planning make_plan(const model::ModelConfig& model, const Topology& topology, const Machine& machine,
                    const model::ModelConfig* draft = nullptr);
 

@@ -71,7 +71,7 @@ class CudaKernels final : public Kernels {
   }
 
   // Several threads write the image, part by part, straight into pinned memory, while the device copies what they wrote
-  // before. No image is kept on the host: writing is not slower than copying (tests/bench/RESULTS.md).
+  // before. No image is kept on the host, where it would take as much memory again (tests/bench/packing_bench.cpp).
   Result<std::unique_ptr<PackedWeight>> pack(const WeightView& weight, std::size_t, std::span<const std::byte>,
                                              void* place) override {
     const std::size_t bytes = gpu_image_bytes(weight.dtype, weight.rows, weight.cols);

@@ -5,6 +5,7 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include "cluster/kv_share.h"
 #include "runtime/model/config.h"
 #include "runtime/model/scratch.h"
 #include "runtime/model/slice.h"
@@ -209,15 +210,15 @@ static Machine with_gpus(std::uint64_t memory_bytes) {
 
 BOOST_AUTO_TEST_CASE(shards_run_on_gpus_and_share_one) {
   const std::string one = "nodes: [{name: a, devices: [cuda:0]}]\n";
-  const auto alone = make_plan(tutor_like(), topology(one), with_gpus(1ull << 30));
+  const auto alone = make_plan(tutor_like(), topology(one), with_gpus(8ull << 30));
   BOOST_TEST_REQUIRE(alone.plan.has_value());
   BOOST_TEST(alone.plan->find("shard/0/0/0")->device->to_string() == "cuda:0");
-  const auto shared = make_plan(tutor_like(), topology(one + "parallel: {tensor: 2}\n"), with_gpus(1ull << 30));
+  const auto shared = make_plan(tutor_like(), topology(one + "parallel: {tensor: 2}\n"), with_gpus(8ull << 30));
   BOOST_TEST_REQUIRE(shared.plan.has_value());
   BOOST_TEST(only_finding(shared) == "t.yaml:2:29: warning: cuda:0 is shared by shard/0/0/0 and shard/0/0/1");
   const auto mixed =
       make_plan(tutor_like(), topology("nodes: [{name: a, devices: [cuda:0, cpu:0]}]\nparallel: {pipeline: 2}\n"),
-                with_gpus(1ull << 30));
+                with_gpus(8ull << 30));
   BOOST_TEST_REQUIRE(mixed.plan.has_value());
   BOOST_TEST(mixed.plan->tokens_per_second < alone.plan->tokens_per_second);
 }
@@ -225,7 +226,7 @@ BOOST_AUTO_TEST_CASE(shards_run_on_gpus_and_share_one) {
 BOOST_AUTO_TEST_CASE(a_replica_that_is_one_shard_looks_ahead_on_a_gpu_or_where_it_is_told_to) {
   const auto looks_ahead = [](const std::string& device, const std::string& more) {
     const auto planned = make_plan(tutor_like(), topology("nodes: [{name: a, devices: [" + device + "]}]\n" + more),
-                                   with_gpus(1ull << 30));
+                                   with_gpus(8ull << 30));
     BOOST_TEST_REQUIRE(planned.plan.has_value());
     return planned.plan->find("scheduler/0")->lookahead;
   };
@@ -249,20 +250,49 @@ BOOST_AUTO_TEST_CASE(gpus_that_are_missing_too_old_or_too_small_are_errors_with_
   Machine without;
   without.why_no_gpus = "there is no driver; install one";
   BOOST_TEST(found("cuda:0", without) == "t.yaml:2:29: shard/0/0/0 on cuda:0: there is no driver; install one");
-  BOOST_TEST(found("cuda:2", with_gpus(1 << 30)) ==
+  BOOST_TEST(found("cuda:2", with_gpus(8ull << 30)) ==
              "t.yaml:2:29: shard/0/0/0 on cuda:2: there are 2 GPUs, from cuda:0 on");
-  BOOST_TEST(found("cuda:1", with_gpus(1 << 30)) ==
+  BOOST_TEST(found("cuda:1", with_gpus(8ull << 30)) ==
              "t.yaml:2:29: shard/0/0/0 on cuda:1: this GPU, old, has compute capability 7.5; the kernels need 8.0 "
              "(Ampere) or newer; use cpu:N");
-  const std::string small = found("cuda:0", with_gpus(1000));
+  BOOST_TEST(
+      found("cuda:0", with_gpus(1000)) ==
+      "t.yaml: what weights, scratch and a reserve leave of cuda:0 (0 bytes) holds not one block of 16 tokens on "
+      "shard/0/0/0; quantise the model, or share it out among more devices");
+  const std::string small = only_finding(make_plan(
+      tutor_like(), topology("nodes: [{name: a, devices: [cuda:0]}]\nlimits: {kv_memory: 64MiB}\n"), with_gpus(1000)));
   BOOST_TEST(small.find("weights (") != std::string::npos);
   BOOST_TEST(small.find(" on cuda:0 take ") != std::string::npos);
   BOOST_TEST(small.find("it has 1000; lower limits.kv_memory or limits.max_batch_tokens") != std::string::npos);
 }
 
+BOOST_AUTO_TEST_CASE(pages_take_what_a_gpu_has_left_unless_somebody_says_how_much) {
+  const std::string nodes = "nodes: [{name: a, devices: [cuda:0]}, {name: b, devices: [cuda:0]}]\n";
+  const auto blocks = [&](const std::string& text, std::uint64_t bytes) {
+    const auto planned = make_plan(tutor_like(), topology(nodes + text), with_gpus(bytes));
+    BOOST_TEST_REQUIRE(planned.plan.has_value());
+    return std::uint64_t{planned.plan->num_blocks};
+  };
+  const std::string many = "limits: {max_batch_sequences: 4096}\n";
+  const std::uint64_t mebibytes = 1 << 20, block = 6 * 2 * 4 * 16 * 8 * sizeof(float);
+  const std::uint64_t little = blocks(many, kGpuReserveBytes + 64 * mebibytes);
+  BOOST_TEST(little > 0u);
+  BOOST_TEST(little * block < 64 * mebibytes);
+  // Weights and scratch are the same; what is beyond them goes to pages.
+  const std::uint64_t more = blocks(many, kGpuReserveBytes + 128 * mebibytes);
+  BOOST_TEST((more - little) * block > 63 * mebibytes);
+  BOOST_TEST((more - little) * block < 65 * mebibytes);
+  // Two ranks share the GPU: each has half of the heads, and half of what is there.
+  const std::uint64_t shared = blocks("parallel: {tensor: 2}\n" + many, 2 * kGpuReserveBytes + 128 * mebibytes);
+  BOOST_TEST(shared * block < 128 * mebibytes);
+  // As on cores, what is given is taken, and no more than can be used otherwise.
+  BOOST_TEST(blocks("limits: {kv_memory: 1MiB}\n", kGpuReserveBytes) == mebibytes / block);
+  BOOST_TEST(blocks("limits: {max_batch_sequences: 1, max_model_len: 32}\n", 8ull << 30) == 2u);
+}
+
 BOOST_AUTO_TEST_CASE(what_shards_and_drafts_take_of_a_gpu_is_counted_with_their_scratch) {
-  const std::string text = "nodes: [{name: a, devices: [cuda:0]}]\nlimits: {max_batch_tokens: 64}\n";
-  const auto plain = make_plan(tutor_like(), topology(text), with_gpus(1ull << 30));
+  const std::string text = "nodes: [{name: a, devices: [cuda:0]}]\nlimits: {max_batch_tokens: 64, kv_memory: 64MiB}\n";
+  const auto plain = make_plan(tutor_like(), topology(text), with_gpus(8ull << 30));
   BOOST_TEST_REQUIRE(plain.plan.has_value());
   const PlannedActor& shard = *plain.plan->find("shard/0/0/0");
   const model::ScratchBytes scratch = model::scratch_bytes(
@@ -276,7 +306,7 @@ BOOST_AUTO_TEST_CASE(what_shards_and_drafts_take_of_a_gpu_is_counted_with_their_
   const auto guessed = topology(text + "speculation: {draft: {model: d}}\n");
   model::ModelConfig draft = tutor_like();
   draft.num_layers = 2;
-  const auto with_draft = make_plan(tutor_like(), guessed, with_gpus(1ull << 30), &draft);
+  const auto with_draft = make_plan(tutor_like(), guessed, with_gpus(8ull << 30), &draft);
   BOOST_TEST_REQUIRE(with_draft.plan.has_value());
   const PlannedActor& planned_draft = *with_draft.plan->find("draft/0");
   BOOST_TEST(planned_draft.weight_bytes == model::weight_bytes(draft, {0, 2, 2, 0, 1}));
@@ -299,7 +329,7 @@ BOOST_AUTO_TEST_CASE(shards_on_cores_that_exceed_the_main_memory_are_a_warning) 
 }
 
 BOOST_AUTO_TEST_CASE(ranks_use_nccl_only_where_each_has_a_gpu_to_itself) {
-  Machine machine = with_gpus(1ull << 30);
+  Machine machine = with_gpus(8ull << 30);
   machine.gpus[1].compute_capability = 90;
   const auto check = [&](const std::string& devices, Exchange exchange, const std::string& reason) {
     const std::string text =

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <random>
 #include <string>
@@ -35,9 +36,10 @@ inline std::unique_ptr<Kernels> make(const std::string& name, int threads = 1) {
   return std::move(make_cpu_kernels({.cores = cores, .implementation = name})).value();
 }
 
+// With another TROUPE_TEST_SEED in the environment, a test draws other numbers and shapes (tests/gpu/fuzz.sh).
 class Random {
  public:
-  explicit Random(std::uint32_t seed) : engine_(seed) {}
+  explicit Random(std::uint32_t seed) : engine_(seed + seed_of_run()) {}
   // One of first, ..., last.
   std::size_t pick(std::size_t first, std::size_t last) {
     return std::uniform_int_distribution<std::size_t>(first, last)(engine_);
@@ -50,6 +52,11 @@ class Random {
   }
 
  private:
+  static std::uint32_t seed_of_run() {
+    const char* given = std::getenv("TROUPE_TEST_SEED");
+    return given == nullptr ? 0 : 1'000'003 * static_cast<std::uint32_t>(std::strtoul(given, nullptr, 10));
+  }
+
   std::mt19937 engine_;
 };
 

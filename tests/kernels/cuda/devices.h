@@ -1,8 +1,10 @@
 #pragma once
 
+#include <cstdlib>
 #include <memory>
 #include <span>
 #include <stdexcept>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -11,11 +13,16 @@
 
 namespace troupe::kernels {
 
-// The emulated GPU, and the first real one where there is one.
+// The emulated GPU, and the first real one where there is one; with TROUPE_TEST_GPU=cuda in the environment that one
+// alone, and there must be one.
 inline std::vector<std::unique_ptr<Gpu>> gpus_to_test() {
+  const char* wanted = std::getenv("TROUPE_TEST_GPU");
+  const bool only_real = wanted != nullptr && std::string_view(wanted) == "cuda";
   std::vector<std::unique_ptr<Gpu>> gpus;
-  gpus.push_back(open_emulated_gpu());
-  if (auto real = open_gpu(0); real.ok()) gpus.push_back(std::move(real).value());
+  if (!only_real) gpus.push_back(open_emulated_gpu());
+  auto real = open_gpu(0);
+  if (only_real && !real.ok()) throw std::runtime_error(real.error().message);
+  if (real.ok()) gpus.push_back(std::move(real).value());
   return gpus;
 }
 
