@@ -246,7 +246,7 @@ class VectorKernels : public CpuKernels {
     assert(slots[row] < kv.slots());
     if (part == 1) {
       store_key(values, kv, slots[row], head);
-    } else if (kv.dtype == DType::kI8) {
+    } else if (has_page_scales(kv.dtype)) {
       store_value(values, kv, slots[row], head);
     } else {
       const std::size_t offset = kv.value_index(slots[row], head) * size_of(kv.dtype);

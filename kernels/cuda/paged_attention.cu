@@ -14,6 +14,7 @@ extern template void attend_pages<DType::kF32>(Stream stream, const PagedAttenti
 extern template void attend_pages<DType::kF16>(Stream stream, const PagedAttentionArgs& args);
 extern template void attend_pages<DType::kBF16>(Stream stream, const PagedAttentionArgs& args);
 extern template void attend_pages<DType::kI8>(Stream stream, const PagedAttentionArgs& args);
+extern template void attend_pages<DType::kE4M3>(Stream stream, const PagedAttentionArgs& args);
 
 namespace {
 
@@ -62,6 +63,7 @@ void paged_attention(Stream stream, const PagedAttentionArgs& args) {
     case DType::kF16: attend_pages<DType::kF16>(stream, args); break;
     case DType::kBF16: attend_pages<DType::kBF16>(stream, args); break;
     case DType::kI8: attend_pages<DType::kI8>(stream, args); break;
+    case DType::kE4M3: attend_pages<DType::kE4M3>(stream, args); break;
     default: assert(false);
   }
   if (args.num_merges == 0) return;

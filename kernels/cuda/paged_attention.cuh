@@ -59,7 +59,7 @@ struct AttentionShared {
   std::uint16_t queries[Warps::kLines * kRow];
   // What one warp has and those that share its lines need.
   std::uint16_t probabilities[Warps::kSharing > 1 ? Warps::kLines* kTileRow : 8];
-  std::uint16_t value_weights[Warps::kSharing > 1 && kPages == DType::kI8 ? Warps::kLines* kTileRow : 8];
+  std::uint16_t value_weights[Warps::kSharing > 1 && has_page_scales(kPages) ? Warps::kLines* kTileRow : 8];
   float highest[Warps::kSharing][Warps::kLines];
   TilePlaces places[2];  // of this tile and the next
 };
@@ -185,7 +185,7 @@ __global__ void __launch_bounds__(AttentionWarps<kDim, kWide>::kThreads, kWide ?
         for (unsigned i = 0; i < 4; ++i) {
           const unsigned index = first_score + pair * 16 + half * 8 + member * 2 + i % 2;
           float& score = scores[pair][half][i];
-          if constexpr (kPages == DType::kI8) score = __fmul_rn(score, places.key_scale[index]);
+          if constexpr (has_page_scales(kPages)) score = __fmul_rn(score, places.key_scale[index]);
           const bool is_seen = first + index >= begins[i / 2] && first + index < ends[i / 2];
           score = is_seen ? __fmul_rn(score, call.scale_log2) : minus_infinity();
           tile_highest[i / 2] = fmaxf(tile_highest[i / 2], score);
@@ -230,7 +230,7 @@ __global__ void __launch_bounds__(AttentionWarps<kDim, kWide>::kThreads, kWide ?
     }
 
     // Probabilities as the left operands of the products with values: of each pair of 8 positions, 16 x 16.
-    std::uint32_t weights[kScorePairs][4], value_weights[kPages == DType::kI8 ? kScorePairs : 1][4];
+    std::uint32_t weights[kScorePairs][4], value_weights[has_page_scales(kPages) ? kScorePairs : 1][4];
 #pragma unroll
     for (unsigned pair = 0; pair < kScorePairs; ++pair) {
 #pragma unroll
@@ -238,7 +238,7 @@ __global__ void __launch_bounds__(AttentionWarps<kDim, kWide>::kThreads, kWide ?
         const float x = exp2f(scores[pair][i / 2][i % 2 * 2] - references[i % 2]);
         const float y = exp2f(scores[pair][i / 2][i % 2 * 2 + 1] - references[i % 2]);
         weights[pair][i] = round_pair<kPages>(x, y);
-        if constexpr (kPages == DType::kI8) {
+        if constexpr (has_page_scales(kPages)) {
           const unsigned index = first_score + pair * 16 + i / 2 * 8 + member * 2;
           // What is not seen stays 0, whatever its scale.
           value_weights[pair][i] = round_pair<kPages>(x == 0 ? 0 : __fmul_rn(x, places.value_scale[index]),
@@ -254,7 +254,7 @@ __global__ void __launch_bounds__(AttentionWarps<kDim, kWide>::kThreads, kWide ?
           const unsigned at =
               (first_line + group + 8 * (i % 2)) * kTileRow + first_score + pair * 16 + i / 2 * 8 + member * 2;
           memcpy(shared->probabilities + at, &weights[pair][i], sizeof weights[pair][i]);
-          if constexpr (kPages == DType::kI8) {
+          if constexpr (has_page_scales(kPages)) {
             memcpy(shared->value_weights + at, &value_weights[pair][i], sizeof value_weights[pair][i]);
           }
         }
@@ -274,11 +274,11 @@ __global__ void __launch_bounds__(AttentionWarps<kDim, kWide>::kThreads, kWide ?
 #pragma unroll
         for (unsigned i = 0; i < 4; ++i) {
           a[i] = weights[step][i];
-          value_a[i] = kPages == DType::kI8 ? value_weights[kPages == DType::kI8 ? step : 0][i] : a[i];
+          value_a[i] = has_page_scales(kPages) ? value_weights[has_page_scales(kPages) ? step : 0][i] : a[i];
         }
       } else {
         load_lines(a, shared->probabilities + first_line * kTileRow + step * kMmaDepth, kTileRow);
-        if constexpr (kPages == DType::kI8) {
+        if constexpr (has_page_scales(kPages)) {
           load_lines(value_a, shared->value_weights + first_line * kTileRow + step * kMmaDepth, kTileRow);
         } else {
 #pragma unroll

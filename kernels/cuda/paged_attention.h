@@ -13,12 +13,13 @@ namespace troupe::kernels {
 // Attention over pages in tiles of 64 positions, with tensor cores and a running softmax (FlashAttention-2, Dao 2023).
 // A tile has lines: some rows of a sequence with the heads of one KV head, which share its pages.
 //
-// Numbers. Queries, keys, values and probabilities are rounded to BF16 (to F16 with F16 pages; int8 keys and values are
-// exact, their scales float32); sums are float32. A row has the same bits however it is computed, alone or in a chunk,
-// by few lines or many, in one piece or several: tiles and stretches begin at fixed positions, the order within a tile
-// is that of the tensor cores in every kernel, and a tile of which a row sees nothing leaves it as it is. Each stretch
-// of kAttentionStretch positions starts anew, and stretches are put together in their order. That takes tensor cores
-// that treat the rows of an operand alike. A value that is not finite may show in earlier rows of its chunk as well.
+// Numbers. Queries, keys, values and probabilities are rounded to BF16 (to F16 with F16 pages; int8 and E4M3 keys and
+// values are exact, their scales float32); sums are float32. A row has the same bits however it is computed, alone or
+// in a chunk, by few lines or many, in one piece or several: tiles and stretches begin at fixed positions, the order
+// within a tile is that of the tensor cores in every kernel, and a tile of which a row sees nothing leaves it as it is.
+// Each stretch of kAttentionStretch positions starts anew, and stretches are put together in their order. That takes
+// tensor cores that treat the rows of an operand alike. A value that is not finite may show in earlier rows of its chunk
+// as well.
 
 constexpr std::size_t kAttentionStretch = 512;  // positions
 constexpr std::size_t kNarrowLines = 16;
