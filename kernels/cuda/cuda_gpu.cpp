@@ -70,7 +70,8 @@ class CudaGpu final : public Gpu {
   CudaGpu(int index, const cudaDeviceProp& properties, cudaStream_t stream)
       : index_(index),
         name_(properties.name),
-        properties_{properties.major * 10 + properties.minor, properties.multiProcessorCount},
+        properties_{properties.major * 10 + properties.minor, properties.multiProcessorCount,
+                    properties.sharedMemPerBlockOptin},
         stream_(stream) {}
 
   ~CudaGpu() override {

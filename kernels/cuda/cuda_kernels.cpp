@@ -73,7 +73,7 @@ class CudaKernels final : public Kernels {
   explicit CudaKernels(std::unique_ptr<GpuMemory> memory)
       : memory_(std::move(memory)),
         stream_(memory_->gpu().stream()),
-        multiprocessors_(memory_->gpu().properties().multiprocessors),
+        properties_(memory_->gpu().properties()),
         name_(stream_.is_emulated ? "cuda (emulated)" : "cuda"),
         workspace_(*memory_),
         keys_(*memory_),
@@ -163,7 +163,8 @@ class CudaKernels final : public Kernels {
   void attention(ConstMatrixF32 queries, const PagedKv& kv, const AttentionBatch& batch, const AttentionShape& shape,
                  MatrixF32 out) override {
     assert(queries.cols == shape.num_heads * shape.head_dim && out.cols == queries.cols && out.rows == queries.rows);
-    plan_attention(batch, shape, multiprocessors_, plan_);
+    const AttentionTiles tiles = paged_attention_tiles(shape.head_dim, properties_.shared_bytes_a_block);
+    plan_attention(batch, shape, tiles, properties_.multiprocessors, plan_);
     const PagedAttentionArgs args = {
         .queries = queries,
         .kv = kv,
@@ -171,11 +172,12 @@ class CudaKernels final : public Kernels {
         .block_tables = block_tables_.on_device(batch.block_tables),
         .wide = wide_.on_device(plan_.wide),
         .num_wide = plan_.wide.size(),
+        .wide_lines = tiles.wide_lines,
         .narrow = narrow_.on_device(plan_.narrow),
         .num_narrow = plan_.narrow.size(),
         .merges = merges_.on_device(plan_.merges),
         .num_merges = plan_.merges.size(),
-        .pieces = room(pieces_, plan_.pieces, attention_piece_bytes(shape) / sizeof(float)).data,
+        .pieces = room(pieces_, plan_.piece_rows, attention_piece_floats(shape.num_heads, shape.head_dim)).data,
         .out = out,
     };
     if (!memory_->failed()) TROUPE_GPU_CALL(paged_attention, stream_, args);
@@ -231,7 +233,7 @@ class CudaKernels final : public Kernels {
 
   std::unique_ptr<GpuMemory> memory_;
   const Stream stream_;
-  const int multiprocessors_;
+  const GpuProperties properties_;
   const std::string_view name_;
   std::vector<std::byte> image_;  // of the weight that is packed
   AttentionPlan plan_;            // of the latest attention

@@ -45,6 +45,7 @@ struct Stream {
 struct GpuProperties {
   int compute_capability = 0;  // 80 = 8.0
   int multiprocessors = 0;
+  std::size_t shared_bytes_a_block = 0;  // that a kernel may ask for
 };
 
 struct GpuMemoryInfo {

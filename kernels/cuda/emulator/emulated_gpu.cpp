@@ -25,7 +25,9 @@ struct EmulatedEvent final : GpuEvent {
 class EmulatedGpu final : public Gpu {
  public:
   std::string_view name() const override { return "emulated GPU"; }
-  GpuProperties properties() const override { return {.compute_capability = 80, .multiprocessors = 4}; }
+  GpuProperties properties() const override {
+    return {.compute_capability = 80, .multiprocessors = 4, .shared_bytes_a_block = emulated::kMaxDynamicShared};
+  }
   Stream stream() const override { return {&stream_, true}; }
   Result<void> use_in_this_thread() override { return {}; }
 
