@@ -20,8 +20,7 @@ __global__ void __launch_bounds__(kWarps* kWarpSize) merge_heads(MergePiecesArgs
   if (head >= num_heads) return;
 
   for (unsigned row = 0; row < merge.rows; ++row) {
-    const float* const first =
-        args.pieces + ((std::size_t{merge.first_piece} + row) * num_heads + head) * head_floats;
+    const float* const first = args.pieces + ((std::size_t{merge.first_piece} + row) * num_heads + head) * head_floats;
     float* const out = args.out.data + (merge.first_row + row) * args.out.row_stride + std::size_t{head} * value_dim;
     for (unsigned dim = threadIdx.x % kWarpSize; dim < value_dim; dim += kWarpSize) {
       float value = 0, sum = 0, highest = minus_infinity();

@@ -67,8 +67,8 @@ __device__ __forceinline__ void copy_chunk(std::uint16_t* to, const void* pages,
     uint4 chunk = make_uint4(0, 0, 0, 0);
     if (is_there) {
       const uint2 bytes = *reinterpret_cast<const uint2*>(static_cast<const std::uint8_t*>(pages) + first);
-      chunk = make_uint4(widen_e4m3<0>(bytes.x), widen_e4m3<2>(bytes.x), widen_e4m3<0>(bytes.y),
-                         widen_e4m3<2>(bytes.y));
+      chunk =
+          make_uint4(widen_e4m3<0>(bytes.x), widen_e4m3<2>(bytes.x), widen_e4m3<0>(bytes.y), widen_e4m3<2>(bytes.y));
     }
     *reinterpret_cast<uint4*>(to) = chunk;
   } else {

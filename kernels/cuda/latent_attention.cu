@@ -18,8 +18,8 @@ constexpr unsigned kRopeStart = kMaxLatentRank;
 constexpr unsigned kRowDim = kMaxLatentRank + kMaxLatentRope;
 constexpr unsigned kRow = kRowDim + kPadding;
 constexpr unsigned kWeightRow = kPositions + kPadding;
-constexpr unsigned kScores = kPositions / kSharing;          // positions of a warp
-constexpr unsigned kValues = kMaxLatentRank / kSharing;      // elements of a warp
+constexpr unsigned kScores = kPositions / kSharing;      // positions of a warp
+constexpr unsigned kValues = kMaxLatentRank / kSharing;  // elements of a warp
 constexpr std::uint32_t kNoSlot = 0xffffffff;
 
 template <unsigned kLines>
@@ -246,7 +246,10 @@ void latent_attention(Stream stream, const LatentAttentionArgs& args) {
   switch (pages.dtype) {
     case DType::kF32: attend_pages<DType::kF32>(stream, args); break;
     case DType::kF16: attend_pages<DType::kF16>(stream, args); break;
-    default: assert(pages.dtype == DType::kBF16); attend_pages<DType::kBF16>(stream, args); break;
+    default:
+      assert(pages.dtype == DType::kBF16);
+      attend_pages<DType::kBF16>(stream, args);
+      break;
   }
   merge_pieces(stream, {.merges = args.merges,
                         .num_merges = args.num_merges,

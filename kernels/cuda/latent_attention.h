@@ -15,8 +15,8 @@ namespace troupe::kernels {
 // prompts alike: a row of a token is read once from the pages, as key and as value, for up to 64 lines. In tiles of 32
 // positions, divided as kernels/cuda/attention_plan.h says.
 //
-// Numbers as in kernels/cuda/paged_attention.h: operands in BF16 (F16 with F16 pages), sums in float32, and a row has the
-// same bits alone, in a batch, in one piece and in several.
+// Numbers as in kernels/cuda/paged_attention.h: operands in BF16 (F16 with F16 pages), sums in float32, and a row has
+// the same bits alone, in a batch, in one piece and in several.
 constexpr std::size_t kMaxLatentRank = 512;
 constexpr std::size_t kMaxLatentRope = 64;
 

@@ -30,11 +30,11 @@ void paged_attention(Stream stream, const PagedAttentionArgs& args) {
     default: assert(false);
   }
   merge_pieces(stream, {.merges = args.merges,
-                       .num_merges = args.num_merges,
-                       .pieces = args.pieces,
-                       .num_heads = shape.num_heads,
-                       .value_dim = shape.head_dim,
-                       .out = args.out});
+                        .num_merges = args.num_merges,
+                        .pieces = args.pieces,
+                        .num_heads = shape.num_heads,
+                        .value_dim = shape.head_dim,
+                        .out = args.out});
 }
 
 }  // namespace troupe::kernels::TROUPE_GPU_NAMESPACE

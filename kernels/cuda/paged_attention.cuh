@@ -40,8 +40,8 @@ struct AttentionShared {
   std::uint16_t values[kTilePositions * kRow];
   std::uint16_t queries[kLines * kRow];
   // What one warp has and those that share its lines need.
-  std::uint16_t probabilities[kSharing > 1 ? kLines * kTileRow : 8];
-  std::uint16_t value_weights[kSharing > 1 && has_page_scales(kPages) ? kLines * kTileRow : 8];
+  std::uint16_t probabilities[kSharing > 1 ? kLines* kTileRow : 8];
+  std::uint16_t value_weights[kSharing > 1 && has_page_scales(kPages) ? kLines* kTileRow : 8];
   float highest[kSharing][kLines];
   TilePlaces places[2];  // of this tile and the next
 };

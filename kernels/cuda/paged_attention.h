@@ -18,8 +18,8 @@ namespace troupe::kernels {
 // in a chunk, by few lines or many, in one piece or several: tiles and stretches begin at fixed positions, the order
 // within a tile is that of the tensor cores in every kernel, and a tile of which a row sees nothing leaves it as it is.
 // Each stretch of kAttentionStretch positions starts anew, and stretches are put together in their order. That takes
-// tensor cores that treat the rows of an operand alike. A value that is not finite may show in earlier rows of its chunk
-// as well.
+// tensor cores that treat the rows of an operand alike. A value that is not finite may show in earlier rows of its
+// chunk as well.
 
 // The tiles that fit into so much shared memory of a block (GpuProperties::shared_bytes_a_block). REQUIRES: head_dim <=
 // kMaxGpuHeadDim; shared_bytes >= kLeastSharedBytes.

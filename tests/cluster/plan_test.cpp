@@ -235,9 +235,10 @@ BOOST_AUTO_TEST_CASE(gpus_that_are_missing_too_old_or_too_small_are_errors_with_
              "(Ampere) or newer; use cpu:N");
   model::ModelConfig wide = tutor_like();
   wide.head_dim = 320;
-  BOOST_TEST(only_finding(make_plan(wide, topology("nodes: [{name: a, devices: [cuda:0]}]\n"), with_gpus(1 << 30))) ==
-             "t.yaml:2:29: shard/0/0/0 on cuda:0: the model's head_dim is 320, and kernels for GPUs take up to 256; use "
-             "cpu:N");
+  BOOST_TEST(
+      only_finding(make_plan(wide, topology("nodes: [{name: a, devices: [cuda:0]}]\n"), with_gpus(1 << 30))) ==
+      "t.yaml:2:29: shard/0/0/0 on cuda:0: the model's head_dim is 320, and kernels for GPUs take up to 256; use "
+      "cpu:N");
   const std::string small = found("cuda:0", with_gpus(1000));
   BOOST_TEST(small.find("weights and KV pages on a/cuda:0 take ") != std::string::npos);
   BOOST_TEST(small.find("it has 1000; lower limits.kv_memory") != std::string::npos);

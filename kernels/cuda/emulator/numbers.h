@@ -9,8 +9,8 @@
 #include "kernels/cpu/e4m3.h"
 #include "kernels/cpu/half.h"
 
-// CUDA's vectors, 16-bit and 8-bit numbers, and its functions of them, as far as kernels use them. Rounding and NaNs (0x7fff)
-// as CUDA's headers have them.
+// CUDA's vectors, 16-bit and 8-bit numbers, and its functions of them, as far as kernels use them. Rounding and NaNs
+// (0x7fff) as CUDA's headers have them.
 
 namespace troupe::kernels::emulated {
 

@@ -29,8 +29,8 @@ static Strided attend(Gpu& gpu, Scene& scene, const AttentionBatch& batch, Matri
   const OnGpu<std::uint32_t> tables(gpu, batch.block_tables);
   const OnGpu<AttentionItem> wide(gpu, plan.wide), narrow(gpu, plan.narrow);
   const OnGpu<AttentionMerge> merges(gpu, plan.merges);
-  const OnGpu<float> pieces(gpu, std::vector<float>(plan.piece_rows * attention_piece_floats(
-                                                                        scene.shape.num_heads, scene.shape.head_dim)));
+  const OnGpu<float> pieces(
+      gpu, std::vector<float>(plan.piece_rows * attention_piece_floats(scene.shape.num_heads, scene.shape.head_dim)));
   TROUPE_GPU_CALL(paged_attention, gpu.stream(),
                   PagedAttentionArgs{.queries = queries_there.view(),
                                      .kv = pages.view(),
@@ -38,8 +38,7 @@ static Strided attend(Gpu& gpu, Scene& scene, const AttentionBatch& batch, Matri
                                      .block_tables = tables.data(),
                                      .wide = wide.data(),
                                      .num_wide = plan.wide.size(),
-                                     .wide_lines =
-                                         paged_attention_tiles(scene.shape.head_dim, shared_bytes).wide_lines,
+                                     .wide_lines = paged_attention_tiles(scene.shape.head_dim, shared_bytes).wide_lines,
                                      .narrow = narrow.data(),
                                      .num_narrow = plan.narrow.size(),
                                      .merges = merges.data(),

@@ -109,7 +109,10 @@ BOOST_AUTO_TEST_CASE(heads_are_normed_turned_and_stored_as_the_reference_does_it
         BOOST_REQUIRE(queries.gaps_untouched());
         pages.compare(expected_pages, [&](float a, float b) {
           // A step of the type where the last bit decides, of numbers up to some ten.
-          const float step = dtype == DType::kF32 ? 0 : dtype == DType::kF16 ? 0x1p-10f : dtype == DType::kE4M3 ? 0x1p-3f : 0x1p-7f;
+          const float step = dtype == DType::kF32    ? 0
+                             : dtype == DType::kF16  ? 0x1p-10f
+                             : dtype == DType::kE4M3 ? 0x1p-3f
+                                                     : 0x1p-7f;
           BOOST_REQUIRE_LE(std::abs(a - b), 1e-4f + step * std::abs(b) + (dtype == DType::kI8 ? 0.1f : 0));
         });
       }
