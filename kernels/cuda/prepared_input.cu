@@ -1,5 +1,7 @@
 #include "kernels/cuda/prepared_input.cuh"
 
+#include "kernels/cuda/quantise.cuh"
+
 namespace troupe::kernels::TROUPE_GPU_NAMESPACE {
 namespace {
 
@@ -16,41 +18,6 @@ __device__ __forceinline__ void put_word(const PreparedInput& to, unsigned unit,
                                          std::uint32_t value) {
   const std::size_t place = (std::size_t{unit} * to.rows + row) * kGpuUnitBytes + word_place(word);
   *reinterpret_cast<std::uint32_t*>(to.units + place) = value;
-}
-
-// Four inputs of a row, zeros where it ends.
-__device__ __forceinline__ void load_four(const float* in, unsigned first, unsigned cols, float (&values)[4]) {
-#pragma unroll
-  for (unsigned i = 0; i < 4; ++i) values[i] = first + i < cols ? __ldg(in + first + i) : 0.0f;
-}
-
-__device__ __forceinline__ float largest_of(const float (&values)[4]) {
-  float largest = 0;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float magnitude = fabsf(values[i]);
-    largest = magnitude > largest ? magnitude : largest;  // passes a NaN over
-  }
-  return largest;
-}
-
-// 127 steps to the largest |x|; nothing where a float32 cannot express that (kernels/cpu/quantised_loops.h).
-__device__ __forceinline__ float steps_a_unit(float largest) {
-  return largest > 1e-35f && largest < 1e38f ? 127.0f / largest : 0.0f;
-}
-
-// Four quants as a word, and their sum.
-__device__ __forceinline__ std::uint32_t quantise(const float (&values)[4], float steps, int& sum) {
-  std::uint32_t word = 0;
-  sum = 0;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float step = values[i] * steps;
-    const int quant = step == step ? static_cast<int>(rintf(step)) : 0;
-    word |= static_cast<std::uint32_t>(quant & 255) << (8 * i);
-    sum += quant;
-  }
-  return word;
 }
 
 // One block of threads takes 1,024 inputs of a row, a thread four of them.
@@ -100,13 +67,6 @@ __global__ void __launch_bounds__(kThreads) quantise_row(InputRows rows, Prepare
     put_word(to, first / 64, row, first % 64 / 4, quantise(values, steps, sum));
   }
   if (threadIdx.x == 0) to.scales[row] = steps == 0 ? 0 : largest / 127;
-}
-
-// The bits of a number rounded to bf16 (nearest, ties to even), a NaN staying one.
-__device__ __forceinline__ std::uint32_t rounded_bf16(float value) {
-  const std::uint32_t bits = __float_as_uint(value);
-  if ((bits & 0x7fffffff) > 0x7f800000) return bits >> 16 | 0x40;
-  return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
 // One block of threads takes 1,024 inputs of a row.
