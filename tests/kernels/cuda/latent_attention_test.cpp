@@ -34,7 +34,7 @@ struct Latents {
     row_starts = table_starts = {0};
     for (std::size_t sequence = 0; sequence < 2; ++sequence) {
       // One that is decoded, over several stretches, and one whose prompt goes on.
-      const std::size_t context = sequence == 0 ? random.pick(1, seed % 2 == 0 ? 1100 : 80) : random.pick(1, 90);
+      const std::size_t context = sequence == 0 ? random.pick(1, seed % 2 == 0 ? 700 : 80) : random.pick(1, 90);
       const std::size_t rows = sequence == 0 ? 1 : random.pick(1, std::min<std::size_t>(context, 9));
       context_lengths.push_back(static_cast<std::uint32_t>(context));
       row_starts.push_back(row_starts.back() + static_cast<std::uint32_t>(rows));
@@ -120,7 +120,7 @@ static bool same_bits(const std::vector<float>& a, const std::vector<float>& b) 
 
 BOOST_AUTO_TEST_CASE(any_batch_agrees_with_the_reference_within_the_rounding_of_its_operands) {
   for (const auto& gpu : gpus_to_test()) {
-    for (std::uint32_t seed = 0; seed < 15; ++seed) {
+    for (std::uint32_t seed = 0; seed < 10; ++seed) {
       const DType dtype = kLatentTypes[seed % 3];
       Latents scene(seed, dtype);
       const std::size_t cols = scene.shape.num_heads * scene.pages.rank, rows = scene.row_starts.back();
@@ -138,7 +138,7 @@ BOOST_AUTO_TEST_CASE(any_batch_agrees_with_the_reference_within_the_rounding_of_
 BOOST_AUTO_TEST_CASE(a_row_has_the_same_bits_alone_and_in_a_batch_by_few_lines_and_many_in_one_piece_and_in_several) {
   for (const auto& gpu : gpus_to_test()) {
     std::size_t wide = 0, merged = 0;
-    for (std::uint32_t seed = 20; seed < 28; ++seed) {
+    for (std::uint32_t seed = 20; seed < 25; ++seed) {
       Latents scene(seed, kLatentTypes[seed % 3]);
       AttentionPlan plan;
       plan_attention(scene.batch(), scene.shape, latent_attention_tiles(kServerSharedBytes), kMany, plan);
@@ -173,7 +173,7 @@ BOOST_AUTO_TEST_CASE(a_row_has_the_same_bits_alone_and_in_a_batch_by_few_lines_a
 // What pages hold behind a sequence's last position is of no sequence, or of an earlier one.
 BOOST_AUTO_TEST_CASE(nothing_behind_the_last_position_is_looked_at) {
   for (const auto& gpu : gpus_to_test()) {
-    for (std::uint32_t seed = 41; seed < 45; ++seed) {
+    for (std::uint32_t seed = 41; seed < 43; ++seed) {
       Latents scene(seed, kLatentTypes[seed % 3]);
       const Strided clean = attend(*gpu, scene, kMany, kServerSharedBytes);
       for (std::size_t sequence = 0; sequence < scene.context_lengths.size(); ++sequence) {
