@@ -9,6 +9,7 @@
 #include "kernels/cuda/experts.h"
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/norm.h"
+#include "kernels/cuda/normed_input.h"
 #include "kernels/cuda/packed_weight.h"
 #include "kernels/cuda/paged_attention.h"
 #include "kernels/cuda/rope.h"
@@ -76,6 +77,7 @@ class CudaKernels final : public Kernels {
         properties_(memory_->gpu().properties()),
         name_(stream_.is_emulated ? "cuda (emulated)" : "cuda"),
         workspace_(*memory_),
+        normed_(*memory_),
         keys_(*memory_),
         values_(*memory_),
         pieces_(*memory_),
@@ -145,18 +147,19 @@ class CudaKernels final : public Kernels {
   void embed(std::span<const std::uint32_t> tokens, const WeightView& table, std::uint32_t first_row,
              MatrixF32 out) override {
     assert(out.rows == tokens.size() && out.cols == table.cols);
+    normed_.forget();
     const EmbedArgs args = {tokens_.on_device(tokens), table, first_row, out};
     if (!memory_->failed()) TROUPE_GPU_CALL(embed, stream_, args);
   }
 
   void rms_norm(ConstMatrixF32 in, std::span<const float> weight, float eps, MatrixF32 out) override {
-    const RmsNormArgs args = {in, weight.data(), eps, out};
+    const RmsNormArgs args = {in, weight.data(), eps, out, before_norm(weight, out)};
     TROUPE_GPU_CALL(rms_norm, stream_, args);
   }
 
   void add_rms_norm(ConstMatrixF32 addend, MatrixF32 sum, std::span<const float> weight, float eps,
                     MatrixF32 out) override {
-    const AddRmsNormArgs args = {addend, sum, weight.data(), eps, out};
+    const AddRmsNormArgs args = {addend, sum, weight.data(), eps, out, before_norm(weight, out)};
     TROUPE_GPU_CALL(add_rms_norm, stream_, args);
   }
 
@@ -165,6 +168,7 @@ class CudaKernels final : public Kernels {
     assert(queries.cols == shape.num_heads * shape.head_dim && out.cols == queries.cols && out.rows == queries.rows);
     const AttentionTiles tiles = paged_attention_tiles(shape.head_dim, properties_.shared_bytes_a_block);
     plan_attention(batch, shape, tiles, properties_.multiprocessors, plan_);
+    normed_.forget();
     const PagedAttentionArgs args = {
         .queries = queries,
         .kv = kv,
@@ -184,12 +188,14 @@ class CudaKernels final : public Kernels {
   }
 
   void add(ConstMatrixF32 addend, MatrixF32 sum) override {
+    normed_.forget();
     const AddArgs args = {addend, sum};
     TROUPE_GPU_CALL(add, stream_, args);
   }
 
   void gather_rows(ConstMatrixF32 in, std::span<const std::uint32_t> rows, MatrixF32 out) override {
     assert(out.rows == rows.size() && out.cols == in.cols);
+    normed_.forget();
     const GatherRowsArgs args = {in.data,  in.row_stride, rows_.on_device(rows), out.data, out.row_stride,
                                  out.rows, out.cols};
     if (!memory_->failed()) TROUPE_GPU_CALL(gather_rows, stream_, args);
@@ -198,6 +204,7 @@ class CudaKernels final : public Kernels {
   void add_weighted_rows(ConstMatrixF32 in, std::span<const std::uint32_t> rows, std::span<const float> weights,
                          MatrixF32 sum) override {
     assert(in.rows == rows.size() && weights.size() == rows.size() && in.cols == sum.cols);
+    normed_.forget();
     const AddWeightedRowsArgs args = {
         in.data, in.row_stride, rows_.on_device(rows), weights_.on_device(weights), sum.data, sum.row_stride,
         in.rows, in.cols};
@@ -206,6 +213,7 @@ class CudaKernels final : public Kernels {
 
   void scale_by_sigmoid(ConstMatrixF32 in, std::span<const float> weight, MatrixF32 out) override {
     assert(in.rows == out.rows && in.cols == weight.size());
+    normed_.forget();
     const SigmoidCall call = {in.data,       in.rows,  in.cols,  in.row_stride,
                               weight.data(), out.data, out.cols, out.row_stride};
     TROUPE_GPU_CALL(weigh_by_sigmoid, stream_, call);
@@ -219,6 +227,10 @@ class CudaKernels final : public Kernels {
     return {packed, weight.bias, out.data, out.row_stride, epilogue};
   }
 
+  PreparedNorm before_norm(std::span<const float> weight, ConstMatrixF32 out) {
+    return normed_.before_norm(weight.data(), out, workspace_.of(linear_workspace_bytes(out.rows, out.cols)));
+  }
+
   static MatrixF32 room(Workspace& workspace, std::size_t rows, std::size_t cols) {
     return {reinterpret_cast<float*>(workspace.of(rows * cols * sizeof(float))), rows, cols};
   }
@@ -228,7 +240,9 @@ class CudaKernels final : public Kernels {
     LinearCall call = {.in = in.data, .rows = in.rows, .cols = in.cols, .in_stride = in.row_stride};
     for (const LinearProduct& product : products) call.products[call.num_products++] = product;
     call.workspace = workspace_.of(linear_workspace_bytes(in.rows, in.cols));
-    if (call.workspace != nullptr) TROUPE_GPU_CALL(linear, stream_, call);
+    if (call.workspace == nullptr) return;
+    normed_.before_products(call);
+    TROUPE_GPU_CALL(linear, stream_, call);
   }
 
   std::unique_ptr<GpuMemory> memory_;
@@ -238,7 +252,8 @@ class CudaKernels final : public Kernels {
   std::vector<std::byte> image_;  // of the weight that is packed
   AttentionPlan plan_;            // of the latest attention
 
-  Workspace workspace_;
+  Workspace workspace_;  // of products
+  NormedInput normed_;   // what it holds
   Workspace keys_;
   Workspace values_;
   Workspace pieces_;  // of attention

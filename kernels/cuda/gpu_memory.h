@@ -33,6 +33,10 @@ class GpuMemory final : public DeviceMemory {
   void fail(Error error);
   bool failed() const { return error_.has_value(); }
 
+  // Whether anything was copied to the place that was watched last, other than by operations, or it was released.
+  void watch(const void* memory, std::uint64_t bytes);
+  bool watched_has_changed() const { return watched_has_changed_; }
+
  private:
   // Host memory that the driver has pinned.
   class Pinned final : public DeviceMemory {
@@ -52,6 +56,8 @@ class GpuMemory final : public DeviceMemory {
     Gpu& gpu_;
   };
 
+  void note_change(const void* memory, std::uint64_t bytes);
+
   explicit GpuMemory(std::unique_ptr<Gpu> gpu) : gpu_(std::move(gpu)), pinned_(*gpu_) {}
 
   const std::unique_ptr<Gpu> gpu_;
@@ -59,6 +65,9 @@ class GpuMemory final : public DeviceMemory {
   std::byte* staging_ = nullptr;  // (kStagingBytes), pinned
   std::uint64_t staged_ = 0;      // bytes of it that the stream may not have read yet
   std::optional<Error> error_;
+  const std::byte* watched_ = nullptr;
+  std::uint64_t watched_bytes_ = 0;
+  bool watched_has_changed_ = false;
 };
 
 }  // namespace troupe::kernels
