@@ -246,15 +246,33 @@ Result<void> DraftCompute::append_guesses(std::span<Entry* const> entries) {
   for (std::size_t first = 0; first < entries.size(); first += most) {
     std::vector<Part> parts;
     for (Entry* entry : entries.subspan(first, std::min(most, entries.size() - first))) parts.push_back({entry, 1});
-    TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 logits, forward(parts, true));
-    for (std::size_t i = 0; i < parts.size(); ++i) {
-      parts[i].entry->tokens.push_back(most_probable({logits.row(i), logits.cols}));
-    }
+    TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden, forward(parts, true));
+    TROUPE_RETURN_IF_ERROR(draw(hidden, parts.size()));
+    for (std::size_t i = 0; i < parts.size(); ++i) parts[i].entry->tokens.push_back(drawn_[i]);
   }
   return {};
 }
 
-// Computes the next tokens of each part. The logits of the last one of each: (parts, vocab_size), if wanted.
+// drawn_ = the most probable tokens after the first `count` rows that logits are wanted of; where nothing is most
+// probable, any token is a guess.
+Result<void> DraftCompute::draw(kernels::ConstMatrixF32 hidden, std::size_t count) {
+  drawn_.clear();
+  if (kernels::RowSampler* const sampler = kernels_->sampler(); sampler != nullptr) {
+    TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 logits, transformer_->device_logits(hidden, 0, count));
+    if (greedy_.size() < count) greedy_.resize(count, {.temperature = 0});
+    sampler->begin({.rows = std::span(greedy_).first(count)});
+    sampler->draw(0, logits);
+    TROUPE_ASSIGN_OR_RETURN(const kernels::SampledRows sampled, sampler->fetch());
+    for (const std::uint32_t token : sampled.tokens) drawn_.push_back(token == kernels::kNoToken ? 0 : token);
+    return {};
+  }
+  TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 logits, transformer_->logits(hidden, 0, count));
+  for (std::size_t i = 0; i < count; ++i) drawn_.push_back(most_probable({logits.row(i), logits.cols}));
+  return {};
+}
+
+// Computes the next tokens of each part: the hidden states of all of them, of which the last one of each is wanted for
+// logits.
 Result<kernels::ConstMatrixF32> DraftCompute::forward(std::span<const Part> parts, bool wants_logits) {
   for (auto* list : {&tokens_, &positions_, &slots_, &context_lengths_, &block_tables_, &logits_rows_}) list->clear();
   row_starts_.assign(1, 0);
@@ -282,8 +300,7 @@ Result<kernels::ConstMatrixF32> DraftCompute::forward(std::span<const Part> part
                                                 .block_tables = block_tables_,
                                                 .block_table_starts = block_table_starts_},
                                   .logits_rows = logits_rows_};
-  TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden, transformer_->forward(batch, {}));
-  return transformer_->logits(batch, hidden);
+  return transformer_->forward(batch, {});
 }
 
 }  // namespace troupe

@@ -76,6 +76,7 @@ class DraftCompute {
   Result<void> read_up_to_last(std::span<Entry* const> entries);
   Result<void> append_guesses(std::span<Entry* const> entries);
   Result<kernels::ConstMatrixF32> forward(std::span<const Part> parts, bool wants_logits);
+  Result<void> draw(kernels::ConstMatrixF32 hidden, std::size_t count);
 
   const DraftComputeOptions options_;
   std::unique_ptr<kernels::Kernels> kernels_;
@@ -94,6 +95,8 @@ class DraftCompute {
   std::vector<std::uint32_t> block_tables_;
   std::vector<std::uint32_t> block_table_starts_;
   std::vector<std::uint32_t> logits_rows_;
+  std::vector<kernels::SamplingRow> greedy_;  // as many as were ever drawn together
+  std::vector<std::uint32_t> drawn_;          // the tokens of the latest draw()
 };
 
 }  // namespace troupe

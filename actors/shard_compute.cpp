@@ -1,7 +1,6 @@
 #include "actors/shard_compute.h"
 
 #include <algorithm>
-#include <span>
 #include <utility>
 
 #include "runtime/model/staged_communicator.h"
@@ -89,7 +88,11 @@ ShardCompute::ShardCompute(std::unique_ptr<kernels::Kernels> kernels, std::uniqu
     : kernels_(std::move(kernels)),
       group_(std::move(group)),
       transformer_(std::move(transformer)),
-      sequences_(std::move(sequences)) {}
+      sequences_(std::move(sequences)) {
+  const model::Slice& slice = transformer_->slice();
+  if (kernels_->sampler() != nullptr && slice.is_last_stage() && slice.world_size == 1)
+    draw_.emplace(*kernels_->sampler());
+}
 
 void ShardCompute::join(std::unique_ptr<collective::Communicator> group) {
   if (!kernels_->memory().is_host()) group = model::make_staged_communicator(std::move(group), kernels_->memory());
@@ -101,25 +104,32 @@ void ShardCompute::join(std::unique_ptr<collective::Communicator> group) {
 Result<void> ShardCompute::begin_step(schema::Step::Reader step) { return sequences_.begin_step(step); }
 
 Result<kernels::ConstMatrixF32> ShardCompute::run(kernels::ConstMatrixF32 hidden_in) {
-  const model::StepBatch batch = batch_of(sequences_.flat());
-  TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden, transformer_->forward(batch, hidden_in));
+  TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden,
+                          transformer_->forward(batch_of(sequences_.flat()), hidden_in));
   if (!transformer_->slice().is_last_stage()) return transformer_->to_host(hidden);
-  TROUPE_RETURN_IF_ERROR(sample(batch, hidden));
+  TROUPE_RETURN_IF_ERROR(sample(hidden));
   return kernels::ConstMatrixF32();
 }
 
 // A prompt whose tokens are rated wants more rows of logits than there is memory for: they come in pieces, the
 // same ones on every rank.
-Result<void> ShardCompute::sample(model::StepBatch batch, kernels::ConstMatrixF32 hidden) {
-  const std::span<const std::uint32_t> rows = batch.logits_rows;
-  const std::size_t piece = transformer_->max_logits_rows();
-  for (std::size_t first = 0; first < rows.size(); first += piece) {
-    batch.logits_rows = rows.subspan(first, std::min(piece, rows.size() - first));
-    TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 logits, transformer_->logits(batch, hidden));
+Result<void> ShardCompute::sample(kernels::ConstMatrixF32 hidden) {
+  const std::size_t rows = sequences_.flat().logits_rows.size(), piece = transformer_->max_logits_rows();
+  // What goes wrong is an error of this step, not of the next one that waits for the device.
+  if (rows == 0) return kernels_->memory().synchronize();
+  if (draw_) draw_->begin(sequences_);
+  for (std::size_t first = 0; first < rows; first += piece) {
+    const std::size_t count = std::min(piece, rows - first);
+    if (draw_) {
+      TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 logits, transformer_->device_logits(hidden, first, count));
+      draw_->draw(first, logits);
+      continue;
+    }
+    TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 logits, transformer_->logits(hidden, first, count));
     if (transformer_->slice().rank != 0) continue;
     TROUPE_RETURN_IF_ERROR(sequences_.sample(first, {logits.data, logits.rows * logits.cols}));
   }
-  return {};
+  return draw_ ? draw_->finish(sequences_) : Result<void>();
 }
 
 }  // namespace troupe

@@ -4,8 +4,10 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <vector>
 
+#include "actors/device_draw.h"
 #include "kernels/kernels.h"
 #include "kernels/select.h"
 #include "runtime/base/limits.h"
@@ -75,12 +77,13 @@ class ShardCompute {
   ShardCompute(std::unique_ptr<kernels::Kernels> kernels, std::unique_ptr<collective::Communicator> group,
                std::unique_ptr<model::Transformer> transformer, engine::ShardSequences sequences);
 
-  Result<void> sample(model::StepBatch batch, kernels::ConstMatrixF32 hidden);
+  Result<void> sample(kernels::ConstMatrixF32 hidden);
 
   std::unique_ptr<kernels::Kernels> kernels_;
   std::unique_ptr<collective::Communicator> group_;
   std::unique_ptr<model::Transformer> transformer_;
   engine::ShardSequences sequences_;
+  std::optional<DeviceDraw> draw_;  // where this rank has the whole logits on a device that draws
 };
 
 }  // namespace troupe

@@ -2,11 +2,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string_view>
 
 #include "kernels/device_memory.h"
+#include "kernels/row_sampler.h"
 #include "kernels/tensor.h"
 #include "runtime/base/result.h"
 
@@ -44,7 +46,6 @@ enum class RopeLayout : std::uint8_t {
 // Rotary embedding (Su et al. 2021, eq. 34) of the first 2 * inverse_frequencies.size() elements of every head. cos and
 // sin are multiplied by `magnitude`.
 struct Rotary {
-  std::span<const std::uint32_t> positions;  // (rows)
   std::span<const float> inverse_frequencies;
   float magnitude = 1;
   RopeLayout layout = RopeLayout::kHalves;
@@ -105,15 +106,62 @@ struct AttentionShape {
   std::size_t sliding_window = 0;  // a query sees the last so many positions, itself included; 0 = all
 };
 
+// What the operations of one step work on, besides matrices: lists in the host's memory.
+struct StepLists {
+  std::span<const std::uint32_t> tokens;       // (rows), for embed(); or empty
+  std::span<const std::uint32_t> positions;    // (rows)
+  std::span<const std::uint32_t> slots;        // (rows): where their keys and values go
+  AttentionBatch attention;                    // the sequences of these rows
+  std::span<const AttentionShape> shapes;      // those that attention() is asked for
+  std::span<const std::uint32_t> logits_rows;  // rows that gather_logits_rows() picks
+  // Rows that matrices have room for, where all operations are called through repeat(); else 0.
+  std::size_t max_rows = 0;
+  std::size_t max_logits_rows = 0;
+};
+
+// How many rows the matrices of a step have: as many as its lists, or more, which mean nothing and write to no page.
+struct StepRows {
+  std::size_t rows = 0;
+  std::size_t logits_rows = 0;
+};
+
+// Work that is the same in every step of equal StepRows, but for what the step's lists hold.
+enum class StepPart : std::uint8_t { kLayers, kLogits };
+
+// One expert of a mixture: SwiGLU between two projections.
+struct ExpertWeights {
+  const PackedWeight* gate = nullptr;  // (intermediate, in_features)
+  const PackedWeight* up = nullptr;    // (intermediate, in_features)
+  const PackedWeight* down = nullptr;  // (in_features, intermediate)
+};
+
+// How rows choose their experts.
+struct MixtureShape {
+  std::size_t experts_per_token = 0;
+  bool normalise = false;  // weights of the chosen sum up to 1
+};
+
+// The experts of one layer as one implementation reads them. Made once at load by Kernels::make_mixture.
+class Mixture {
+ public:
+  virtual ~Mixture() = default;
+};
+
+// What Kernels::mix works in. On the host `choices` is the number of rows, elsewhere rows * experts_per_token.
+struct MixtureScratch {
+  MatrixF32 routed;  // on the host: (rows, in_features)
+  MatrixF32 gated;   // (choices, intermediate)
+  MatrixF32 out;     // (choices, in_features)
+};
+
 // The operations of a transformer on one device. One object a shard.
 //
 // Thread-safety: calls on one object come from one thread; an implementation uses its own worker team inside.
 // Numbers: accumulation in float32 (or better); a row's result never depends on the other rows of the batch, nor
 // on the number of worker threads.
-// Memory: matrices, biases, norms' weights, embedding tables and pages lie in memory(); lists that describe a step
-// (tokens, positions, slots, tables, rows and their weights, inverse_frequencies) in the host's, and are read before
-// the call returns. Results are there once memory() was asked for them. Aliasing: outputs do not overlap inputs unless
-// a comment says so. Sizes that do not match are bugs (assertions).
+// Memory: matrices, biases, norms' weights, frequencies, embedding tables and pages lie in memory(). Results are there
+// once memory() was asked for them. Aliasing: outputs do not overlap inputs unless a comment says so. Sizes that do not
+// match are bugs (assertions).
 class Kernels {
  public:
   virtual ~Kernels() = default;
@@ -131,6 +179,25 @@ class Kernels {
   virtual Result<std::unique_ptr<PackedWeight>> pack(const WeightView& weight, std::size_t group = 0,
                                                      std::span<const std::byte> image = {}) = 0;
 
+  // The weights outlive the mixture. Errors: of memory().allocate; kUnsupported for experts that this implementation
+  // cannot mix. REQUIRES: experts are of one shape.
+  virtual Result<std::unique_ptr<Mixture>> make_mixture(std::span<const ExpertWeights> experts,
+                                                        const MixtureShape& shape) = 0;
+
+  // From now on operations work on this step. The lists stay as they are until the last of its operations was called.
+  // With max_rows, small steps may be padded, up to max_rows and max_logits_rows.
+  virtual StepRows begin_step(const StepLists& lists) = 0;
+
+  // Calls `work`, which calls operations of the step and nothing that waits for the device, or does what it did in an
+  // earlier step of the same sizes: matrices, weights and pages lie where they lay. The first steps of a size, at
+  // least, call it. Errors: those of `work`; what became of the device.
+  virtual Result<void> repeat([[maybe_unused]] StepPart part, const std::function<Result<void>()>& work) {
+    return work();
+  }
+
+  // From now on `work` does something else than what repeat() was given before.
+  virtual void forget_repeated() {}
+
   // out(rows, out_features) = in(rows, in_features) * weight^T + bias.
   virtual void linear(ConstMatrixF32 in, const LinearWeight& weight, MatrixF32 out) = 0;
 
@@ -138,15 +205,14 @@ class Kernels {
   // the same shape.
   virtual void swiglu(ConstMatrixF32 in, const LinearWeight& gate, const LinearWeight& up, MatrixF32 out) = 0;
 
-  // Projects, norms where there are norms, and rotates queries and keys (not values); writes queries, (rows,
-  // num_heads * head_dim), and the keys and values to slots of the pages, rounded to the pages' type (kI8 and
-  // kE4M3: by head, whose largest element becomes 127 or 448). slots: (rows).
+  // Projects, norms where there are norms, and rotates queries and keys (not values) by the step's positions; writes
+  // queries, (rows, num_heads * head_dim), and the keys and values to the step's slots of the pages, rounded to the
+  // pages' type (kI8 and kE4M3: by head, whose largest element becomes 127 or 448).
   virtual void project_qkv(ConstMatrixF32 in, const QkvWeights& weights, const Rotary& rotary, MatrixF32 queries,
-                           std::span<const std::uint32_t> slots, const PagedKv& kv) = 0;
+                           const PagedKv& kv) = 0;
 
   // out(i, :) = table(tokens[i] - first_row, :) where the table holds that row, else zeros (vocabulary-parallel).
-  virtual void embed(std::span<const std::uint32_t> tokens, const WeightView& table, std::uint32_t first_row,
-                     MatrixF32 out) = 0;
+  virtual void embed(const WeightView& table, std::uint32_t first_row, MatrixF32 out) = 0;
 
   // out = in / sqrt(mean(in^2) + eps) * weight, by row (Zhang & Sennrich 2019). out may be in.
   virtual void rms_norm(ConstMatrixF32 in, std::span<const float> weight, float eps, MatrixF32 out) = 0;
@@ -156,19 +222,25 @@ class Kernels {
                             MatrixF32 out) = 0;
 
   // Causal attention over the pages, which already hold this step's keys and values. queries and out:
-  // (rows, num_heads * head_dim). The last row of a sequence is position context_length - 1.
-  virtual void attention(ConstMatrixF32 queries, const PagedKv& kv, const AttentionBatch& batch,
-                         const AttentionShape& shape, MatrixF32 out) = 0;
+  // (rows, num_heads * head_dim). The last row of a sequence is position context_length - 1. shape: index of one of the
+  // step's shapes.
+  virtual void attention(ConstMatrixF32 queries, const PagedKv& kv, std::size_t shape, MatrixF32 out) = 0;
 
   // sum += addend.
   virtual void add(ConstMatrixF32 addend, MatrixF32 sum) = 0;
 
-  // out(i, :) = in(rows[i], :).
-  virtual void gather_rows(ConstMatrixF32 in, std::span<const std::uint32_t> rows, MatrixF32 out) = 0;
+  // out(i, :) = in(logits_rows[first + i], :), for as many as there are.
+  virtual void gather_logits_rows(ConstMatrixF32 in, std::size_t first, MatrixF32 out) = 0;
 
-  // sum(rows[i], :) += weights[i] * in(i, :). No row is there twice.
-  virtual void add_weighted_rows(ConstMatrixF32 in, std::span<const std::uint32_t> rows, std::span<const float> weights,
-                                 MatrixF32 sum) = 0;
+  // sum(row, :) += for each of the row's experts, in their order, its weight * what it makes of in(row, :). A row's
+  // experts are those with its largest router logits, weighed by the softmax of these (Shazeer et al. 2017); of equal
+  // logits the lower expert is chosen first, and logits that are not numbers still choose as many experts.
+  // router_logits: (rows, experts).
+  virtual void mix(ConstMatrixF32 in, ConstMatrixF32 router_logits, const Mixture& mixture,
+                   const MixtureScratch& scratch, MatrixF32 sum) = 0;
+
+  // What draws tokens on the device; null where the host draws. Lives as long as this object.
+  virtual RowSampler* sampler() { return nullptr; }
 
   // out(i, :) *= sigmoid(in(i, :) * weight): how much of a shared expert a token takes (Qwen2 MoE).
   virtual void scale_by_sigmoid(ConstMatrixF32 in, std::span<const float> weight, MatrixF32 out) = 0;

@@ -12,6 +12,7 @@
 #include "kernels/cpu/reference.h"
 #include "kernels/cpu/team.h"
 #include "kernels/cpu/vector_kernels.h"
+#include "kernels/cuda/cublaslt.h"
 #include "kernels/cuda/cuda_kernels.h"
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/gpu_list.h"
@@ -111,6 +112,32 @@ Result<std::unique_ptr<Gpu>> find_gpu(std::uint32_t index) {
                    " GPUs are emulated, from cuda:0 on");
 }
 
+// The library for products that the environment asks for; none where it does not.
+Result<GpuLibrary> find_gpu_library(const Gpu& gpu) {
+  const char* const named = std::getenv("TROUPE_GPU_LIBRARY");
+  const std::string_view wanted = named == nullptr ? "" : named;
+  if (wanted.empty()) return GpuLibrary();
+  if (wanted != "cublaslt" && wanted != "cublaslt_fp8") {
+    return invalid_argument(
+        "no library for GPUs is called '" + std::string(wanted) + "'; it may be cublaslt, cublaslt_fp8, or unset",
+        "TROUPE_GPU_LIBRARY");
+  }
+  if (gpus_are_emulated()) {
+    return unsupported("cuBLASLt needs a real GPU: unset TROUPE_GPU_LIBRARY, or TROUPE_GPU=emulated",
+                       "TROUPE_GPU_LIBRARY");
+  }
+  const bool fp8 = wanted == "cublaslt_fp8";
+  const int capability = gpu.properties().compute_capability;
+  if (fp8 && capability < kMinFp8Capability) {
+    return unsupported("cublaslt_fp8 needs compute capability " + std::to_string(kMinFp8Capability / 10) + "." +
+                           std::to_string(kMinFp8Capability % 10) + ", and this GPU has " +
+                           std::to_string(capability / 10) + "." + std::to_string(capability % 10) + ": use cublaslt",
+                       "TROUPE_GPU_LIBRARY");
+  }
+  TROUPE_ASSIGN_OR_RETURN(auto library, open_cublaslt());
+  return GpuLibrary{std::move(library), fp8 ? LargeProducts::kFp8 : LargeProducts::kBf16};
+}
+
 }  // namespace
 
 CpuFeatures detect_cpu_features() {
@@ -170,7 +197,8 @@ ComputeDevice compute_device(const Device& device) {
 Result<std::unique_ptr<Kernels>> make_kernels(const ComputeDevice& device) {
   if (device.gpu) {
     TROUPE_ASSIGN_OR_RETURN(auto gpu, find_gpu(*device.gpu));
-    return make_cuda_kernels(std::move(gpu));
+    TROUPE_ASSIGN_OR_RETURN(auto library, find_gpu_library(*gpu));
+    return make_cuda_kernels(std::move(gpu), std::move(library));
   }
   assert(!device.cores.empty());
   TROUPE_ASSIGN_OR_RETURN(auto kernels, make_cpu_kernels({.cores = device.cores}));

@@ -3,6 +3,8 @@
 #include <boost/json/array.hpp>
 #include <limits>
 
+#include "actors/gateway/template_arguments.h"
+
 namespace troupe {
 namespace {
 
@@ -92,7 +94,8 @@ Result<ChatRequest> parse_chat_request(std::string_view body, const ServedModel&
   std::vector<std::string> unknown;
   TROUPE_ASSIGN_OR_RETURN(request.messages, read_messages(fields, unknown));
   TROUPE_RETURN_IF_ERROR(fields.refuse({"tools", "functions", "audio", "web_search_options", "continue_final_message",
-                                        "chat_template", "chat_template_kwargs", "documents", "echo"}));
+                                        "chat_template", "documents", "echo"}));
+  TROUPE_ASSIGN_OR_RETURN(request.template_arguments, read_template_arguments(fields));
   TROUPE_RETURN_IF_ERROR(fields.require("add_generation_prompt", true));
   TROUPE_RETURN_IF_ERROR(fields.require("modalities", json::array{"text"}));
   // Without tools, "auto" asks for the same as "none".

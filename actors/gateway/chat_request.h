@@ -12,6 +12,7 @@ namespace troupe {
 struct ChatRequest {
   GenerationOptions options;
   std::vector<text::ChatMessage> messages;
+  text::jinja::Dict template_arguments;
 };
 
 // Errors carry the param at fault, such as "messages[1].content".

@@ -48,7 +48,9 @@ Result<RequestPlan> plan_chat(std::string_view body, const ServedModel& model, c
   plan.endpoint = Endpoint::kChat;
   plan.options = std::move(request.options);
   Prompt prompt;
-  TROUPE_ASSIGN_OR_RETURN(prompt.text, model.chat_template->render(request.messages, true));
+  text::ChatOptions options;
+  options.arguments = std::move(request.template_arguments);
+  TROUPE_ASSIGN_OR_RETURN(prompt.text, model.chat_template->render(request.messages, options));
   // The template writes the special tokens itself.
   TROUPE_ASSIGN_OR_RETURN(prompt.tokens, encode(prompt.text, false, "messages", model));
   plan.prompts.push_back(std::move(prompt));

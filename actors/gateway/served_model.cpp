@@ -16,17 +16,25 @@ struct TextParts {
   Result<text::ChatTemplate> chat_template;
 };
 
-Result<std::shared_ptr<const text::Tokenizer>> gguf_tokenizer(const model::GgufFile& file, const Limits& limits) {
-  TROUPE_ASSIGN_OR_RETURN(const text::Vocabulary vocabulary, read_vocabulary(file, limits));
-  return text::Tokenizer::build(vocabulary, limits);
+// The special tokens by the names that templates have for them.
+text::jinja::Dict special_tokens(const text::Vocabulary& vocabulary) {
+  text::jinja::Dict tokens;
+  const auto name = [&](std::string_view name, std::optional<std::uint64_t> id) {
+    if (!id || *id >= vocabulary.tokens.size() || text::invalid_utf8_offset(vocabulary.tokens[*id])) return;
+    text::jinja::assign(tokens, name, text::jinja::Value(vocabulary.tokens[*id]));
+  };
+  name("bos_token", vocabulary.bos);
+  name("eos_token", vocabulary.eos);
+  name("unk_token", vocabulary.unknown);
+  return tokens;
 }
 
-Result<text::ChatTemplate> gguf_chat_template(const model::GgufFile& file) {
+Result<text::ChatTemplate> gguf_chat_template(const model::GgufFile& file, const text::Vocabulary& vocabulary) {
   constexpr std::string_view kKey = "tokenizer.chat_template";
   TROUPE_ASSIGN_OR_RETURN(const std::string_view jinja, file.metadata().string(kKey, ""));
   const std::string place = file.place() + ": key '" + std::string(kKey) + "'";
   if (jinja.empty()) return not_found(place + " is missing; the model can still be used through /v1/completions");
-  return text::ChatTemplate::parse(jinja, place);
+  return text::ChatTemplate::parse(jinja, place, special_tokens(vocabulary));
 }
 
 Result<TextParts> read_text_parts(const std::filesystem::path& model, const Limits& limits) {
@@ -35,7 +43,9 @@ Result<TextParts> read_text_parts(const std::filesystem::path& model, const Limi
     return TextParts{text::Tokenizer::load(model, limits), text::ChatTemplate::load(model, limits)};
   }
   TROUPE_ASSIGN_OR_RETURN(const auto file, model::GgufFile::open(model, limits));
-  return TextParts{gguf_tokenizer(*file, limits), gguf_chat_template(*file)};
+  auto vocabulary = read_vocabulary(*file, limits);
+  if (!vocabulary.ok()) return TextParts{vocabulary.error(), vocabulary.error()};
+  return TextParts{text::Tokenizer::build(*vocabulary, limits), gguf_chat_template(*file, *vocabulary)};
 }
 
 }  // namespace

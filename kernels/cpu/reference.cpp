@@ -87,7 +87,7 @@ class ReferenceKernels : public CpuKernels {
   }
 
   void project_qkv(ConstMatrixF32 in, const QkvWeights& weights, const Rotary& rotary, MatrixF32 queries,
-                   std::span<const std::uint32_t> slots, const PagedKv& kv) override {
+                   const PagedKv& kv) override {
     const std::size_t width = kv.num_kv_heads * kv.head_dim;
     const MatrixF32 keys = matrix(first_, in.rows, width);
     const MatrixF32 values = matrix(second_, in.rows, width);
@@ -96,13 +96,13 @@ class ReferenceKernels : public CpuKernels {
     linear(in, weights.value, values);
     norm_heads(queries, weights.query_norm, weights.eps);
     norm_heads(keys, weights.key_norm, weights.eps);
-    rotate(queries, kv.head_dim, rotary);
-    rotate(keys, kv.head_dim, rotary);
-    write_kv(keys, values, slots, kv);
+    rotate(queries, kv.head_dim, rotary, step().positions);
+    rotate(keys, kv.head_dim, rotary, step().positions);
+    write_kv(keys, values, step().slots, kv);
   }
 
-  void embed(std::span<const std::uint32_t> tokens, const WeightView& table, std::uint32_t first_row,
-             MatrixF32 out) override {
+  void embed(const WeightView& table, std::uint32_t first_row, MatrixF32 out) override {
+    const std::span<const std::uint32_t> tokens = step().tokens;
     assert(out.rows == tokens.size() && out.cols == table.cols);
     assert(is_float_storage(table.dtype) || is_quantised(table.dtype));
     for (std::size_t row = 0; row < tokens.size(); ++row) {
@@ -129,8 +129,9 @@ class ReferenceKernels : public CpuKernels {
     rms_norm(sum, weight, eps, out);
   }
 
-  void attention(ConstMatrixF32 queries, const PagedKv& kv, const AttentionBatch& batch, const AttentionShape& shape,
-                 MatrixF32 out) override {
+  void attention(ConstMatrixF32 queries, const PagedKv& kv, std::size_t shape_index, MatrixF32 out) override {
+    const AttentionBatch& batch = step().attention;
+    const AttentionShape& shape = step().shapes[shape_index];
     assert(queries.cols == shape.num_heads * shape.head_dim && out.cols == queries.cols && out.rows == queries.rows);
     assert(shape.num_heads % shape.num_kv_heads == 0);
     assert(kv.num_kv_heads == shape.num_kv_heads && kv.head_dim == shape.head_dim);
@@ -172,15 +173,16 @@ class ReferenceKernels : public CpuKernels {
     }
   }
 
-  static void rotate(MatrixF32 heads, std::size_t head_dim, const Rotary& rotary) {
+  static void rotate(MatrixF32 heads, std::size_t head_dim, const Rotary& rotary,
+                     std::span<const std::uint32_t> positions) {
     const std::size_t pairs = rotary.inverse_frequencies.size();
-    assert(rotary.positions.size() == heads.rows && heads.cols % head_dim == 0 && 2 * pairs <= head_dim);
+    assert(positions.size() == heads.rows && heads.cols % head_dim == 0 && 2 * pairs <= head_dim);
     const bool halves = rotary.layout == RopeLayout::kHalves;
     for (std::size_t row = 0; row < heads.rows; ++row) {
       for (std::size_t first = 0; first < heads.cols; first += head_dim) {
         float* head = heads.row(row) + first;
         for (std::size_t pair = 0; pair < pairs; ++pair) {
-          const double angle = double(rotary.positions[row]) * rotary.inverse_frequencies[pair];
+          const double angle = double(positions[row]) * rotary.inverse_frequencies[pair];
           const double cosine = std::cos(angle) * rotary.magnitude;
           const double sine = std::sin(angle) * rotary.magnitude;
           float& x = head[halves ? pair : 2 * pair];

@@ -100,8 +100,8 @@ class VectorKernels : public CpuKernels {
   }
 
   void project_qkv(ConstMatrixF32 in, const QkvWeights& weights, const Rotary& rotary, MatrixF32 queries,
-                   std::span<const std::uint32_t> slots, const PagedKv& kv) override {
-    assert(queries.rows == in.rows && slots.size() == in.rows && rotary.positions.size() == in.rows);
+                   const PagedKv& kv) override {
+    assert(queries.rows == in.rows && step().slots.size() == in.rows && step().positions.size() == in.rows);
     assert(2 * rotary.inverse_frequencies.size() <= kv.head_dim && is_page_type(kv.dtype));
     prepare_angles(rotary);
     const LinearWeight linears[] = {weights.query, weights.key, weights.value};
@@ -116,7 +116,7 @@ class VectorKernels : public CpuKernels {
         for (std::size_t part = 0; part < std::size(projected); ++part) {
           for (std::size_t head = 0; head * kv.head_dim < projected[part].cols; ++head) {
             float* values = projected[part].row(row) + head * kv.head_dim;
-            finish_head(weights, rotary, part, head, row, values, queries, slots, kv);
+            finish_head(weights, rotary, part, head, row, values, queries, kv);
           }
         }
       });
@@ -132,14 +132,14 @@ class VectorKernels : public CpuKernels {
                      for (std::size_t row = 0; row < sums.rows; ++row) {
                        float* values = sums.row(row) + i * padded_head;
                        if (bias != nullptr) ops_.add(values, bias + head * kv.head_dim, kv.head_dim, values);
-                       finish_head(weights, rotary, sums.part, head, sums.first_row + row, values, queries, slots, kv);
+                       finish_head(weights, rotary, sums.part, head, sums.first_row + row, values, queries, kv);
                      }
                    }
                  });
   }
 
-  void embed(std::span<const std::uint32_t> tokens, const WeightView& table, std::uint32_t first_row,
-             MatrixF32 out) override {
+  void embed(const WeightView& table, std::uint32_t first_row, MatrixF32 out) override {
+    const std::span<const std::uint32_t> tokens = step().tokens;
     assert(out.rows == tokens.size() && out.cols == table.cols);
     assert(is_float_storage(table.dtype) || is_quantised(table.dtype));
     for_each(tokens.size(), out.cols, [&](std::size_t row, std::size_t) {
@@ -170,9 +170,8 @@ class VectorKernels : public CpuKernels {
     });
   }
 
-  void attention(ConstMatrixF32 queries, const PagedKv& kv, const AttentionBatch& batch, const AttentionShape& shape,
-                 MatrixF32 out) override {
-    attention_.run(queries, kv, batch, shape, out);
+  void attention(ConstMatrixF32 queries, const PagedKv& kv, std::size_t shape, MatrixF32 out) override {
+    attention_.run(queries, kv, step().attention, step().shapes[shape], out);
   }
 
   void add(ConstMatrixF32 addend, MatrixF32 sum) override {
@@ -230,7 +229,7 @@ class VectorKernels : public CpuKernels {
   // What is left to do with one projected head of one row, while it is in the first-level cache. part: query, key,
   // value.
   void finish_head(const QkvWeights& weights, const Rotary& rotary, std::size_t part, std::size_t head, std::size_t row,
-                   float* values, MatrixF32 queries, std::span<const std::uint32_t> slots, const PagedKv& kv) const {
+                   float* values, MatrixF32 queries, const PagedKv& kv) const {
     const std::size_t head_dim = kv.head_dim;
     if (part < 2) {
       const std::span<const float> norm = part == 0 ? weights.query_norm : weights.key_norm;
@@ -243,24 +242,25 @@ class VectorKernels : public CpuKernels {
       std::copy_n(values, head_dim, queries.row(row) + head * head_dim);
       return;
     }
-    assert(slots[row] < kv.slots());
+    const std::uint32_t slot = step().slots[row];
+    assert(slot < kv.slots());
     if (part == 1) {
-      store_key(values, kv, slots[row], head);
+      store_key(values, kv, slot, head);
     } else if (has_page_scales(kv.dtype)) {
-      store_value(values, kv, slots[row], head);
+      store_value(values, kv, slot, head);
     } else {
-      const std::size_t offset = kv.value_index(slots[row], head) * size_of(kv.dtype);
+      const std::size_t offset = kv.value_index(slot, head) * size_of(kv.dtype);
       ops_.narrow(values, kv.dtype, head_dim, static_cast<std::byte*>(kv.values) + offset);
     }
   }
 
   // Fills cosines_ and sines_, (positions, pairs) each. All layers of a step ask for the same.
   void prepare_angles(const Rotary& rotary) {
-    if (std::ranges::equal(rotary.positions, positions_) &&
+    if (std::ranges::equal(step().positions, positions_) &&
         std::ranges::equal(rotary.inverse_frequencies, frequencies_) && rotary.magnitude == magnitude_) {
       return;
     }
-    positions_.assign(rotary.positions.begin(), rotary.positions.end());
+    positions_.assign(step().positions.begin(), step().positions.end());
     frequencies_.assign(rotary.inverse_frequencies.begin(), rotary.inverse_frequencies.end());
     magnitude_ = rotary.magnitude;
     const std::size_t pairs = frequencies_.size();

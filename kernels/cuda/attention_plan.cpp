@@ -16,7 +16,7 @@ std::size_t heads_of(const AttentionShape& shape, std::size_t lines) {
 // Appends the tiles of one sequence.
 void add_tiles(const AttentionBatch& batch, const AttentionShape& shape, std::size_t sequence, std::size_t lines,
                std::size_t positions, std::vector<AttentionItem>& items) {
-  const std::size_t rows = lines / heads_of(shape, lines);
+  const std::size_t rows = attention_rows(shape, lines);
   const std::size_t end_row = batch.row_starts[sequence + 1];
   for (std::size_t row = batch.row_starts[sequence]; row < end_row; row += rows) {
     AttentionItem item;

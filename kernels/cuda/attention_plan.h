@@ -65,6 +65,12 @@ constexpr std::size_t attention_blocks(const AttentionShape& shape, std::size_t 
   return shape.num_kv_heads * ((shape.num_heads / shape.num_kv_heads + lines - 1) / lines);
 }
 
+// The most rows of an item.
+constexpr std::size_t attention_rows(const AttentionShape& shape, std::size_t lines) {
+  const std::size_t heads = shape.num_heads / shape.num_kv_heads;
+  return heads < lines ? lines / heads : 1;
+}
+
 // What a block's shared memory can be: with every GPU that kernels are compiled for, and with those made for servers
 // (compute capability 8.0, 9.0 and 10.0).
 constexpr std::size_t kLeastSharedBytes = 99 * 1024;

@@ -82,7 +82,7 @@ struct Types {
 Types types_of(DType dtype) {
   switch (dtype) {
     case DType::kI8: return {"INT8", CUDA_R_8I, CUBLAS_COMPUTE_32I, CUDA_R_32I, 80};
-    case DType::kE4M3: return {"FP8", CUDA_R_8F_E4M3, CUBLAS_COMPUTE_32F, CUDA_R_32F, 89};
+    case DType::kE4M3: return {"FP8", CUDA_R_8F_E4M3, CUBLAS_COMPUTE_32F, CUDA_R_32F, kMinFp8Capability};
     default: return {"BF16", CUDA_R_16BF, CUBLAS_COMPUTE_32F, CUDA_R_32F, 80};
   }
 }

@@ -31,8 +31,8 @@ struct LibraryProduct {
 
 // NVIDIA's cuBLASLt, which is found when the program runs, not linked.
 //
-// A row's bits depend on how many rows there are, since the library chooses its kernels by shape: only for those who
-// ask for it (large_linear).
+// A row's bits depend on how many rows there are, since the library chooses its kernels by shape, but for kI8: only for
+// those who ask for it (large_linear).
 // Thread-safety: one thread at a time.
 class CublasLt {
  public:
@@ -48,6 +48,9 @@ class CublasLt {
 
 // Errors: this build has no CUDA; the library is not there, is of another version or does not start.
 Result<std::unique_ptr<CublasLt>> open_cublaslt();
+
+// The oldest GPU that has products of kE4M3: 8.9, Ada.
+constexpr int kMinFp8Capability = 89;
 
 // How weights other than kInt8 are multiplied.
 enum class LargeProducts : std::uint8_t {

@@ -1,12 +1,16 @@
 #include "kernels/cuda/cuda_kernels.h"
 
+#include <algorithm>
+#include <bit>
 #include <cassert>
+#include <functional>
 #include <utility>
 #include <vector>
 
-#include "kernels/cuda/device_list.h"
 #include "kernels/cuda/embed.h"
 #include "kernels/cuda/experts.h"
+#include "kernels/cuda/gpu_mixture.h"
+#include "kernels/cuda/gpu_row_sampler.h"
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/normed_input.h"
@@ -14,43 +18,12 @@
 #include "kernels/cuda/paged_attention.h"
 #include "kernels/cuda/rope.h"
 #include "kernels/cuda/row_ops.h"
+#include "kernels/cuda/step_buffer.h"
+#include "kernels/cuda/step_graphs.h"
+#include "kernels/cuda/workspace.h"
 
 namespace troupe::kernels {
 namespace {
-
-// Device memory that grows to what the largest operation needs. Growing waits for those that still use the smaller one.
-class Workspace {
- public:
-  explicit Workspace(GpuMemory& memory) : memory_(memory) {}
-  ~Workspace() { release(); }
-  Workspace(const Workspace&) = delete;
-  Workspace& operator=(const Workspace&) = delete;
-
-  // At least so many bytes; null when there are none, and `memory` keeps the error.
-  std::byte* of(std::size_t bytes) {
-    if (bytes <= bytes_) return data_;
-    release();
-    auto memory = memory_.allocate(bytes, "the workspace of kernels");
-    if (!memory.ok()) {
-      memory_.fail(std::move(memory).error());
-      return nullptr;
-    }
-    data_ = static_cast<std::byte*>(*memory);
-    bytes_ = bytes;
-    return data_;
-  }
-
- private:
-  void release() {
-    if (data_ != nullptr) memory_.release(data_, bytes_);
-    data_ = nullptr;
-    bytes_ = 0;
-  }
-
-  GpuMemory& memory_;
-  std::byte* data_ = nullptr;
-  std::size_t bytes_ = 0;
-};
 
 class GpuPackedWeight final : public PackedWeight {
  public:
@@ -71,26 +44,21 @@ class GpuPackedWeight final : public PackedWeight {
 
 class CudaKernels final : public Kernels {
  public:
-  explicit CudaKernels(std::unique_ptr<GpuMemory> memory)
+  CudaKernels(std::unique_ptr<GpuMemory> memory, GpuLibrary library)
       : memory_(std::move(memory)),
+        library_(std::move(library)),
         stream_(memory_->gpu().stream()),
-        properties_(memory_->gpu().properties()),
         name_(stream_.is_emulated ? "cuda (emulated)" : "cuda"),
-        workspace_(*memory_),
+        step_(*memory_),
+        graphs_(*memory_),
+        inputs_(*memory_, "the inputs of products"),
         normed_(*memory_),
-        keys_(*memory_),
-        values_(*memory_),
-        pieces_(*memory_),
-        tokens_(*memory_),
-        positions_(*memory_),
-        frequencies_(*memory_),
-        slots_(*memory_),
-        block_tables_(*memory_),
-        wide_(*memory_),
-        narrow_(*memory_),
-        merges_(*memory_),
-        rows_(*memory_),
-        weights_(*memory_) {}
+        unpacked_(*memory_, "products by a library"),
+        keys_(*memory_, "keys"),
+        values_(*memory_, "values"),
+        pieces_(*memory_, "attention in pieces"),
+        choices_(*memory_, "the choice of experts"),
+        sampler_(*memory_) {}
 
   std::string_view name() const override { return name_; }
   DeviceMemory& memory() override { return *memory_; }
@@ -106,6 +74,32 @@ class CudaKernels final : public Kernels {
     return std::unique_ptr<PackedWeight>(std::make_unique<GpuPackedWeight>(*memory_, packed, bytes));
   }
 
+  Result<std::unique_ptr<Mixture>> make_mixture(std::span<const ExpertWeights> experts,
+                                                const MixtureShape& shape) override {
+    std::vector<GpuMixture::Expert> packed;
+    for (const auto& [gate, up, down] : experts) packed.push_back({gpu_weight(gate), gpu_weight(up), gpu_weight(down)});
+    TROUPE_ASSIGN_OR_RETURN(auto mixture, GpuMixture::make(*memory_, packed, shape));
+    return std::unique_ptr<Mixture>(std::move(mixture));
+  }
+
+  RowSampler* sampler() override { return &sampler_; }
+
+  StepRows begin_step(const StepLists& lists) override {
+    normed_.forget();
+    step_.begin(lists);
+    return step_.rows();
+  }
+
+  Result<void> repeat(StepPart part, const std::function<Result<void>()>& work) override {
+    if (step_.sizes().empty()) return work();
+    // What is repeated neither finds inputs prepared nor leaves them so.
+    normed_.forget();
+    auto done = graphs_.run(part, step_.sizes(), work);
+    normed_.forget();
+    return done;
+  }
+  void forget_repeated() override { graphs_.forget(); }
+
   void linear(ConstMatrixF32 in, const LinearWeight& weight, MatrixF32 out) override {
     const LinearProduct products[] = {product(weight, out, Epilogue::kStore)};
     multiply(in, products);
@@ -117,8 +111,8 @@ class CudaKernels final : public Kernels {
   }
 
   void project_qkv(ConstMatrixF32 in, const QkvWeights& weights, const Rotary& rotary, MatrixF32 queries,
-                   std::span<const std::uint32_t> slots, const PagedKv& kv) override {
-    assert(slots.size() == in.rows && rotary.positions.size() == in.rows);
+                   const PagedKv& kv) override {
+    assert(in.rows == step_.rows().rows);
     const std::size_t width = kv.num_kv_heads * kv.head_dim;
     const MatrixF32 keys = room(keys_, in.rows, width), values = room(values_, in.rows, width);
     const LinearProduct products[] = {product(weights.query, queries, Epilogue::kStore),
@@ -131,9 +125,9 @@ class CudaKernels final : public Kernels {
         .query_norm = weights.query_norm.empty() ? nullptr : weights.query_norm.data(),
         .key_norm = weights.key_norm.empty() ? nullptr : weights.key_norm.data(),
         .eps = weights.eps,
-        .positions = positions_.on_device(rotary.positions),
-        .slots = slots_.on_device(slots),
-        .inverse_frequencies = frequencies_.on_device(rotary.inverse_frequencies),
+        .positions = step_.positions(),
+        .slots = step_.slots(),
+        .inverse_frequencies = rotary.inverse_frequencies.data(),
         .num_frequencies = rotary.inverse_frequencies.size(),
         .magnitude = rotary.magnitude,
         .layout = rotary.layout,
@@ -144,11 +138,10 @@ class CudaKernels final : public Kernels {
     TROUPE_GPU_CALL(rotate_and_store, stream_, args);
   }
 
-  void embed(std::span<const std::uint32_t> tokens, const WeightView& table, std::uint32_t first_row,
-             MatrixF32 out) override {
-    assert(out.rows == tokens.size() && out.cols == table.cols);
+  void embed(const WeightView& table, std::uint32_t first_row, MatrixF32 out) override {
+    assert(out.rows == step_.rows().rows && out.cols == table.cols);
     normed_.forget();
-    const EmbedArgs args = {tokens_.on_device(tokens), table, first_row, out};
+    const EmbedArgs args = {step_.tokens(), table, first_row, out};
     if (!memory_->failed()) TROUPE_GPU_CALL(embed, stream_, args);
   }
 
@@ -163,25 +156,26 @@ class CudaKernels final : public Kernels {
     TROUPE_GPU_CALL(add_rms_norm, stream_, args);
   }
 
-  void attention(ConstMatrixF32 queries, const PagedKv& kv, const AttentionBatch& batch, const AttentionShape& shape,
-                 MatrixF32 out) override {
-    assert(queries.cols == shape.num_heads * shape.head_dim && out.cols == queries.cols && out.rows == queries.rows);
-    const AttentionTiles tiles = paged_attention_tiles(shape.head_dim, properties_.shared_bytes_a_block);
-    plan_attention(batch, shape, tiles, properties_.multiprocessors, plan_);
+  void attention(ConstMatrixF32 queries, const PagedKv& kv, std::size_t shape, MatrixF32 out) override {
+    const StepBuffer::Plan plan = step_.plan(shape);
+    assert(queries.cols == plan.shape.num_heads * plan.shape.head_dim);
+    assert(out.cols == queries.cols && out.rows == queries.rows);
     normed_.forget();
     const PagedAttentionArgs args = {
         .queries = queries,
         .kv = kv,
-        .shape = shape,
-        .block_tables = block_tables_.on_device(batch.block_tables),
-        .wide = wide_.on_device(plan_.wide),
-        .num_wide = plan_.wide.size(),
-        .wide_lines = tiles.wide_lines,
-        .narrow = narrow_.on_device(plan_.narrow),
-        .num_narrow = plan_.narrow.size(),
-        .merges = merges_.on_device(plan_.merges),
-        .num_merges = plan_.merges.size(),
-        .pieces = room(pieces_, plan_.piece_rows, attention_piece_floats(shape.num_heads, shape.head_dim)).data,
+        .shape = plan.shape,
+        .block_tables = step_.block_tables(),
+        .wide = plan.wide,
+        .num_wide = plan.num_wide,
+        .wide_lines = plan.wide_lines,
+        .narrow = plan.narrow,
+        .num_narrow = plan.num_narrow,
+        .merges = plan.merges,
+        .num_merges = plan.num_merges,
+        .pieces = room(pieces_, std::bit_ceil(plan.piece_rows),
+                       attention_piece_floats(plan.shape.num_heads, plan.shape.head_dim))
+                      .data,
         .out = out,
     };
     if (!memory_->failed()) TROUPE_GPU_CALL(paged_attention, stream_, args);
@@ -193,22 +187,19 @@ class CudaKernels final : public Kernels {
     TROUPE_GPU_CALL(add, stream_, args);
   }
 
-  void gather_rows(ConstMatrixF32 in, std::span<const std::uint32_t> rows, MatrixF32 out) override {
-    assert(out.rows == rows.size() && out.cols == in.cols);
+  void gather_logits_rows(ConstMatrixF32 in, std::size_t first, MatrixF32 out) override {
+    assert(out.cols == in.cols);
     normed_.forget();
-    const GatherRowsArgs args = {in.data,  in.row_stride, rows_.on_device(rows), out.data, out.row_stride,
+    const GatherRowsArgs args = {in.data,  in.row_stride, step_.logits_rows() + first, out.data, out.row_stride,
                                  out.rows, out.cols};
     if (!memory_->failed()) TROUPE_GPU_CALL(gather_rows, stream_, args);
   }
 
-  void add_weighted_rows(ConstMatrixF32 in, std::span<const std::uint32_t> rows, std::span<const float> weights,
-                         MatrixF32 sum) override {
-    assert(in.rows == rows.size() && weights.size() == rows.size() && in.cols == sum.cols);
+  void mix(ConstMatrixF32 in, ConstMatrixF32 router_logits, const Mixture& mixture, const MixtureScratch& scratch,
+           MatrixF32 sum) override {
+    assert(dynamic_cast<const GpuMixture*>(&mixture) != nullptr);
     normed_.forget();
-    const AddWeightedRowsArgs args = {
-        in.data, in.row_stride, rows_.on_device(rows), weights_.on_device(weights), sum.data, sum.row_stride,
-        in.rows, in.cols};
-    if (!memory_->failed()) TROUPE_GPU_CALL(add_weighted_rows, stream_, args);
+    static_cast<const GpuMixture&>(mixture).mix(in, router_logits, scratch, step_.live_rows(), inputs_, choices_, sum);
   }
 
   void scale_by_sigmoid(ConstMatrixF32 in, std::span<const float> weight, MatrixF32 out) override {
@@ -220,15 +211,15 @@ class CudaKernels final : public Kernels {
   }
 
  private:
-  static LinearProduct product(const LinearWeight& weight, MatrixF32 out, Epilogue epilogue) {
-    assert(dynamic_cast<const GpuPackedWeight*>(weight.weight) != nullptr);
-    const GpuWeight& packed = static_cast<const GpuPackedWeight*>(weight.weight)->weight();
-    assert(out.cols == packed.rows);
-    return {packed, weight.bias, out.data, out.row_stride, epilogue};
+  static const GpuWeight& gpu_weight(const PackedWeight* weight) {
+    assert(dynamic_cast<const GpuPackedWeight*>(weight) != nullptr);
+    return static_cast<const GpuPackedWeight*>(weight)->weight();
   }
 
-  PreparedNorm before_norm(std::span<const float> weight, ConstMatrixF32 out) {
-    return normed_.before_norm(weight.data(), out, workspace_.of(linear_workspace_bytes(out.rows, out.cols)));
+  static LinearProduct product(const LinearWeight& weight, MatrixF32 out, Epilogue epilogue) {
+    const GpuWeight& packed = gpu_weight(weight.weight);
+    assert(out.cols == packed.rows);
+    return {packed, weight.bias, out.data, out.row_stride, epilogue};
   }
 
   static MatrixF32 room(Workspace& workspace, std::size_t rows, std::size_t cols) {
@@ -239,41 +230,56 @@ class CudaKernels final : public Kernels {
     if (in.rows == 0) return;
     LinearCall call = {.in = in.data, .rows = in.rows, .cols = in.cols, .in_stride = in.row_stride};
     for (const LinearProduct& product : products) call.products[call.num_products++] = product;
-    call.workspace = workspace_.of(linear_workspace_bytes(in.rows, in.cols));
+    if (goes_to_library(in.rows)) return multiply_by_library(call);
+    call.workspace = inputs_.of(linear_workspace_bytes(in.rows, in.cols));
     if (call.workspace == nullptr) return;
     normed_.before_products(call);
     TROUPE_GPU_CALL(linear, stream_, call);
   }
 
+  bool goes_to_library(std::size_t rows) const { return library_.library != nullptr && rows >= kLeastLibraryRows; }
+
+  PreparedNorm before_norm(std::span<const float> weight, ConstMatrixF32 out) {
+    const bool prepares = !goes_to_library(out.rows);
+    return normed_.before_norm(weight.data(), out,
+                               prepares ? inputs_.of(linear_workspace_bytes(out.rows, out.cols)) : nullptr);
+  }
+
+  void multiply_by_library(const LinearCall& call) {
+    std::size_t most_outs = 0;
+    for (const LinearProduct& product : std::span(call.products).first(call.num_products)) {
+      most_outs = std::max(most_outs, product.weight.rows);
+    }
+    std::byte* const workspace = unpacked_.of(large_linear_workspace_bytes(call.rows, call.cols, most_outs));
+    if (workspace == nullptr) return;
+    if (auto done = large_linear(*library_.library, stream_, call, library_.products, workspace); !done.ok()) {
+      memory_->fail(std::move(done).error());
+    }
+  }
+
   std::unique_ptr<GpuMemory> memory_;
+  const GpuLibrary library_;
   const Stream stream_;
-  const GpuProperties properties_;
   const std::string_view name_;
   std::vector<std::byte> image_;  // of the weight that is packed
-  AttentionPlan plan_;            // of the latest attention
 
-  Workspace workspace_;  // of products
-  NormedInput normed_;   // what it holds
+  StepBuffer step_;
+  StepGraphs graphs_;
+  Workspace inputs_;    // of products
+  NormedInput normed_;  // what they hold of a norm's result
+  Workspace unpacked_;  // of products by the library
   Workspace keys_;
   Workspace values_;
-  Workspace pieces_;  // of attention
-  DeviceList<std::uint32_t> tokens_;
-  DeviceList<std::uint32_t> positions_;
-  DeviceList<float> frequencies_;
-  DeviceList<std::uint32_t> slots_;
-  DeviceList<std::uint32_t> block_tables_;
-  DeviceList<AttentionItem> wide_;
-  DeviceList<AttentionItem> narrow_;
-  DeviceList<AttentionMerge> merges_;
-  DeviceList<std::uint32_t> rows_;
-  DeviceList<float> weights_;
+  Workspace pieces_;   // of attention
+  Workspace choices_;  // of experts
+  GpuRowSampler sampler_;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<Kernels>> make_cuda_kernels(std::unique_ptr<Gpu> gpu) {
+Result<std::unique_ptr<Kernels>> make_cuda_kernels(std::unique_ptr<Gpu> gpu, GpuLibrary library) {
   TROUPE_ASSIGN_OR_RETURN(auto memory, GpuMemory::make(std::move(gpu)));
-  return std::unique_ptr<Kernels>(std::make_unique<CudaKernels>(std::move(memory)));
+  return std::unique_ptr<Kernels>(std::make_unique<CudaKernels>(std::move(memory), std::move(library)));
 }
 
 }  // namespace troupe::kernels

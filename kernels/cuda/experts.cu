@@ -12,14 +12,18 @@ constexpr unsigned kRowsABlock = 4;  // of choose(), a warp each
 constexpr unsigned kThreads = 256;
 constexpr unsigned kWarps = kThreads / 32;
 
-// A warp a row. The first lane inserts as model::Routing does: comparing is all that is safe with what may not be a
-// number.
+__device__ __forceinline__ unsigned live_rows_of(const std::uint32_t* live_rows, std::size_t rows) {
+  return live_rows != nullptr ? min(__ldg(live_rows), static_cast<unsigned>(rows)) : static_cast<unsigned>(rows);
+}
+
+// A warp a row. The first lane inserts as kernels/cpu/routing.h does: comparing is all that is safe with what may not
+// be a number.
 __global__ void __launch_bounds__(32 * kRowsABlock) choose(RouteCall call) {
   __shared__ float chosen_logits[kRowsABlock][kMostExpertsPerToken];
   __shared__ unsigned chosen_experts[kRowsABlock][kMostExpertsPerToken];
   const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const unsigned row = blockIdx.x * kRowsABlock + warp;
-  if (row >= call.rows) return;
+  if (row >= live_rows_of(call.live_rows, call.rows)) return;
   const float* logits = call.router_logits + row * call.row_stride;
   float* values = chosen_logits[warp];
   unsigned* experts = chosen_experts[warp];
@@ -86,13 +90,15 @@ __device__ __forceinline__ unsigned sum_of_block(unsigned value, unsigned (&sums
 __global__ void __launch_bounds__(kThreads) sort_by_expert(RouteCall call) {
   __shared__ unsigned sums[kWarps];
   const unsigned expert = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const auto choices = static_cast<unsigned>(call.rows * call.per_token);
+  const unsigned choices = live_rows_of(call.live_rows, call.rows) * static_cast<unsigned>(call.per_token);
   unsigned before = 0;
   for (unsigned i = threadIdx.x; i < choices; i += kThreads) before += call.experts[i] < expert ? 1 : 0;
   unsigned place = sum_of_block(before, sums);
-  if (threadIdx.x == 0) {
-    call.starts[expert] = place;
-    if (expert + 1 == call.num_experts) call.starts[expert + 1] = choices;
+  if (threadIdx.x == 0) call.starts[expert] = place;
+  if (expert + 1 == call.num_experts) {
+    if (threadIdx.x == 0) call.starts[expert + 1] = choices;
+    const auto places = static_cast<unsigned>(call.rows * call.per_token);
+    for (unsigned i = choices + threadIdx.x; i < places; i += kThreads) call.row_of[i] = 0;
   }
   for (unsigned first = 0; first < choices; first += kThreads) {
     const unsigned i = first + threadIdx.x;
@@ -119,7 +125,7 @@ __global__ void __launch_bounds__(kThreads) sort_by_expert(RouteCall call) {
 // Products and sums are rounded one by one, as the CPU rounds them.
 __global__ void __launch_bounds__(kThreads) add_up(CombineCall call) {
   const unsigned row = blockIdx.y, col = blockIdx.x * kThreads + threadIdx.x;
-  if (col >= call.cols) return;
+  if (col >= call.cols || row >= live_rows_of(call.live_rows, call.rows)) return;
   const float* weights = call.weights + row * call.per_token;
   const std::uint32_t* places = call.places + row * call.per_token;
   float* out = call.out + row * call.out_stride + col;

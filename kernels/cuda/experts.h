@@ -13,8 +13,8 @@ namespace troupe::kernels {
 constexpr std::size_t kMostExpertsPerToken = 32;
 
 // Which experts rows go to: those with the largest router logits, weighed by their softmax among the chosen or among
-// all (Shazeer et al. 2017). The choice is that of model::Routing (runtime/model/moe.h), equal logits and such that are
-// not numbers included; weights are computed in float64 and agree but for the last bits of exp. All pointers are of
+// all (Shazeer et al. 2017). The choice is that of Routing (kernels/cpu/routing.h), equal logits and such that are not
+// numbers included; weights are computed in float64 and agree but for the last bits of exp. All pointers are of
 // the device.
 struct RouteCall {
   const float* router_logits = nullptr;  // (rows, num_experts)
@@ -24,11 +24,14 @@ struct RouteCall {
   std::size_t per_token = 0;   // at most kMostExpertsPerToken and num_experts
   bool normalise = false;      // weights of the chosen sum up to 1
 
+  // How many of the rows choose, on the device; null: all do. What the others have is undefined, but for row_of.
+  const std::uint32_t* live_rows = nullptr;
+
   std::uint32_t* experts = nullptr;  // (rows, per_token): ascending in each row
   float* weights = nullptr;          // (rows, per_token): theirs
   // The same by expert, then by row: expert e has places [starts[e], starts[e + 1]).
   std::uint32_t* starts = nullptr;  // (num_experts + 1)
-  std::uint32_t* row_of = nullptr;  // (rows * per_token): the row of each place
+  std::uint32_t* row_of = nullptr;  // (rows * per_token): the row of each place; 0 behind the last one
   std::uint32_t* places = nullptr;  // (rows, per_token): the place of each choice
 };
 
@@ -39,9 +42,10 @@ struct CombineCall {
   std::size_t cols = 0;
   std::size_t in_stride = 0;
   std::size_t per_token = 0;
-  const float* weights = nullptr;         // as in RouteCall
-  const std::uint32_t* places = nullptr;  // as in RouteCall
-  float* out = nullptr;                   // (rows, cols)
+  const std::uint32_t* live_rows = nullptr;  // as in RouteCall: the others are left as they are
+  const float* weights = nullptr;            // as in RouteCall
+  const std::uint32_t* places = nullptr;     // as in RouteCall
+  float* out = nullptr;                      // (rows, cols)
   std::size_t out_stride = 0;
 };
 

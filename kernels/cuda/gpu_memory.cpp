@@ -40,6 +40,7 @@ Result<void*> GpuMemory::allocate(std::uint64_t bytes, std::string_view purpose)
 void GpuMemory::release(void* memory, std::uint64_t bytes) {
   note_change(memory, bytes);
   gpu_->free(memory);
+  ++releases_;
 }
 
 void GpuMemory::upload(void* device, const void* host, std::uint64_t bytes) {

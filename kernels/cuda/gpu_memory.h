@@ -29,6 +29,9 @@ class GpuMemory final : public DeviceMemory {
   void clear(void* device, std::uint64_t bytes) override;
   Result<void> synchronize() override;
 
+  // Pieces of device memory that were released so far: what was recorded before may use them.
+  std::uint64_t releases() const { return releases_; }
+
   // Keeps the first error of what returns none itself: it comes out of download() and synchronize().
   void fail(Error error);
   bool failed() const { return error_.has_value(); }
@@ -64,6 +67,7 @@ class GpuMemory final : public DeviceMemory {
   Pinned pinned_;
   std::byte* staging_ = nullptr;  // (kStagingBytes), pinned
   std::uint64_t staged_ = 0;      // bytes of it that the stream may not have read yet
+  std::uint64_t releases_ = 0;
   std::optional<Error> error_;
   const std::byte* watched_ = nullptr;
   std::uint64_t watched_bytes_ = 0;

@@ -20,7 +20,7 @@ constexpr unsigned kRow = kRowDim + kPadding;
 constexpr unsigned kWeightRow = kPositions + kPadding;
 constexpr unsigned kScores = kPositions / kSharing;      // positions of a warp
 constexpr unsigned kValues = kMaxLatentRank / kSharing;  // elements of a warp
-constexpr std::uint32_t kNoSlot = 0xffffffff;
+constexpr std::uint32_t kNowhere = 0xffffffff;
 
 template <unsigned kLines>
 struct LatentShared {
@@ -49,7 +49,7 @@ __device__ __forceinline__ void find_slots(std::uint32_t (&slots)[kPositions], c
   if (threadIdx.x >= kPositions) return;
   const unsigned position = first + threadIdx.x, block_size = static_cast<unsigned>(pages.block_size);
   slots[threadIdx.x] =
-      position < end ? block_table[position / block_size] * block_size + position % block_size : kNoSlot;
+      position < end ? block_table[position / block_size] * block_size + position % block_size : kNowhere;
 }
 
 // What is not there is zero.
@@ -58,12 +58,13 @@ __device__ __forceinline__ void load_tokens(std::uint16_t* tokens, const std::ui
                                             const PagedLatents& pages) {
   constexpr unsigned kChunks = kRowDim / kChunk;
   const unsigned rank = static_cast<unsigned>(pages.rank), rope_dim = static_cast<unsigned>(pages.rope_dim);
+#pragma unroll 1
   for (unsigned i = threadIdx.x; i < kPositions * kChunks; i += kThreads) {
     const unsigned position = i / kChunks, place = i % kChunks * kChunk;
     const bool is_rope = place >= kRopeStart;
     const unsigned dim = is_rope ? rank + place - kRopeStart : place;
     const std::uint32_t slot = slots[position];
-    const bool is_there = slot != kNoSlot && dim < (is_rope ? rank + rope_dim : rank);
+    const bool is_there = slot != kNowhere && dim < (is_rope ? rank + rope_dim : rank);
     copy_chunk<kPages>(tokens + position * kRow + place, pages.tokens, std::size_t{slot} * (rank + rope_dim) + dim,
                        is_there);
   }
@@ -106,6 +107,7 @@ __global__ void __launch_bounds__(threads_of<kLines>(), kLines == kMmaRows ? 2 :
   const unsigned first_tile = item.first_position / kPositions;
   find_slots(shared->slots[first_tile % 2], pages, block_table, item.first_position, end);
   find_slots(shared->slots[(first_tile + 1) % 2], pages, block_table, item.first_position + kPositions, end);
+#pragma unroll 1
   for (unsigned i = threadIdx.x; i < kLines * kRowDim / 2; i += kThreads) {
     const unsigned line = i / (kRowDim / 2), place = i % (kRowDim / 2) * 2;
     const bool is_rope = place >= kRopeStart;
@@ -139,7 +141,7 @@ __global__ void __launch_bounds__(threads_of<kLines>(), kLines == kMmaRows ? 2 :
 
     // Two chains of products, for the even and the odd steps of the depth.
     float chains[2][4] = {};
-#pragma unroll 6
+#pragma unroll 2
     for (unsigned depth = 0; depth < kRowDim; depth += 2 * kMmaDepth) {
       std::uint32_t a[4], r[4];
       // The tile's rows are the columns of the right operand.
@@ -184,7 +186,7 @@ __global__ void __launch_bounds__(threads_of<kLines>(), kLines == kMmaRows ? 2 :
     }
     __syncthreads();
 
-#pragma unroll
+#pragma unroll 1
     for (unsigned step = 0; step < kPositions / kMmaDepth; ++step) {
       std::uint32_t a[4];
       load_lines(a, shared->weights + first_line * kWeightRow + step * kMmaDepth, kWeightRow);

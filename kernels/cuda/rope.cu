@@ -116,6 +116,7 @@ __global__ void __launch_bounds__(kHeadsABlock* kWarpSize) rotate_and_store_head
     return;
   }
   const std::size_t slot = args.slots[row];
+  if (slot == kNoSlot) return;
   if (is_key) {
     store_head(head, head_dim, kv.dtype, kv.keys, kv.key_index(slot, kv_head), kv.block_size,
                kv.key_scales + kv.scale_index(slot, kv_head));

@@ -9,6 +9,9 @@
 
 namespace troupe::kernels {
 
+// The slot of a row whose key and value are stored nowhere.
+constexpr std::uint32_t kNoSlot = 0xffffffff;
+
 // All pointers are of the device.
 struct RotateAndStoreArgs {
   MatrixF32 queries;                           // (rows, num_heads * head_dim), in place
@@ -18,7 +21,7 @@ struct RotateAndStoreArgs {
   const float* key_norm = nullptr;             // (head_dim) or null
   float eps = 0;                               // of these norms
   const std::uint32_t* positions = nullptr;    // (rows)
-  const std::uint32_t* slots = nullptr;        // (rows)
+  const std::uint32_t* slots = nullptr;        // (rows), or kNoSlot
   const float* inverse_frequencies = nullptr;  // (num_frequencies); the first 2 * num_frequencies elements turn
   std::size_t num_frequencies = 0;
   float magnitude = 1;

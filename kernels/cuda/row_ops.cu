@@ -14,23 +14,11 @@ __global__ void gather_rows_kernel(GatherRowsArgs args) {
   for (std::size_t col = threadIdx.x; col < args.cols; col += blockDim.x) to[col] = from[col];
 }
 
-__global__ void add_weighted_rows_kernel(AddWeightedRowsArgs args) {
-  const float* from = args.in + blockIdx.x * args.in_stride;
-  float* to = args.sum + args.indices[blockIdx.x] * args.sum_stride;
-  const float weight = args.weights[blockIdx.x];
-  for (std::size_t col = threadIdx.x; col < args.cols; col += blockDim.x) to[col] += weight * from[col];
-}
-
 }  // namespace
 
 void gather_rows(Stream stream, const GatherRowsArgs& args) {
   if (args.rows == 0) return;
   launch(stream, Grid(static_cast<unsigned>(args.rows)), Block(kThreads), 0, gather_rows_kernel, args);
-}
-
-void add_weighted_rows(Stream stream, const AddWeightedRowsArgs& args) {
-  if (args.rows == 0) return;
-  launch(stream, Grid(static_cast<unsigned>(args.rows)), Block(kThreads), 0, add_weighted_rows_kernel, args);
 }
 
 }  // namespace troupe::kernels::TROUPE_GPU_NAMESPACE

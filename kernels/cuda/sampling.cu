@@ -346,7 +346,7 @@ __device__ unsigned draw(const SampleCall& call, const SamplingRow& parameters, 
   const float max_logit = row[token_of(best)];
   if (!(max_logit > -INFINITY && max_logit < INFINITY)) return kNoToken;
   if (parameters.temperature == 0 || parameters.top_k == 1) return token_of(best);
-  const double uniform = philox_uniform(parameters.seed, parameters.history[1] - parameters.history[0]);
+  const double uniform = philox_uniform(parameters.seed, parameters.position);
   const bool top_k = parameters.top_k > 0 && parameters.top_k < vocabulary;
   double total = 0;
   for (unsigned token = threadIdx.x; token < vocabulary; token += kThreads) {
@@ -366,8 +366,11 @@ __global__ void __launch_bounds__(kThreads, 1) sample_rows(SampleCall call) {
   const unsigned row = blockIdx.x;
   const SamplingRow parameters = call.parameters[row];
   const float* logits = call.logits + row * call.row_stride;
-  const RowMemory memory = memory_of(call, row);
-  const unsigned token = draw(call, parameters, modified(call, parameters, logits, memory), memory);
+  unsigned token = parameters.given;
+  if (token == kNoToken) {
+    const RowMemory memory = memory_of(call, row);
+    token = draw(call, parameters, modified(call, parameters, logits, memory), memory);
+  }
   if (threadIdx.x == 0) call.tokens[row] = token;
   if (parameters.logprobs && token != kNoToken) rate(call, parameters, row, logits, token);
 }

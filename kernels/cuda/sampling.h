@@ -4,32 +4,11 @@
 #include <cstdint>
 
 #include "kernels/cuda/gpu.h"
+#include "kernels/row_sampler.h"
 
 namespace troupe::kernels {
 
-// How the token of one row is drawn: engine::SamplingParameters (runtime/engine/sampling_parameters.h) with lists as
-// ranges of the call's arrays.
-struct SamplingRow {
-  float temperature = 1;  // 0 = greedy
-  std::uint32_t top_k = 0;
-  float top_p = 1;
-  float min_p = 0;
-  float repetition_penalty = 1;
-  float presence_penalty = 0;
-  float frequency_penalty = 0;
-  std::uint64_t seed = 0;
-  std::uint32_t history[2] = {};    // of SampleCall::history: prompt, then generated tokens
-  std::uint32_t prompt_length = 0;  // of these
-  std::uint32_t biases[2] = {};     // of SampleCall::bias_tokens and bias_values
-  std::uint32_t masked[2] = {};     // of SampleCall::masked: tokens that must not come yet
-  bool logprobs = false;            // rate the token
-  std::uint32_t top_logprobs = 0;   // and as many of the most probable, at most SampleCall::most_top_logprobs
-};
-
-// What stands for a token where none can be drawn: the row holds NaN or +infinity, or nothing but -infinity.
-constexpr std::uint32_t kNoToken = 0xffffffff;
-
-// Draws the token at position history length of each row. All pointers are of the device.
+// Draws a token for each row, or rates the one that is given. All pointers are of the device.
 //
 // The tokens are those of engine::Sampler (runtime/engine/sampler.h) given the same logits: biases, penalties,
 // temperature, the order of equals and the random number are the same to the bit, and the exponentials are computed as
@@ -40,13 +19,13 @@ struct SampleCall {
   std::size_t rows = 0;
   std::size_t vocabulary = 0;
   std::size_t row_stride = 0;                  // elements
-  const SamplingRow* parameters = nullptr;     // (rows)
+  const SamplingRow* parameters = nullptr;     // (rows), top_logprobs at most most_top_logprobs
   const std::uint32_t* history = nullptr;      // flat; every token < vocabulary
   const std::uint32_t* bias_tokens = nullptr;  // flat
   const float* bias_values = nullptr;          // flat
   const std::uint32_t* masked = nullptr;       // flat
 
-  std::uint32_t* tokens = nullptr;  // (rows): the result, or kNoToken
+  std::uint32_t* tokens = nullptr;  // (rows): drawn, given, or kNoToken
   // For rows with logprobs: of the distribution before temperature and truncation. Null where no row has any.
   float* logprobs = nullptr;            // (rows)
   std::uint32_t* top_tokens = nullptr;  // (rows, most_top_logprobs), most probable first, ties by token;

@@ -24,6 +24,11 @@ class Communicator {
   virtual std::uint32_t rank() const = 0;
   virtual std::uint32_t world_size() const = 0;
 
+  // Whether operations are only queued on the device that holds the tensors, so that they can be part of work that is
+  // recorded there once and repeated (Kernels::repeat): what they do depends on addresses and sizes alone, the host is
+  // not asked, and every rank of the group says the same.
+  virtual bool can_be_recorded() const { return false; }
+
   // data = sum over ranks of data, in place.
   virtual Result<void> all_reduce(std::span<float> data) = 0;
 

@@ -4,6 +4,7 @@
 #include <cassert>
 #include <limits>
 #include <string>
+#include <utility>
 
 #include "runtime/engine/delta.h"
 
@@ -281,6 +282,32 @@ Result<void> ShardSequences::sample(std::size_t first_row, std::span<const float
       batch_[task.item].drawn += task.sample ? 1 : 0;
     }
     ++rows_done_;
+  }
+  return {};
+}
+
+RowToDraw ShardSequences::row_to_draw(std::size_t row) const {
+  const RowTask& task = tasks_[row];
+  const Entry& entry = *task.entry;
+  return {.parameters = &entry.sampling,
+          .history = std::span(entry.tokens).first(task.length),
+          .prompt_length = std::min(entry.prompt_length, task.length),
+          .draws = task.sample,
+          .token = task.prompt_token};
+}
+
+Result<void> ShardSequences::take_drawn(std::span<RatedToken> drawn) {
+  assert(drawn.size() == tasks_.size() && rows_done_ == 0);
+  if (outcomes_.size() < drawn.size()) outcomes_.resize(drawn.size());
+  for (std::size_t row = 0; row < drawn.size(); ++row, ++rows_done_) {
+    const RowTask& task = tasks_[row];
+    if (task.guess && !comes_true(row)) continue;
+    if (drawn[row].chosen.token >= options_.vocab_size) {
+      return internal_error("the logits at position " + std::to_string(task.length - 1) +
+                            " have no finite maximum: nothing can be drawn from them");
+    }
+    std::swap(outcomes_[row], drawn[row]);
+    batch_[task.item].drawn += task.sample ? 1 : 0;
   }
   return {};
 }

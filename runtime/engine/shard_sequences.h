@@ -38,6 +38,16 @@ struct FlatStep {
   std::vector<BlockCopy> copies;                  // made in this order, before anything is computed
 };
 
+// One of FlatStep::logits_rows, for whoever draws where the logits are. Of a row with a guess, the token is the one
+// that follows if the guesses before it are right.
+struct RowToDraw {
+  const SamplingParameters* parameters = nullptr;
+  std::span<const std::uint32_t> history;  // up to the row's own token
+  std::uint32_t prompt_length = 0;         // of these
+  bool draws = true;                       // else `token` is rated
+  std::uint32_t token = 0;
+};
+
 // What a shard remembers of the sequences it works for, fed by Steps alone: block tables, and tokens and sampling
 // parameters for those ranks that sample. Any Step, however wrong, is either applied or refused with an error;
 // the arrays of flat() never point outside the shard's pages. After a refusal the sequences of that step are in no
@@ -63,7 +73,14 @@ class ShardSequences {
   // Errors: logits of the wrong size or out of order, or a row from which nothing can be drawn.
   Result<void> sample(std::size_t first_row, std::span<const float> logits);
 
-  // Fills sequences, tokens, logprobs and promptLogprobs with what sample() made of all rows.
+  // The same where somebody else draws: row `row` of flat().logits_rows, until the next begin_step, ...
+  RowToDraw row_to_draw(std::size_t row) const;
+  // ... and what was drawn from all of them, by row. What a row has whose guess was wrong is left. The contents of
+  // `drawn` are exchanged for lists of earlier steps.
+  // Errors: a token beyond the vocabulary: nothing could be drawn from the row. REQUIRES: a token of every row
+  Result<void> take_drawn(std::span<RatedToken> drawn);
+
+  // Fills sequences, tokens, logprobs and promptLogprobs with what was made of all rows.
   // Errors: rows are missing.
   Result<void> write_result(schema::StepResult::Builder result) const;
 

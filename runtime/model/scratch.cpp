@@ -17,14 +17,15 @@ std::array<Piece, 15> pieces(const ModelConfig& config, const Slice& slice, cons
   const RankShape shape = rank_shape(config, slice);
   const std::uint64_t tokens = size.max_batch_tokens;
   const std::uint64_t heads_size = shape.heads.size() * config.head_dim;
-  const std::uint64_t gated_size = std::max({shape.intermediate.size(), shape.shared.size(), shape.dense.size()});
-  const std::uint64_t routed_size = config.num_experts != 0 ? config.hidden_size : 0;
+  const bool mixes = config.num_experts != 0;
+  const std::uint64_t gated_size =
+      std::max({mixes ? 0 : shape.intermediate.size(), shape.shared.size(), shape.dense.size()});
+  const std::uint64_t routed_rows = mixes ? (size.on_host ? tokens : tokens * config.num_experts_per_token) : 0;
   const std::uint64_t logits_rows = slice.is_last_stage() ? size.max_logits_rows : 0;
   const std::uint64_t part_rows = slice.world_size > 1 || !size.on_host ? logits_rows : 0;
   const std::uint64_t root_rows = slice.rank == 0 ? logits_rows : 0;
   const std::uint64_t gathered_rows = slice.rank == 0 && slice.world_size > 1 ? logits_rows * slice.world_size : 0;
-  const std::uint64_t copied_rows = size.on_host ? 0 : tokens;
-  const std::uint64_t sent_rows = slice.is_last_stage() ? 0 : copied_rows;
+  const std::uint64_t sent_rows = slice.is_last_stage() || size.on_host ? 0 : tokens;
   const std::uint64_t vocab_part = largest_vocab_part(config, slice);
   return {{{&Scratch::hidden, tokens, config.hidden_size},
            {&Scratch::normed, tokens, config.hidden_size},
@@ -33,13 +34,13 @@ std::array<Piece, 15> pieces(const ModelConfig& config, const Slice& slice, cons
            {&Scratch::attended, tokens, heads_size},
            {&Scratch::gated, tokens, gated_size},
            {&Scratch::router_logits, tokens, config.num_experts},
-           {&Scratch::routed, tokens, routed_size},
-           {&Scratch::expert_out, tokens, routed_size},
+           {&Scratch::routed, size.on_host ? routed_rows : 0, config.hidden_size},
+           {&Scratch::expert_gated, routed_rows, shape.intermediate.size()},
+           {&Scratch::expert_out, routed_rows, config.hidden_size},
            {&Scratch::logits_hidden, logits_rows, config.hidden_size},
            {&Scratch::part_logits, part_rows, vocab_part},
            {&Scratch::gathered, gathered_rows, vocab_part, true},
            {&Scratch::logits, root_rows, config.vocab_size, true},
-           {&Scratch::routing_logits, copied_rows, config.num_experts, true},
            {&Scratch::outgoing_hidden, sent_rows, config.hidden_size, true}}};
 }
 

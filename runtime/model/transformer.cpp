@@ -4,6 +4,7 @@
 #include <cassert>
 #include <chrono>
 #include <cmath>
+#include <functional>
 #include <utility>
 
 #include "kernels/cuda/gpu_list.h"
@@ -87,9 +88,15 @@ Transformer::Transformer(const ModelConfig& config, const Slice& slice, kernels:
       kv_(std::move(kv)),
       arena_(std::move(arena)),
       host_arena_(std::move(host_arena)),
-      scratch_(scratch),
-      routing_(config, options.max_batch_tokens),
-      inverse_frequencies_(inverse_frequencies(config)) {
+      scratch_(scratch) {
+  const float scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim));
+  for (std::uint32_t layer = slice.first_layer; layer < slice.last_layer; ++layer) {
+    const std::size_t window = config.sliding_windows[layer];
+    const auto found = std::ranges::find(shapes_, window, &kernels::AttentionShape::sliding_window);
+    layer_shapes_.push_back(static_cast<std::size_t>(found - shapes_.begin()));
+    if (found != shapes_.end()) continue;
+    shapes_.push_back({shape_.heads.size(), shape_.kv_heads.size(), config.head_dim, scale, window});
+  }
   Slice other = slice;
   for (other.rank = 0; other.rank < slice.world_size; ++other.rank) {
     vocab_parts_.push_back(rank_shape(config, other).vocab);
@@ -101,6 +108,7 @@ void Transformer::set_communicator(collective::Communicator& communicator) {
   assert(slice_.world_size == 1 ||
          (communicator.rank() == slice_.rank && communicator.world_size() == slice_.world_size));
   communicator_ = &communicator;
+  kernels_->forget_repeated();
 }
 
 Result<kernels::ConstMatrixF32> Transformer::forward(const StepBatch& batch, kernels::ConstMatrixF32 hidden_in) {
@@ -108,10 +116,17 @@ Result<kernels::ConstMatrixF32> Transformer::forward(const StepBatch& batch, ker
                                              options_.max_batch_tokens, options_.max_batch_sequences}));
   const std::size_t tokens = batch.tokens.size();
   const kernels::MatrixF32 hidden = scratch_.hidden.rows_from(0, tokens);
-  if (slice_.is_first_stage()) {
-    kernels_->embed(batch.tokens, weights_.embedding, static_cast<std::uint32_t>(shape_.vocab.first), hidden);
-    TROUPE_RETURN_IF_ERROR(all_reduce(hidden));
-  } else {
+  const bool repeats = slice_.world_size == 1 || communicator_->can_be_recorded();
+  logits_rows_ = batch.logits_rows.size();
+  padded_ = kernels_->begin_step({.tokens = batch.tokens,
+                                  .positions = batch.positions,
+                                  .slots = batch.slots,
+                                  .attention = batch.attention,
+                                  .shapes = shapes_,
+                                  .logits_rows = batch.logits_rows,
+                                  .max_rows = repeats ? options_.max_batch_tokens : 0,
+                                  .max_logits_rows = repeats ? options_.max_logits_rows : 0});
+  if (!slice_.is_first_stage()) {
     if (hidden_in.rows != tokens || hidden_in.cols != config_.hidden_size) {
       return invalid_argument("step: the hidden states are (" + std::to_string(hidden_in.rows) + ", " +
                               std::to_string(hidden_in.cols) + "); (" + std::to_string(tokens) + ", " +
@@ -120,27 +135,37 @@ Result<kernels::ConstMatrixF32> Transformer::forward(const StepBatch& batch, ker
     assert(hidden_in.row_stride == hidden_in.cols);
     kernels_->memory().upload(hidden.data, hidden_in.data, tokens * hidden.cols * sizeof(float));
   }
-  const kernels::MatrixF32 normed = scratch_.normed.rows_from(0, tokens);
-  kernels_->rms_norm(hidden, weights_.layers.front().attention_norm, config_.rms_norm_eps, normed);
+  const auto layers = [this] { return run_layers(padded_.rows); };
+  TROUPE_RETURN_IF_ERROR(kernels_->repeat(kernels::StepPart::kLayers, layers));
+  return kernels::ConstMatrixF32(hidden);
+}
+
+Result<void> Transformer::run_layers(std::size_t rows) {
+  const kernels::MatrixF32 hidden = scratch_.hidden.rows_from(0, rows);
+  if (slice_.is_first_stage()) {
+    kernels_->embed(weights_.embedding, static_cast<std::uint32_t>(shape_.vocab.first), hidden);
+    TROUPE_RETURN_IF_ERROR(all_reduce(hidden));
+  }
+  kernels_->rms_norm(hidden, weights_.layers.front().attention_norm, config_.rms_norm_eps,
+                     scratch_.normed.rows_from(0, rows));
   for (std::uint32_t index = slice_.first_layer; index < slice_.last_layer; ++index) {
     const LayerWeights& layer = weights_.layers[index - slice_.first_layer];
-    attention(layer, index, batch);
+    attention(layer, index, rows);
     TROUPE_RETURN_IF_ERROR(add_partial(hidden, layer.mlp_norm));
     if (layer.experts.empty()) {
-      mlp(layer, tokens);
+      mlp(layer, rows);
     } else {
-      TROUPE_RETURN_IF_ERROR(experts(layer, tokens));
+      experts(layer, rows);
     }
     const bool is_last = index + 1 == slice_.last_layer;
     TROUPE_RETURN_IF_ERROR(add_partial(
         hidden, is_last ? std::span<const float>() : weights_.layers[index + 1 - slice_.first_layer].attention_norm));
   }
-  return kernels::ConstMatrixF32(hidden);
+  return {};
 }
 
 // scratch_.partial = this rank's part of attention over the normed hidden states.
-void Transformer::attention(const LayerWeights& layer, std::uint32_t index, const StepBatch& batch) {
-  const std::size_t tokens = batch.tokens.size();
+void Transformer::attention(const LayerWeights& layer, std::uint32_t index, std::size_t tokens) {
   const kernels::MatrixF32 queries = scratch_.queries.rows_from(0, tokens);
   const kernels::MatrixF32 attended = scratch_.attended.rows_from(0, tokens);
   const kernels::PagedKv& kv = kv_.layer(index);
@@ -150,55 +175,39 @@ void Transformer::attention(const LayerWeights& layer, std::uint32_t index, cons
                                        .query_norm = layer.query_norm,
                                        .key_norm = layer.key_norm,
                                        .eps = config_.rms_norm_eps};
-  const kernels::Rotary rotary = {.positions = batch.positions,
-                                  .inverse_frequencies = inverse_frequencies_,
-                                  .magnitude = 1.0f,
-                                  .layout = config_.rope.layout};
-  kernels_->project_qkv(scratch_.normed.rows_from(0, tokens), weights, rotary, queries, batch.slots, kv);
-  const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
-  kernels_->attention(
-      queries, kv, batch.attention,
-      {shape_.heads.size(), shape_.kv_heads.size(), config_.head_dim, scale, config_.sliding_windows[index]}, attended);
+  const kernels::Rotary rotary = {
+      .inverse_frequencies = weights_.inverse_frequencies, .magnitude = 1.0f, .layout = config_.rope.layout};
+  kernels_->project_qkv(scratch_.normed.rows_from(0, tokens), weights, rotary, queries, kv);
+  kernels_->attention(queries, kv, layer_shapes_[index - slice_.first_layer], attended);
   kernels_->linear(attended, layer.output.view(), scratch_.partial.rows_from(0, tokens));
 }
 
 // scratch_.partial = this rank's part of the MLP over the normed hidden states.
 void Transformer::mlp(const LayerWeights& layer, std::size_t tokens) {
-  run_expert(layer.mlp, scratch_.normed.rows_from(0, tokens), scratch_.partial.rows_from(0, tokens));
+  run_mlp(layer.mlp, scratch_.normed.rows_from(0, tokens), scratch_.partial.rows_from(0, tokens));
 }
 
-void Transformer::run_expert(const MlpWeights& expert, kernels::ConstMatrixF32 in, kernels::MatrixF32 out) {
-  const kernels::MatrixF32 gated(scratch_.gated.data, in.rows, expert.gate.weight->rows());
-  kernels_->swiglu(in, expert.gate.view(), expert.up.view(), gated);
-  kernels_->linear(gated, expert.down.view(), out);
+void Transformer::run_mlp(const MlpWeights& mlp, kernels::ConstMatrixF32 in, kernels::MatrixF32 out) {
+  const kernels::MatrixF32 gated(scratch_.gated.data, in.rows, mlp.gate.weight->rows());
+  kernels_->swiglu(in, mlp.gate.view(), mlp.up.view(), gated);
+  kernels_->linear(gated, mlp.down.view(), out);
 }
 
-// scratch_.partial = this rank's part of the experts that each normed hidden state is routed to, by weight. A row adds
-// up its experts in their order, whatever rows it shares them with.
-Result<void> Transformer::experts(const LayerWeights& layer, std::size_t tokens) {
+// scratch_.partial = this rank's part of the experts that each normed hidden state is routed to, by weight, and of the
+// shared one.
+void Transformer::experts(const LayerWeights& layer, std::size_t tokens) {
   const kernels::ConstMatrixF32 normed = scratch_.normed.rows_from(0, tokens);
   const kernels::MatrixF32 partial = scratch_.partial.rows_from(0, tokens);
   const kernels::MatrixF32 router_logits = scratch_.router_logits.rows_from(0, tokens);
   kernels_->linear(normed, layer.router.view(), router_logits);
-  TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 routing_logits,
-                          on_host(router_logits, scratch_.routing_logits));
-  routing_.choose(routing_logits);
   if (layer.shared_router.empty()) {
     kernels_->memory().clear(partial.data, tokens * partial.cols * sizeof(float));
   } else {
-    run_expert(layer.shared, normed, partial);
+    run_mlp(layer.shared, normed, partial);
     kernels_->scale_by_sigmoid(normed, layer.shared_router, partial);
   }
-  for (std::uint32_t index = 0; index < config_.num_experts; ++index) {
-    const auto [rows, weights] = routing_.of(index);
-    if (rows.empty()) continue;
-    const kernels::MatrixF32 routed = scratch_.routed.rows_from(0, rows.size());
-    const kernels::MatrixF32 out = scratch_.expert_out.rows_from(0, rows.size());
-    kernels_->gather_rows(normed, rows, routed);
-    run_expert(layer.experts[index], routed, out);
-    kernels_->add_weighted_rows(out, rows, weights, partial);
-  }
-  return {};
+  kernels_->mix(normed, router_logits, *layer.mixture, {scratch_.routed, scratch_.expert_gated, scratch_.expert_out},
+                partial);
 }
 
 // hidden += the sum of all ranks' parts; and scratch_.normed = its norm, where there is one to come.
@@ -234,41 +243,62 @@ Result<kernels::ConstMatrixF32> Transformer::on_host(kernels::ConstMatrixF32 mat
   return kernels::ConstMatrixF32(rows);
 }
 
-Result<kernels::ConstMatrixF32> Transformer::logits(const StepBatch& batch, kernels::ConstMatrixF32 hidden) {
-  assert(slice_.is_last_stage());
-  const std::size_t rows = batch.logits_rows.size();
-  if (rows == 0) return kernels::ConstMatrixF32();
-  if (rows > options_.max_logits_rows) {
-    return invalid_argument("step: logits of " + std::to_string(rows) + " rows are asked for; at most " +
+Result<kernels::ConstMatrixF32> Transformer::logits(kernels::ConstMatrixF32 hidden, std::size_t first,
+                                                    std::size_t count) {
+  TROUPE_ASSIGN_OR_RETURN(const kernels::MatrixF32 part, part_logits(hidden, first, count));
+  if (count == 0) return kernels::ConstMatrixF32();
+  if (slice_.world_size > 1) return gather_logits(part);
+  return on_host(part, scratch_.logits);
+}
+
+Result<kernels::ConstMatrixF32> Transformer::device_logits(kernels::ConstMatrixF32 hidden, std::size_t first,
+                                                           std::size_t count) {
+  assert(slice_.world_size == 1);
+  TROUPE_ASSIGN_OR_RETURN(const kernels::MatrixF32 part, part_logits(hidden, first, count));
+  return kernels::ConstMatrixF32(part);
+}
+
+// This rank's columns of the logits, in the device's memory; with several ranks there is room behind them up to those
+// of the largest rank.
+Result<kernels::MatrixF32> Transformer::part_logits(kernels::ConstMatrixF32 hidden, std::size_t first,
+                                                    std::size_t count) {
+  assert(slice_.is_last_stage() && first + count <= logits_rows_);
+  if (count == 0) return kernels::MatrixF32();
+  if (count > options_.max_logits_rows) {
+    return invalid_argument("step: logits of " + std::to_string(count) + " rows are asked for; at most " +
                                 std::to_string(options_.max_logits_rows) + " fit",
                             "logits_rows");
   }
-  const kernels::MatrixF32 wanted = scratch_.logits_hidden.rows_from(0, rows);
-  for (std::size_t i = 0; i < rows; ++i) {
-    if (batch.logits_rows[i] >= hidden.rows) {
-      return invalid_argument("step: logits_rows[" + std::to_string(i) + "] is not a row of the batch", "logits_rows");
-    }
+  assert(hidden.data == scratch_.hidden.data);
+  const bool is_whole = slice_.world_size == 1;
+  const kernels::MatrixF32& to = is_whole && kernels_->memory().is_host() ? scratch_.logits : scratch_.part_logits;
+  const auto compute = [&](std::size_t rows) {
+    const kernels::MatrixF32 wanted = scratch_.logits_hidden.rows_from(0, rows);
+    kernels_->gather_logits_rows(scratch_.hidden, first, wanted);
+    kernels_->rms_norm(wanted, weights_.final_norm, config_.rms_norm_eps, wanted);
+    kernels_->linear(wanted, weights_.lm_head.view(), {to.data, rows, shape_.vocab.size(), to.row_stride});
+  };
+  if (count == logits_rows_) {
+    const auto all = [&]() -> Result<void> {
+      compute(padded_.logits_rows);
+      return {};
+    };
+    TROUPE_RETURN_IF_ERROR(kernels_->repeat(kernels::StepPart::kLogits, std::ref(all)));
+  } else {
+    compute(count);
   }
-  kernels_->gather_rows(hidden, batch.logits_rows, wanted);
-  kernels_->rms_norm(wanted, weights_.final_norm, config_.rms_norm_eps, wanted);
-  if (slice_.world_size > 1) return gather_logits(wanted);
-  const kernels::MatrixF32 logits =
-      (kernels_->memory().is_host() ? scratch_.logits : scratch_.part_logits).rows_from(0, rows);
-  kernels_->linear(wanted, weights_.lm_head.view(), logits);
-  return on_host(logits, scratch_.logits);
+  return kernels::MatrixF32(to.data, count, shape_.vocab.size(), to.row_stride);
 }
 
 // The parts may differ in size; each travels padded to the largest, and rank 0 puts them together.
-Result<kernels::ConstMatrixF32> Transformer::gather_logits(kernels::ConstMatrixF32 hidden) {
-  const std::size_t rows = hidden.rows;
-  const kernels::MatrixF32 part = scratch_.part_logits.rows_from(0, rows);
-  kernels_->linear(hidden, weights_.lm_head.view(), {part.data, rows, shape_.vocab.size(), part.row_stride});
+Result<kernels::ConstMatrixF32> Transformer::gather_logits(kernels::MatrixF32 part) {
+  const std::size_t rows = part.rows;
   const bool is_root = slice_.rank == 0;
   const kernels::MatrixF32 gathered =
       is_root ? scratch_.gathered.rows_from(0, slice_.world_size * rows) : kernels::MatrixF32();
   {
     const Stopwatch stopwatch(collective_ns_);
-    TROUPE_RETURN_IF_ERROR(communicator_->gather(contiguous(part), contiguous(gathered), 0));
+    TROUPE_RETURN_IF_ERROR(communicator_->gather({part.data, rows * part.row_stride}, contiguous(gathered), 0));
   }
   if (!is_root) return kernels::ConstMatrixF32();
   const kernels::MatrixF32 logits = scratch_.logits.rows_from(0, rows);

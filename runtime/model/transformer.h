@@ -13,7 +13,6 @@
 #include "runtime/model/arenas.h"
 #include "runtime/model/config.h"
 #include "runtime/model/kv_pages.h"
-#include "runtime/model/moe.h"
 #include "runtime/model/scratch.h"
 #include "runtime/model/slice.h"
 #include "runtime/model/step_batch.h"
@@ -50,7 +49,8 @@ class Transformer {
                                                    const TransformerOptions& options,
                                                    const ProgressCallback& progress = {}, const Limits& limits = {});
 
-  // Runs the batch through the layers of the slice and writes its K and V to the pages. The first stage embeds
+  // Runs the batch through the layers of the slice and writes its K and V to the pages. The batch's lists stay as they
+  // are until the step's logits were asked for. The first stage embeds
   // batch.tokens (hidden_in is empty); the others take hidden_in, (tokens, hidden_size), contiguous in the host's
   // memory, which is the same on every rank. Returns (tokens, hidden_size) in the device's memory, the same on every
   // rank, valid until the next call of forward(). Errors: kInvalidArgument for a batch that does not fit; what the
@@ -64,10 +64,14 @@ class Transformer {
   // Copies keys and values between blocks (KvPages::copy). Between steps only.
   Result<void> copy_blocks(std::span<const BlockCopy> copies) { return kv_.copy(copies); }
 
-  // Last stage: the logits of batch.logits_rows, at most max_logits_rows of them, out of `hidden` as forward()
-  // returned it. Rank 0 gets (logits_rows, vocab_size) in the host's memory, valid until the next call of logits(); the
-  // others get an empty matrix. A caller that wants more rows calls again with other rows.
-  Result<kernels::ConstMatrixF32> logits(const StepBatch& batch, kernels::ConstMatrixF32 hidden);
+  // Last stage: the logits of `count` of the batch's logits_rows, from the first one on and at most max_logits_rows of
+  // them, out of `hidden` as forward() returned it. Rank 0 gets (count, vocab_size) in the host's memory, valid until
+  // the next call of logits(); the others get an empty matrix. A caller that wants more rows calls again with others.
+  Result<kernels::ConstMatrixF32> logits(kernels::ConstMatrixF32 hidden, std::size_t first, std::size_t count);
+
+  // The same, but in the device's memory, and nothing waits. With one rank only: of several, each has a part.
+  // REQUIRES: world_size 1
+  Result<kernels::ConstMatrixF32> device_logits(kernels::ConstMatrixF32 hidden, std::size_t first, std::size_t count);
 
   // A new group after the cluster was put together again. Same rank and world_size. Between steps only.
   void set_communicator(collective::Communicator& communicator);
@@ -87,14 +91,16 @@ class Transformer {
               collective::Communicator& communicator, const TransformerOptions& options, ShardWeights weights,
               KvPages kv, Arena arena, Arena host_arena, const Scratch& scratch);
 
-  void attention(const LayerWeights& layer, std::uint32_t index, const StepBatch& batch);
+  Result<void> run_layers(std::size_t rows);
+  void attention(const LayerWeights& layer, std::uint32_t index, std::size_t tokens);
   void mlp(const LayerWeights& layer, std::size_t tokens);
-  Result<void> experts(const LayerWeights& layer, std::size_t tokens);
-  void run_expert(const MlpWeights& expert, kernels::ConstMatrixF32 in, kernels::MatrixF32 out);
+  void experts(const LayerWeights& layer, std::size_t tokens);
+  void run_mlp(const MlpWeights& mlp, kernels::ConstMatrixF32 in, kernels::MatrixF32 out);
   Result<void> add_partial(kernels::MatrixF32 hidden, std::span<const float> next_norm);
   Result<void> all_reduce(kernels::MatrixF32 matrix);
   Result<kernels::ConstMatrixF32> on_host(kernels::ConstMatrixF32 matrix, kernels::MatrixF32 copy);
-  Result<kernels::ConstMatrixF32> gather_logits(kernels::ConstMatrixF32 hidden);
+  Result<kernels::MatrixF32> part_logits(kernels::ConstMatrixF32 hidden, std::size_t first, std::size_t count);
+  Result<kernels::ConstMatrixF32> gather_logits(kernels::MatrixF32 part);
 
   ModelConfig config_;
   Slice slice_;
@@ -107,9 +113,12 @@ class Transformer {
   Arena arena_;
   Arena host_arena_;
   Scratch scratch_;
-  Routing routing_;                         // of the layer at hand
-  std::vector<float> inverse_frequencies_;  // (head_dim / 2)
-  std::vector<Range> vocab_parts_;          // (world_size): rows of lm_head by rank
+  std::vector<kernels::AttentionShape> shapes_;  // that layers have, each once
+  std::vector<std::size_t> layer_shapes_;        // (layers of the slice): which of them
+  std::vector<Range> vocab_parts_;               // (world_size): rows of lm_head by rank
+  // Of the batch that forward() had last.
+  std::size_t logits_rows_ = 0;
+  kernels::StepRows padded_;
   std::uint64_t collective_ns_ = 0;
 };
 

@@ -54,8 +54,8 @@ bool makes_heads(TensorRole role) {
   return role == TensorRole::kQuery || role == TensorRole::kKey || role == TensorRole::kValue;
 }
 
-std::uint64_t vector_bytes(std::span<const TensorSlice> tensors) {
-  std::uint64_t bytes = 0;
+std::uint64_t vector_bytes(std::span<const TensorSlice> tensors, const ModelConfig& config) {
+  std::uint64_t bytes = Arena::rounded(config.head_dim / 2 * sizeof(float));
   for (const TensorSlice& tensor : tensors) {
     if (tensor.is_vector) bytes += Arena::rounded(tensor.elements() * sizeof(float));
   }
@@ -88,6 +88,16 @@ Result<Arena> copy_table(kernels::WeightView& view, kernels::DeviceMemory& memor
   return arena;
 }
 
+// What the kernels make of the layer's experts, once all of them are packed.
+Result<std::unique_ptr<kernels::Mixture>> mixture_of(const LayerWeights& layer, const ModelConfig& config,
+                                                     kernels::Kernels& kernels) {
+  std::vector<kernels::ExpertWeights> experts;
+  for (const MlpWeights& expert : layer.experts) {
+    experts.push_back({expert.gate.weight.get(), expert.up.weight.get(), expert.down.weight.get()});
+  }
+  return kernels.make_mixture(experts, {config.num_experts_per_token, config.normalise_experts});
+}
+
 bool is_of_a_layer(TensorRole role) {
   return role != TensorRole::kEmbedding && role != TensorRole::kFinalNorm && role != TensorRole::kLmHead;
 }
@@ -115,7 +125,8 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, cons
   TROUPE_ASSIGN_OR_RETURN(const std::uint64_t bytes_total, weights.checkpoint.bytes_of(tensors));
 
   kernels::DeviceMemory& memory = kernels.memory();
-  TROUPE_ASSIGN_OR_RETURN(weights.vectors, Arena::create(vector_bytes(tensors), "norms and biases", memory));
+  TROUPE_ASSIGN_OR_RETURN(weights.vectors, Arena::create(vector_bytes(tensors, config), "norms and biases", memory));
+  weights.inverse_frequencies = stored(model::inverse_frequencies(config), weights.vectors, memory);
 
   TROUPE_ASSIGN_OR_RETURN(auto places, weights.checkpoint.places_of(tensors));
   std::optional<PackedCacheKey> key;
@@ -163,6 +174,10 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, cons
       }
     }
     if (progress) progress(weights.checkpoint.bytes_read(), bytes_total);
+  }
+  for (LayerWeights& layer : weights.layers) {
+    if (layer.experts.empty()) continue;
+    TROUPE_ASSIGN_OR_RETURN(layer.mixture, mixture_of(layer, config, kernels));
   }
   const auto most = std::max_element(elements_of.begin(), elements_of.end(),
                                      [](const auto& a, const auto& b) { return a.second < b.second; });

@@ -51,12 +51,13 @@ struct LayerWeights {
   Linear query;                           // (heads * head_dim, hidden_size)
   Linear key;                             // (kv_heads * head_dim, hidden_size)
   Linear value;                           // (kv_heads * head_dim, hidden_size)
-  Linear output;                         // (hidden_size, heads * head_dim); bias on rank 0 only: it enters the sum once
-  MlpWeights mlp;                        // where there are no experts
-  Linear router;                         // (num_experts, hidden_size)
-  std::vector<MlpWeights> experts;       // (num_experts) or empty
-  std::span<const float> shared_router;  // (hidden_size) or empty
-  MlpWeights shared;                     // with shared_router
+  Linear output;                    // (hidden_size, heads * head_dim); bias on rank 0 only: it enters the sum once
+  MlpWeights mlp;                   // where there are no experts
+  Linear router;                    // (num_experts, hidden_size)
+  std::vector<MlpWeights> experts;  // (num_experts) or empty
+  std::unique_ptr<kernels::Mixture> mixture;  // of these
+  std::span<const float> shared_router;       // (hidden_size) or empty
+  MlpWeights shared;                          // with shared_router
 };
 
 // The weights of one shard, in the memory of the kernels' device. Immutable after load. Keeps the checkpoint mapped:
@@ -70,14 +71,15 @@ struct ShardWeights {
                                    const ProgressCallback& progress = {}, const Limits& limits = {});
 
   Checkpoint checkpoint;
-  Arena vectors;                                     // norms and biases
+  Arena vectors;                                     // norms, biases and frequencies
   Arena table;                                       // a copy of the embedding table, where the device is not the host
   std::vector<std::unique_ptr<std::byte[]>> copies;  // of matrices that lie unaligned in their file
 
-  kernels::WeightView embedding;      // first stage: (vocab rows of this rank, hidden_size)
-  std::vector<LayerWeights> layers;   // (layers of the slice)
-  std::span<const float> final_norm;  // last stage: (hidden_size)
-  Linear lm_head;                     // last stage: (vocab rows of this rank, hidden_size)
+  kernels::WeightView embedding;               // first stage: (vocab rows of this rank, hidden_size)
+  std::vector<LayerWeights> layers;            // (layers of the slice)
+  std::span<const float> final_norm;           // last stage: (hidden_size)
+  Linear lm_head;                              // last stage: (vocab rows of this rank, hidden_size)
+  std::span<const float> inverse_frequencies;  // of rotary embedding: (head_dim / 2)
 
   PackedSize layers_size;                              // of every matrix in `layers` but the experts
   PackedSize experts_size;                             // of all experts, of which a token takes some

@@ -150,7 +150,7 @@ class Bench {
     std::vector<Layer> layers;
     Weight lm_head;
     std::span<const float> norm;  // one for all layers
-    std::vector<float> inverse_frequencies;
+    std::span<const float> inverse_frequencies;
     double bytes = 0;           // of all weights
     double elements = 0;        // of all weights
     double layer_elements = 0;  // without lm_head, which a prompt uses for its last token only
@@ -273,10 +273,13 @@ class Bench {
     model.lm_head = random_weight(shape.vocab, shape.hidden, dtype);
     count(model.lm_head, false);
     model.norm = {activations(1, shape.hidden).data, shape.hidden};
+    std::vector<float> frequencies;
     for (std::size_t i = 0; i < shape.head_dim / 2; ++i) {
-      model.inverse_frequencies.push_back(
-          std::pow(500'000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(shape.head_dim)));
+      frequencies.push_back(std::pow(500'000.0f, -2.0f * static_cast<float>(i) / static_cast<float>(shape.head_dim)));
     }
+    auto* const there = static_cast<float*>(take(frequencies.size() * sizeof(float)));
+    memory_.upload(there, frequencies.data(), frequencies.size() * sizeof(float));
+    model.inverse_frequencies = {there, frequencies.size()};
     return model;
   }
 
@@ -317,11 +320,15 @@ class Bench {
     const AttentionShape attention{shape.heads, shape.kv_heads, shape.head_dim,
                                    1 / std::sqrt(static_cast<float>(shape.head_dim)), 0};
     const auto step = [&] {
+      kernels_.begin_step({.positions = positions,
+                           .slots = slots,
+                           .attention = {row_starts, lengths, tables, table_starts},
+                           .shapes = {&attention, 1}});
       kernels_.rms_norm(hidden, model.norm, 1e-5f, normed);
       for (const Layer& layer : model.layers) {
         kernels_.project_qkv(normed, {{layer.query.get()}, {layer.key.get()}, {layer.value.get()}, {}, {}, 0},
-                             {positions, model.inverse_frequencies}, queries, slots, layer.kv);
-        kernels_.attention(queries, layer.kv, {row_starts, lengths, tables, table_starts}, attention, attended);
+                             {model.inverse_frequencies}, queries, layer.kv);
+        kernels_.attention(queries, layer.kv, 0, attended);
         kernels_.linear(attended, {layer.output.get()}, partial);
         kernels_.add_rms_norm(partial, hidden, model.norm, 1e-5f, normed);
         kernels_.swiglu(normed, {layer.gate.get()}, {layer.up.get()}, gated);

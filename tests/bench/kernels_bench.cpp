@@ -267,12 +267,14 @@ struct Bench {
     for (std::size_t i = 0; i < blocks.size(); ++i) blocks[i] = std::uint32_t(i);
     const std::vector<float> queries(sequences * kHeads * kHeadDim, 0.1f);
     std::vector<float> out(queries.size());
+    const AttentionShape shape = {kHeads, kKvHeads, kHeadDim, 0.125f, 0};
     std::vector<double> ratios, rates;
     for (int round = 0; round < rounds; ++round) {
       const double limit = bandwidth();
       const double seconds = seconds_of(clock, [&] {
-        kernels->attention({queries.data(), sequences, kHeads * kHeadDim}, kv, {row_starts, contexts, blocks, starts},
-                           {kHeads, kKvHeads, kHeadDim, 0.125f, 0}, {out.data(), sequences, kHeads * kHeadDim});
+        kernels->begin_step({.attention = {row_starts, contexts, blocks, starts}, .shapes = {&shape, 1}});
+        kernels->attention({queries.data(), sequences, kHeads * kHeadDim}, kv, 0,
+                           {out.data(), sequences, kHeads * kHeadDim});
       });
       rates.push_back(2.0 * double(page_bytes) / seconds);
       ratios.push_back(rates.back() / limit);

@@ -1,11 +1,10 @@
-// Feeds arbitrary bytes as tokenizer.json and, behind the first zero byte, as a text for it; and as a chat template.
+// Feeds arbitrary bytes as tokenizer.json and, behind the first zero byte, as a text for it.
 // Whatever loads must encode and decode without breaking its promises.
 
 #include <cstdint>
 #include <cstdlib>
 #include <string_view>
 
-#include "runtime/text/chat_template.h"
 #include "runtime/text/stream_decoder.h"
 #include "runtime/text/tokenizer.h"
 
@@ -14,11 +13,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::string_view input(reinterpret_cast<const char*>(data), size);
   const std::string_view file = input.substr(0, input.find('\0'));
   const std::string_view text = file.size() < size ? input.substr(file.size() + 1) : std::string_view();
-
-  if (const auto chat = ChatTemplate::parse(file, "fuzz")) {
-    const ChatMessage message{"user", "Hi"};
-    if (!chat->render({&message, 1}, true)) std::abort();
-  }
 
   troupe::Limits limits;
   limits.tokenizer_entries = 4096;

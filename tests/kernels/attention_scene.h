@@ -52,7 +52,8 @@ struct Scene {
   AttentionBatch batch() const { return {row_starts, context_lengths, block_tables, block_table_starts}; }
   Strided attend(Kernels& kernels) {
     Strided out(rows(), queries->view().cols, 2);
-    kernels.attention(queries->view(), kv, batch(), shape, out.view());
+    kernels.begin_step({.attention = batch(), .shapes = {&shape, 1}});
+    kernels.attention(queries->view(), kv, 0, out.view());
     return out;
   }
   std::size_t slot_of(std::size_t sequence, std::size_t position) const {

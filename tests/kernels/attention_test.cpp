@@ -49,8 +49,8 @@ BOOST_AUTO_TEST_CASE(a_row_has_the_same_bits_alone_in_a_batch_and_with_any_numbe
           const AttentionBatch batch{
               one_row, {&context, 1}, scene.block_tables, std::span(scene.block_table_starts).subspan(sequence, 2)};
           std::vector<float> alone(together.row(row).size());
-          one->attention(scene.queries->view().rows_from(row, 1), scene.kv, batch, scene.shape,
-                         {alone.data(), 1, alone.size()});
+          one->begin_step({.attention = batch, .shapes = {&scene.shape, 1}});
+          one->attention(scene.queries->view().rows_from(row, 1), scene.kv, 0, {alone.data(), 1, alone.size()});
           BOOST_REQUIRE(alone == together.row(row));
           BOOST_REQUIRE(alone == threaded.row(row));
         }

@@ -43,9 +43,10 @@ BOOST_AUTO_TEST_CASE(vectors_read_every_byte_as_the_scalar_code_does) {
       const std::uint32_t starts[] = {0, 1}, context = 1, table = 0;
       const std::vector<float> query(head_dim);
       std::vector<float> out(head_dim);
-      make(name)->attention({query.data(), 1, head_dim}, kv, {starts, {&context, 1}, {&table, 1}, starts},
-                            {.num_heads = 1, .num_kv_heads = 1, .head_dim = head_dim, .scale = 1},
-                            {out.data(), 1, head_dim});
+      const AttentionShape shape = {.num_heads = 1, .num_kv_heads = 1, .head_dim = head_dim, .scale = 1};
+      const auto kernels = make(name);
+      kernels->begin_step({.attention = {starts, {&context, 1}, {&table, 1}, starts}, .shapes = {&shape, 1}});
+      kernels->attention({query.data(), 1, head_dim}, kv, 0, {out.data(), 1, head_dim});
       for (std::size_t i = 0; i < head_dim; ++i) {
         const float expected = f32_of_e4m3(static_cast<std::uint8_t>(i));
         BOOST_REQUIRE(std::isnan(expected) ? std::isnan(out[i]) : out[i] == expected);

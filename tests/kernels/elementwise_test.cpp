@@ -99,7 +99,9 @@ BOOST_AUTO_TEST_CASE(a_token_outside_this_part_of_the_vocabulary_embeds_as_zeros
       const Stored table(dtype, 10, 37, 2, random);
       const std::vector<std::uint32_t> tokens = {100, 109, 99, 110, 104, 0, 4'000'000'000};
       Strided out(tokens.size(), 37, 1);
-      make(name)->embed(tokens, table.view(), 100, out.view());
+      const auto kernels = make(name);
+      kernels->begin_step({.tokens = tokens});
+      kernels->embed(table.view(), 100, out.view());
       BOOST_REQUIRE(out.gaps_untouched());
       for (std::size_t row = 0; row < tokens.size(); ++row) {
         const bool held = tokens[row] >= 100 && tokens[row] < 110;
@@ -111,16 +113,14 @@ BOOST_AUTO_TEST_CASE(a_token_outside_this_part_of_the_vocabulary_embeds_as_zeros
   }
 }
 
-BOOST_AUTO_TEST_CASE(rows_are_gathered_weighed_and_added_back) {
+BOOST_AUTO_TEST_CASE(rows_for_logits_are_gathered_from_the_first_one_asked_for) {
   const auto kernels = make("reference");
   const float in[] = {1, 2, 3, 4, 5, 6};
-  const std::vector<std::uint32_t> rows{2, 0};
-  const std::vector<float> weights{0.5f, 2};
-  std::vector<float> gathered(4), sum{10, 20, 30, 40, 50, 60};
-  kernels->gather_rows({in, 3, 2}, rows, {gathered.data(), 2, 2});
+  const std::vector<std::uint32_t> rows{1, 2, 0};
+  std::vector<float> gathered(4);
+  kernels->begin_step({.logits_rows = rows});
+  kernels->gather_logits_rows({in, 3, 2}, 1, {gathered.data(), 2, 2});
   BOOST_TEST(gathered == std::vector<float>({5, 6, 1, 2}), boost::test_tools::per_element());
-  kernels->add_weighted_rows({gathered.data(), 2, 2}, rows, weights, {sum.data(), 3, 2});
-  BOOST_TEST(sum == std::vector<float>({12, 24, 30, 40, 52.5f, 63}), boost::test_tools::per_element());
 }
 
 BOOST_AUTO_TEST_CASE(rows_are_scaled_by_the_sigmoid_of_a_product) {

@@ -57,6 +57,8 @@ struct Projection {
     const auto packed_value = kernels.pack(value->view(), head_dim).value();
     const auto bias_of = [](const std::vector<float>& bias) { return bias.empty() ? nullptr : bias.data(); };
     Result result(*this);
+    kernels.begin_step(
+        {.positions = std::span(positions).subspan(first, count), .slots = std::span(slots).subspan(first, count)});
     kernels.project_qkv(in->view().rows_from(first, count),
                         {{packed_query.get(), bias_of(query_bias)},
                          {packed_key.get(), bias_of(key_bias)},
@@ -64,8 +66,7 @@ struct Projection {
                          query_norm,
                          key_norm,
                          1e-5f},
-                        {std::span(positions).subspan(first, count), frequencies, 1.2f, layout},
-                        result.queries.view().rows_from(first, count), std::span(slots).subspan(first, count),
+                        {frequencies, 1.2f, layout}, result.queries.view().rows_from(first, count),
                         result.pages.view());
     return result;
   }
@@ -148,9 +149,9 @@ BOOST_AUTO_TEST_CASE(a_key_or_value_that_is_not_finite_stays_visible_in_pages_wi
       std::vector<float> queries(8);
       const float in = 0;
       const std::uint32_t position = 0, slot = 1;
+      kernels->begin_step({.positions = {&position, 1}, .slots = {&slot, 1}});
       kernels->project_qkv({&in, 1, 1}, {{zero.get()}, {zero.get(), biases.data()}, {zero.get(), biases.data()}},
-                           {{&position, 1}, {}, 1, RopeLayout::kHalves}, {queries.data(), 1, 8}, {&slot, 1},
-                           pages.view());
+                           {{}, 1, RopeLayout::kHalves}, {queries.data(), 1, 8}, pages.view());
       BOOST_TEST(std::isnan(pages.key(1, 0, 3)));
       BOOST_TEST(std::isnan(pages.value(1, 0, 3)));
       BOOST_TEST(pages.key(0, 0, 3) == 0);
@@ -180,15 +181,17 @@ BOOST_AUTO_TEST_CASE(a_projected_row_has_the_same_bits_alone_and_with_any_number
 }
 
 // One head of one row, whose values are the biases.
-static std::vector<float> rotated(Kernels& kernels, const std::vector<float>& head, const Rotary& rotary) {
+static std::vector<float> rotated(Kernels& kernels, const std::vector<float>& head, std::uint32_t position,
+                                  const Rotary& rotary) {
   const std::vector<float> zeros(head.size());
   const auto zero = kernels.pack({zeros.data(), DType::kF32, head.size(), 1, 1}, head.size()).value();
   Pages pages(DType::kF32, 1, 1, 1, head.size());
   std::vector<float> out(head.size());
   const float in = 0;
   const std::uint32_t slot = 0;
+  kernels.begin_step({.positions = {&position, 1}, .slots = {&slot, 1}});
   kernels.project_qkv({&in, 1, 1}, {{zero.get(), head.data()}, {zero.get(), head.data()}, {zero.get(), head.data()}},
-                      rotary, {out.data(), 1, out.size()}, {&slot, 1}, pages.view());
+                      rotary, {out.data(), 1, out.size()}, pages.view());
   for (std::size_t i = 0; i < head.size(); ++i) {
     BOOST_TEST(pages.key(0, 0, i) == out[i]);
     BOOST_TEST(pages.value(0, 0, i) == head[i]);
@@ -204,8 +207,8 @@ BOOST_AUTO_TEST_CASE(rope_pairs_halves_or_neighbours_and_leaves_the_rest_of_the_
   for (const auto& name : names) {
     const auto kernels = make(name);
     const std::vector<float> frequencies(2, quarter_turn);
-    const auto halves = rotated(*kernels, {1, 2, 3, 4, 5}, {{&position, 1}, frequencies, 1, RopeLayout::kHalves});
-    const auto pairs = rotated(*kernels, {1, 2, 3, 4, 5}, {{&position, 1}, frequencies, 1, RopeLayout::kInterleaved});
+    const auto halves = rotated(*kernels, {1, 2, 3, 4, 5}, position, {frequencies, 1, RopeLayout::kHalves});
+    const auto pairs = rotated(*kernels, {1, 2, 3, 4, 5}, position, {frequencies, 1, RopeLayout::kInterleaved});
     const float expected_halves[] = {-3, -4, 1, 2, 5};
     const float expected_pairs[] = {-2, 1, -4, 3, 5};
     for (int i = 0; i < 5; ++i) {
@@ -229,9 +232,9 @@ BOOST_AUTO_TEST_CASE(rope_follows_new_positions_frequencies_and_magnitudes) {
       if (change == 2) frequencies[3] = 0.5f;
       if (change == 3) magnitude = 2;
       if (change == 4) frequencies.pop_back();
-      const Rotary rotary = {{&position, 1}, frequencies, magnitude, RopeLayout::kHalves};
-      const auto out = rotated(*kernels, head, rotary);
-      const auto expected = rotated(*reference, head, rotary);
+      const Rotary rotary = {frequencies, magnitude, RopeLayout::kHalves};
+      const auto out = rotated(*kernels, head, position, rotary);
+      const auto expected = rotated(*reference, head, position, rotary);
       for (std::size_t i = 0; i < head.size(); ++i) BOOST_TEST(std::abs(out[i] - expected[i]) < 2e-6f);
     }
   }

@@ -45,7 +45,9 @@ BOOST_AUTO_TEST_CASE(vectors_convert_every_16_bit_number_as_the_scalar_code_does
   for (const auto& name : vector_implementations()) {
     for (const DType dtype : {DType::kF16, DType::kBF16}) {
       std::vector<float> wide(all.size());
-      make(name)->embed({&token, 1}, {all.data(), dtype, 1, all.size(), all.size()}, 0, {wide.data(), 1, wide.size()});
+      const auto kernels = make(name);
+      kernels->begin_step({.tokens = {&token, 1}});
+      kernels->embed({all.data(), dtype, 1, all.size(), all.size()}, 0, {wide.data(), 1, wide.size()});
       for (std::size_t i = 0; i < all.size(); ++i) {
         const float expected = load_as_f32(all.data(), dtype, i);
         BOOST_REQUIRE(std::isnan(expected) ? std::isnan(wide[i]) : wide[i] == expected);

@@ -224,7 +224,8 @@ BOOST_AUTO_TEST_CASE(embeddings_of_every_format_are_what_their_rows_stand_for) {
       const AnyWeight table(dtype, 20, 256, 0, random);
       const std::uint32_t tokens[] = {104, 99, 119, 120};
       std::vector<float> out(4 * 256, 1.0f), expected(256);
-      kernels->embed(tokens, table.view(), 100, {out.data(), 4, 256});
+      kernels->begin_step({.tokens = tokens});
+      kernels->embed(table.view(), 100, {out.data(), 4, 256});
       dequantize_row(table.view(), 4, expected.data());
       BOOST_TEST(std::equal(expected.begin(), expected.end(), out.begin()));
       dequantize_row(table.view(), 19, expected.data());

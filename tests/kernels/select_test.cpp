@@ -60,4 +60,23 @@ BOOST_AUTO_TEST_CASE(a_core_that_does_not_exist_is_refused_by_number) {
   BOOST_TEST(!make_cpu_kernels({.cores = {-1}, .implementation = {}}).ok());
 }
 
+BOOST_AUTO_TEST_CASE(a_library_that_gpus_cannot_use_is_refused_with_what_to_change) {
+  ::setenv("TROUPE_GPU", "emulated", 1);
+  const auto refusal_of = [](const char* library) {
+    ::setenv("TROUPE_GPU_LIBRARY", library, 1);
+    const auto made = make_kernels({.cores = {}, .gpu = 0});
+    BOOST_REQUIRE(!made.ok());
+    BOOST_TEST(made.error().param == "TROUPE_GPU_LIBRARY");
+    return made.error().message;
+  };
+  BOOST_TEST(refusal_of("cublas").find("it may be cublaslt") != std::string::npos);
+  for (const char* library : {"cublaslt", "cublaslt_fp8"}) {
+    BOOST_TEST(refusal_of(library).find("needs a real GPU") != std::string::npos);
+  }
+  ::setenv("TROUPE_GPU_LIBRARY", "", 1);
+  BOOST_TEST(make_kernels({.cores = {}, .gpu = 0}).ok());
+  ::unsetenv("TROUPE_GPU_LIBRARY");
+  ::unsetenv("TROUPE_GPU");
+}
+
 BOOST_AUTO_TEST_SUITE_END()

@@ -34,6 +34,7 @@ class EmulatedGpu final : public Gpu {
   Result<GpuMemoryInfo> memory_info() override { return GpuMemoryInfo{kMemoryBytes - used_bytes_, kMemoryBytes}; }
 
   Result<void*> allocate(std::uint64_t bytes) override {
+    if (recording_ != nullptr) return internal_error("no memory can be allocated while work is recorded");
     // Of exactly this size, so that AddressSanitizer sees what reads beyond it; the size lies apart.
     void* memory = nullptr;
     if (bytes > kMemoryBytes - used_bytes_ || posix_memalign(&memory, kAlignment, bytes) != 0) {
@@ -73,6 +74,7 @@ class EmulatedGpu final : public Gpu {
   }
 
   Result<void> synchronize() override {
+    if (recording_ != nullptr) return internal_error("nothing can be waited for while work is recorded");
     if (!stream_.error.empty()) return internal_error("the emulated GPU stopped: " + stream_.error);
     return {};
   }

@@ -257,6 +257,25 @@ BOOST_AUTO_TEST_CASE(a_chat_becomes_a_chatml_prompt) {
   BOOST_TEST(plan->prompts[0].tokens.front() == 256u);
 }
 
+BOOST_AUTO_TEST_CASE(arguments_for_the_chat_template_reach_it) {
+  const auto model = byte_model();
+  model->chat_template = text::ChatTemplate::parse(
+      "{{ messages[0].content }} {{ a }} {{ b.c[1] }} {{ missing is defined }} {{ none_given is none }}", "t");
+  BOOST_REQUIRE(model->chat_template.ok());
+  const auto plan = plan_chat(with(kChat, R"("chat_template_kwargs":{"a":false,"b":{"c":[1,2.5]},"none_given":null})"),
+                              *model, Limits{});
+  BOOST_REQUIRE_MESSAGE(plan.ok(), plan.error().message);
+  BOOST_TEST(plan->prompts[0].text.ends_with(" False 2.5 False True"), plan->prompts[0].text);
+  const auto param = [&](std::string_view fields) {
+    const auto refused = plan_chat(with(kChat, std::string(fields)), *model, Limits{});
+    BOOST_REQUIRE(!refused.ok());
+    return refused.error().param;
+  };
+  BOOST_TEST(param(R"("chat_template_kwargs":[1])") == "chat_template_kwargs");
+  BOOST_TEST(param(R"("chat_template_kwargs":{"messages":[]})") == "chat_template_kwargs.messages");
+  BOOST_TEST(param(R"("chat_template_kwargs":{"tools":[]})") == "chat_template_kwargs.tools");
+}
+
 BOOST_AUTO_TEST_CASE(harmless_fields_are_taken_and_unknown_ones_are_listed) {
   const auto model = byte_model();
   const auto plan = plan_chat(with(kChat, R"("n":1,"tools":[],"tool_choice":"none","response_format":{"type":"text"},)"

@@ -3,6 +3,7 @@
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 
+#include "kernels/cuda/cuda_kernels.h"
 #include "kernels/quant.h"
 #include "tests/kernels/implementations.h"
 
@@ -183,18 +184,15 @@ BOOST_AUTO_TEST_CASE(norms_sums_and_moved_rows_agree_with_the_reference) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(rows_are_gathered_weighed_and_added_back) {
+BOOST_AUTO_TEST_CASE(rows_for_logits_are_gathered_from_the_first_one_asked_for) {
   Random random(2);
-  Strided in(6, 37, 3, random), gathered(3, 37, 1), sum(6, 37, 0, random);
-  const Rows in_there(memory(), in), gathered_there(memory(), gathered), sum_there(memory(), sum);
-  const std::vector<std::uint32_t> rows{5, 0, 3};
-  const std::vector<float> weights{0.5f, -2, 0.1f};
-  kernels->gather_rows(in_there.view(), rows, gathered_there.view());
-  reference->gather_rows(in.view(), rows, gathered.view());
+  Strided in(6, 37, 3, random), gathered(3, 37, 1);
+  const Rows in_there(memory(), in), gathered_there(memory(), gathered);
+  const std::vector<std::uint32_t> rows{4, 5, 0, 3};
+  for (Kernels* on : {kernels.get(), reference.get()}) on->begin_step({.logits_rows = rows});
+  kernels->gather_logits_rows(in_there.view(), 1, gathered_there.view());
+  reference->gather_logits_rows(in.view(), 1, gathered.view());
   BOOST_TEST(largest_difference(gathered_there.fetch(), gathered, 3, 37) == 0);
-  kernels->add_weighted_rows(gathered_there.view(), rows, weights, sum_there.view());
-  reference->add_weighted_rows(gathered.view(), rows, weights, sum.view());
-  BOOST_TEST(largest_difference(sum_there.fetch(), sum, 6, 37) < 1e-6f);
 }
 
 BOOST_AUTO_TEST_CASE(embedding_takes_the_rows_of_a_table_of_any_type) {
@@ -207,8 +205,9 @@ BOOST_AUTO_TEST_CASE(embedding_takes_the_rows_of_a_table_of_any_type) {
     view.data = there.data();
     Strided out(tokens.size(), 50, 2);
     const Rows out_there(memory(), out);
-    kernels->embed(tokens, view, 10, out_there.view());
-    reference->embed(tokens, table.view(), 10, out.view());
+    for (Kernels* on : {kernels.get(), reference.get()}) on->begin_step({.tokens = tokens});
+    kernels->embed(view, 10, out_there.view());
+    reference->embed(table.view(), 10, out.view());
     BOOST_TEST(largest_difference(out_there.fetch(), out, tokens.size(), 50) == 0);
   }
 }
@@ -267,24 +266,113 @@ BOOST_AUTO_TEST_CASE(projected_heads_are_written_to_pages_and_attended_to) {
     }
     std::vector<float> frequencies;
     for (std::size_t i = 0; i < kHeadDim / 2; ++i) frequencies.push_back(std::pow(1e4f, -2.0f * float(i) / kHeadDim));
-    const Rotary rotary = {positions, frequencies, 1.0f, RopeLayout::kHalves};
+    const Floats frequencies_there(memory(), frequencies);
+    const AttentionShape shape = {kHeads, kKvHeads, kHeadDim, 1 / std::sqrt(float(kHeadDim)), 0};
     Strided in(26, kHidden, 0, random, 0.2f), queries(26, kHeads * kHeadDim, 0), out(26, kHeads * kHeadDim, 0);
     const Rows in_there(memory(), in), queries_there(memory(), queries), out_there(memory(), out);
     const auto run = [&](Kernels& on, ConstMatrixF32 in, std::span<const float> norm, const float* bias,
-                         MatrixF32 queries, const PagedKv& kv, MatrixF32 out) {
+                         std::span<const float> frequencies, MatrixF32 queries, const PagedKv& kv, MatrixF32 out) {
       const auto q = on.pack(query.view(), kHeadDim).value(), k = on.pack(key.view(), kHeadDim).value(),
                  v = on.pack(value.view(), kHeadDim).value();
-      on.project_qkv(in, {{q.get()}, {k.get(), bias}, {v.get(), bias}, norm, norm, 1e-5f}, rotary, queries, slots, kv);
-      on.attention(queries, kv, {row_starts, lengths, tables, table_starts},
-                   {kHeads, kKvHeads, kHeadDim, 1 / std::sqrt(float(kHeadDim)), 0}, out);
+      on.begin_step({.positions = positions,
+                     .slots = slots,
+                     .attention = {row_starts, lengths, tables, table_starts},
+                     .shapes = {&shape, 1}});
+      on.project_qkv(in, {{q.get()}, {k.get(), bias}, {v.get(), bias}, norm, norm, 1e-5f},
+                     {frequencies, 1.0f, RopeLayout::kHalves}, queries, kv);
+      on.attention(queries, kv, 0, out);
       BOOST_REQUIRE(on.memory().synchronize().ok());
     };
-    run(*kernels, in_there.view(), norm_there.span(), bias_there.data(), queries_there.view(), kv, out_there.view());
-    run(*reference, in.view(), norm, bias.data(), queries.view(), pages.view(), out.view());
+    run(*kernels, in_there.view(), norm_there.span(), bias_there.data(), frequencies_there.span(), queries_there.view(),
+        kv, out_there.view());
+    run(*reference, in.view(), norm, bias.data(), frequencies, queries.view(), pages.view(), out.view());
     BOOST_TEST(largest_difference(queries_there.fetch(), queries, 26, kHeads * kHeadDim) <
                4 * kBf16Step * (1 + largest_of(queries, 26, kHeads * kHeadDim)));
     BOOST_TEST(largest_difference(out_there.fetch(), out, 26, kHeads * kHeadDim) <
                16 * kBf16Step * (1 + largest_of(out, 26, kHeads * kHeadDim)));
+  }
+}
+
+// Gates and ups of one type go in one launch, those of two types in two.
+BOOST_AUTO_TEST_CASE(a_mixture_of_experts_agrees_with_the_reference) {
+  Random random(6);
+  for (int round = 0; round < 8; ++round) {
+    const std::size_t rows = random.pick(1, 40), cols = random.pick(8, 70), width = random.pick(1, 50),
+                      num_experts = random.pick(2, 9);
+    const MixtureShape shape = {random.pick(1, 2), round % 2 == 0};
+    const DType types[] = {DType::kBF16, round % 3 == 0 ? DType::kF32 : DType::kBF16, DType::kF32};
+    std::vector<std::unique_ptr<PackedWeight>> weights;
+    std::vector<ExpertWeights> there, here;
+    for (std::size_t i = 0; i < num_experts; ++i) {
+      const auto pack = [&](Kernels& on, const Stored& weight) {
+        return weights.emplace_back(on.pack(weight.view()).value()).get();
+      };
+      const Stored gate(types[0], width, cols, 0, random), up(types[1], width, cols, 0, random),
+          down(types[2], cols, width, 0, random);
+      there.push_back({pack(*kernels, gate), pack(*kernels, up), pack(*kernels, down)});
+      here.push_back({pack(*reference, gate), pack(*reference, up), pack(*reference, down)});
+    }
+    Strided in(rows, cols, 3, random, 1 / std::sqrt(float(cols))), logits(rows, num_experts, 1, random, 3);
+    Strided sum(rows, cols, 2, random), routed(rows, cols, 0);
+    Strided gated(rows * shape.experts_per_token, width, 0), out(rows * shape.experts_per_token, cols, 0);
+    const Rows in_there(memory(), in), logits_there(memory(), logits), sum_there(memory(), sum);
+    const Rows gated_there(memory(), gated), out_there(memory(), out);
+    kernels->mix(in_there.view(), logits_there.view(), *kernels->make_mixture(there, shape).value(),
+                 {{}, gated_there.view(), out_there.view()}, sum_there.view());
+    reference->mix(in.view(), logits.view(), *reference->make_mixture(here, shape).value(),
+                   {routed.view(), gated.view(), out.view()}, sum.view());
+    const Strided fetched = sum_there.fetch();
+    BOOST_TEST(largest_difference(fetched, sum, rows, cols) < 16 * kBf16Step * (1 + largest_of(sum, rows, cols)));
+    BOOST_TEST(fetched.gaps_untouched());
+  }
+}
+
+BOOST_AUTO_TEST_CASE(experts_that_differ_in_type_or_are_too_many_a_token_are_refused) {
+  Random random(7);
+  const Stored bf16(DType::kBF16, 8, 8, 0, random), f32(DType::kF32, 8, 8, 0, random);
+  const auto one = kernels->pack(bf16.view()).value(), other = kernels->pack(f32.view()).value();
+  const ExpertWeights same = {one.get(), one.get(), one.get()}, different = {one.get(), one.get(), other.get()};
+  const std::vector<ExpertWeights> mixed = {same, different}, many(40, same);
+  const auto by_type = kernels->make_mixture(mixed, {1, true});
+  BOOST_REQUIRE(!by_type.ok());
+  BOOST_TEST((by_type.error().code == ErrorCode::kUnsupported));
+  const auto by_count = kernels->make_mixture(many, {33, true});
+  BOOST_REQUIRE(!by_count.ok());
+  BOOST_TEST(by_count.error().param == "num_experts_per_tok");
+  BOOST_TEST(kernels->make_mixture(many, {32, true}).ok());
+}
+
+// A library whose products are all one number, but never on a real GPU.
+class Sevens final : public CublasLt {
+ public:
+  Result<void> multiply(Stream stream, const LibraryProduct& product, std::byte*) override {
+    if (!stream.is_emulated) return unsupported("not here");
+    for (std::size_t row = 0; row < product.rows; ++row) {
+      std::fill_n(static_cast<float*>(product.out) + row * product.out_stride, product.outs, 7.0f);
+    }
+    return {};
+  }
+};
+
+BOOST_AUTO_TEST_CASE(a_library_multiplies_many_rows_and_what_it_reports_comes_out_of_the_memory) {
+  Random random(8);
+  const Stored weight(DType::kBF16, 5, 16, 0, random);
+  for (const bool emulated : {true, false}) {
+    auto gpu = emulated ? Result<std::unique_ptr<troupe::kernels::Gpu>>(open_emulated_gpu()) : open_gpu(0);
+    if (!gpu.ok()) continue;
+    const auto with_library = make_cuda_kernels(std::move(*gpu), {.library = std::make_unique<Sevens>()}).value();
+    const auto packed = with_library->pack(weight.view()).value();
+    for (const std::size_t rows : {kLeastLibraryRows - 1, kLeastLibraryRows}) {
+      Strided in(rows, 16, 0, random), out(rows, 5, 1);
+      const Rows in_there(with_library->memory(), in), out_there(with_library->memory(), out);
+      with_library->linear(in_there.view(), {packed.get()}, out_there.view());
+      if (!emulated && rows == kLeastLibraryRows) {
+        BOOST_TEST(!with_library->memory().synchronize().ok());
+        continue;
+      }
+      const Strided fetched = out_there.fetch();
+      for (std::size_t row = 0; row < rows; ++row) BOOST_TEST((fetched.at(row, 2) == 7) == (rows >= kLeastLibraryRows));
+    }
   }
 }
 

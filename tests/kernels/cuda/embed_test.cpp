@@ -56,7 +56,8 @@ BOOST_AUTO_TEST_CASE(rows_of_every_type_have_the_same_bits_as_on_the_cpu) {
         // Some that the table does not hold, at both ends.
         const std::vector<std::uint32_t> tokens = {100, 136, 99, 137, 0, 0xffffffff, 117, 117, 115, 132};
         Strided expected(tokens.size(), cols, 3), out(tokens.size(), cols, 3);
-        reference->embed(tokens, table.view, first_row, expected.view());
+        reference->begin_step({.tokens = tokens});
+        reference->embed(table.view, first_row, expected.view());
         const OnGpu<std::byte> there(*gpu, table.bytes);
         const OnGpu<float> scales(*gpu, table.scales);
         const OnGpu<std::uint32_t> tokens_there(*gpu, tokens);

@@ -3,7 +3,7 @@
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 
-#include "runtime/model/moe.h"
+#include "kernels/cpu/routing.h"
 #include "tests/kernels/cuda/test_gpu.h"
 #include "tests/kernels/implementations.h"
 
@@ -57,23 +57,21 @@ BOOST_AUTO_TEST_CASE(routing_agrees_with_the_host_about_rows_and_weights) {
     for (int round = 0; round < 60; ++round) {
       TestGpu gpu(*device);
       const std::size_t rows = random.pick(1, round % 10 == 9 ? 300 : 20);
-      model::ModelConfig config;
-      config.num_experts = static_cast<std::uint32_t>(random.pick(1, 140));
-      config.num_experts_per_token = static_cast<std::uint32_t>(random.pick(1, std::min(config.num_experts, 12u)));
-      config.normalise_experts = random.pick(0, 1) == 1;
-      Strided logits(rows, config.num_experts, random.pick(0, 3), random, round % 2 == 0 ? 1.0f : 30.0f);
+      const std::size_t num_experts = random.pick(1, 140);
+      const MixtureShape shape = {random.pick(1, std::min<std::size_t>(num_experts, 12)), random.pick(0, 1) == 1};
+      Strided logits(rows, num_experts, random.pick(0, 3), random, round % 2 == 0 ? 1.0f : 30.0f);
       for (std::size_t row = 0; row < rows; ++row) {
-        for (std::size_t i = 0; i < config.num_experts; ++i) {
+        for (std::size_t i = 0; i < num_experts; ++i) {
           float& logit = logits.view().row(row)[i];
           if (round % 3 == 1) logit = std::round(logit);  // ties
           if (round % 6 == 5 && random.pick(0, 9) == 0) logit = random.pick(0, 1) == 0 ? NAN : -INFINITY;
         }
       }
-      model::Routing routing(config, static_cast<std::uint32_t>(rows));
-      routing.choose(logits.view());
-      const RoutedRows routed = route_on(gpu, logits, config.num_experts_per_token, config.normalise_experts);
-      require_consistent(routed, config.num_experts_per_token);
-      for (std::uint32_t expert = 0; expert < config.num_experts; ++expert) {
+      Routing routing;
+      routing.choose(logits.view(), shape);
+      const RoutedRows routed = route_on(gpu, logits, shape.experts_per_token, shape.normalise);
+      require_consistent(routed, shape.experts_per_token);
+      for (std::uint32_t expert = 0; expert < num_experts; ++expert) {
         const auto expected = routing.of(expert);
         BOOST_REQUIRE_EQUAL(routed.starts[expert + 1] - routed.starts[expert], expected.rows.size());
         for (std::size_t i = 0; i < expected.rows.size(); ++i) {

@@ -228,7 +228,7 @@ BOOST_AUTO_TEST_CASE(cublaslt_multiplies_or_says_why_not) {
     return;
   }
   BOOST_REQUIRE_MESSAGE(device.ok(), "a library that starts has a GPU");
-  const bool fp8 = device.value()->properties().compute_capability >= 89;
+  const bool fp8 = device.value()->properties().compute_capability >= kMinFp8Capability;
   check_library(*device.value(), **library, fp8, random);
   if (fp8) return;
   TestGpu gpu(*device.value());

@@ -53,8 +53,9 @@ struct Heads {
       return reference->pack({weight.data(), DType::kF32, count, cols, cols}).value();
     };
     const auto query = picking(0, q), key = picking(q, k), value = picking(q + k, k);
+    reference->begin_step({.positions = positions, .slots = slots});
     reference->project_qkv(in.view(), {{query.get()}, {key.get()}, {value.get()}, query_norm, key_norm, kEps},
-                           {positions, frequencies, kMagnitude, layout}, queries_out.view(), slots, pages_out.view());
+                           {frequencies, kMagnitude, layout}, queries_out.view(), pages_out.view());
   }
 
   void run(Gpu& gpu, std::size_t first, std::size_t count, Strided& queries_out, Pages& pages_out) {

@@ -42,11 +42,12 @@ Sampled sample_on(TestGpu& gpu, Strided& logits, const std::vector<Request>& req
     row.presence_penalty = parameters.presence_penalty;
     row.frequency_penalty = parameters.frequency_penalty;
     row.seed = parameters.seed;
+    row.position = static_cast<std::uint32_t>(tokens.size());
     row.prompt_length = prompt_length;
     row.logprobs = parameters.logprobs;
     row.top_logprobs = parameters.top_logprobs;
     row.history[0] = static_cast<std::uint32_t>(history.size());
-    history.insert(history.end(), tokens.begin(), tokens.end());
+    if (parameters.has_penalties()) history.insert(history.end(), tokens.begin(), tokens.end());
     row.history[1] = static_cast<std::uint32_t>(history.size());
     row.biases[0] = static_cast<std::uint32_t>(bias_tokens.size());
     for (const auto& [token, bias] : parameters.logit_bias) {

@@ -1,9 +1,14 @@
 // Models on a GPU: on an emulated one if the environment says TROUPE_GPU=emulated, else on cuda:0.
+#include <algorithm>
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 #include <random>
 
+#include "kernels/cuda/cuda_kernels.h"
+#include "kernels/cuda/gpu_list.h"
+#include "runtime/collective/solo.h"
 #include "runtime/model/config.h"
+#include "tests/kernels/cuda/counting_gpu.h"
 #include "tests/runtime/model/double_forward.h"
 #include "tests/runtime/model/thread_cluster.h"
 #include "tests/runtime/model/tiny_model.h"
@@ -43,6 +48,28 @@ ThreadCluster::Options on_gpu(const std::vector<std::uint32_t>& cuts = {}, std::
   options.world_size = world_size;
   options.implementation = "gpu";
   return options;
+}
+
+// Kernels that count what they ask of the GPU.
+std::unique_ptr<kernels::Kernels> counted_kernels(kernels::GpuCounts& counts) {
+  auto gpu = kernels::gpus_are_emulated() ? kernels::open_emulated_gpu() : kernels::open_gpu(0).value();
+  return kernels::make_cuda_kernels(std::make_unique<kernels::CountingGpu>(std::move(gpu), counts)).value();
+}
+
+ThreadCluster::Options counted(kernels::GpuCounts& counts) {
+  ThreadCluster::Options options;
+  options.make_kernels = [&counts] { return counted_kernels(counts); };
+  options.transformer.num_blocks = 300;
+  return options;
+}
+
+ModelConfig with_experts(ModelConfig config) {
+  config.model_type = "qwen2_moe";
+  config.intermediate_size = 40;
+  config.num_experts = 5;
+  config.num_experts_per_token = 2;
+  config.shared_intermediate_size = 24;
+  return config;
 }
 
 std::vector<std::uint32_t> some_tokens(std::size_t count, std::uint32_t seed, std::uint32_t vocab_size) {
@@ -119,6 +146,158 @@ BOOST_AUTO_TEST_CASE(groups_are_replaced_as_after_a_lost_member) {
   const auto before = cluster.greedy(tokens, 3);
   cluster.replace_groups("a test");
   BOOST_TEST(cluster.greedy(tokens, 3) == before, boost::test_tools::per_element());
+}
+
+// What long prompts compute is neither padded nor recorded.
+void check_decoding(const ModelConfig& config, std::initializer_list<std::uint32_t> batches) {
+  constexpr std::uint32_t kPrompt = 20, kTokens = 40;
+  const TestModel model(config);
+  kernels::GpuCounts counts;
+  ThreadCluster cluster(model.directory.path(), config, counted(counts));
+  std::vector<std::vector<std::uint32_t>> texts;
+  std::vector<std::vector<std::vector<float>>> expected;
+  for (std::uint32_t i = 0; i < *std::max_element(batches.begin(), batches.end()); ++i) {
+    texts.push_back(some_tokens(kTokens, 20 + i, config.vocab_size));
+    TestSequence whole{texts.back(), 0, {}};
+    expected.push_back(cluster.prefill(whole));
+    cluster.release(whole);
+  }
+  BOOST_TEST(counts.recordings == 0);
+  for (const std::uint32_t batch : batches) {
+    std::vector<TestSequence> sequences;
+    for (std::uint32_t i = 0; i < batch; ++i) sequences.push_back({texts[i], 0, {}});
+    // Of different lengths.
+    for (std::uint32_t i = 0; i < batch; ++i) cluster.step({{&sequences[i], kPrompt - i, false}});
+    const int replays_before = counts.replays;
+    for (int step = 0; step < 4; ++step) {
+      std::vector<StepPart> parts;
+      for (TestSequence& sequence : sequences) parts.push_back({&sequence, 1, true});
+      const auto rows = cluster.step(parts);
+      BOOST_TEST_CONTEXT(batch << " sequences, step " << step) {
+        for (std::uint32_t i = 0; i < batch; ++i) BOOST_TEST((rows[i] == expected[i][sequences[i].computed - 1]));
+      }
+    }
+    // Layers and logits, from the second step of these sizes on.
+    BOOST_TEST(counts.replays - replays_before >= 6);
+    for (TestSequence& sequence : sequences) cluster.release(sequence);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(decoded_rows_have_the_bits_of_a_prompt_in_batches_of_every_padding) {
+  check_decoding(small_config(), {1, 2, 3, 5, 8});
+}
+
+BOOST_AUTO_TEST_CASE(decoded_rows_of_experts_have_the_bits_of_a_prompt) {
+  check_decoding(with_experts(small_config()), {1, 3});
+}
+
+BOOST_AUTO_TEST_CASE(recorded_steps_follow_windows_and_contexts_that_grow_into_further_pieces) {
+  ModelConfig config = small_config();
+  config.sliding_windows = {0, 70};
+  config.max_position_embeddings = 1024;
+  const TestModel model(config);
+  kernels::GpuCounts counts;
+  ThreadCluster::Options options = counted(counts);
+  options.transformer.max_batch_tokens = 600;
+  options.transformer.max_logits_rows = 8;
+  ThreadCluster cluster(model.directory.path(), config, options);
+  const auto tokens = some_tokens(522, 3, config.vocab_size);
+  TestSequence sequence{tokens, 0, {}};
+  cluster.step({{&sequence, 500, false}});
+  std::vector<std::vector<float>> rows;
+  while (sequence.computed < tokens.size()) rows.push_back(cluster.step({{&sequence, 1, false}}).front());
+  BOOST_TEST(counts.replays > 20);
+  cluster.release(sequence);
+  for (const std::uint32_t length : {505u, 512u, 513u, 522u}) {
+    TestSequence whole{{tokens.begin(), tokens.begin() + length}, 0, {}};
+    BOOST_TEST((cluster.step({{&whole, length, false}}).front() == rows[length - 501]));
+    cluster.release(whole);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(guesses_behind_a_token_are_recorded_too) {
+  const TestModel model(small_config());
+  kernels::GpuCounts counts;
+  ThreadCluster cluster(model.directory.path(), model.config, counted(counts));
+  const auto tokens = some_tokens(40, 11, model.config.vocab_size);
+  TestSequence whole{tokens, 0, {}}, guessed{tokens, 0, {}};
+  const auto expected = cluster.prefill(whole);
+  cluster.step({{&guessed, 20, false}});
+  while (guessed.computed < 40) {
+    const auto rows = cluster.step({{&guessed, 4, true}});
+    for (std::size_t i = 0; i < 4; ++i) BOOST_TEST((rows[i] == expected[guessed.computed - 4 + i]));
+  }
+  BOOST_TEST(counts.replays >= 6);
+}
+
+BOOST_AUTO_TEST_CASE(workspaces_that_grow_make_recordings_void) {
+  const TestModel model(small_config());
+  kernels::GpuCounts counts;
+  ThreadCluster cluster(model.directory.path(), model.config, counted(counts));
+  const auto tokens = some_tokens(40, 12, model.config.vocab_size);
+  TestSequence sequence{tokens, 0, {}}, other{some_tokens(60, 13, model.config.vocab_size), 0, {}};
+  std::vector<std::vector<float>> rows;
+  const auto decode = [&](int steps) {
+    for (; steps > 0; --steps) rows.push_back(cluster.step({{&sequence, 1, true}}).front());
+  };
+  decode(10);
+  const int before = counts.recordings;
+  cluster.step({{&other, 60, false}});
+  decode(10);
+  BOOST_TEST(counts.recordings == before + 2);
+  TestSequence whole{tokens, 0, {}};
+  const auto expected = cluster.prefill(whole);
+  for (std::size_t i = 0; i < rows.size(); ++i) BOOST_TEST((rows[i] == expected[i]));
+}
+
+// Prompts and decoding of a shard that draws on the GPU.
+void count_waits(const ModelConfig& config) {
+  const TestModel model(config);
+  kernels::GpuCounts counts;
+  const auto kernels = counted_kernels(counts);
+  const auto group = collective::make_solo_communicator();
+  auto loaded =
+      Transformer::load(model.directory.path(), config, {0, config.num_layers, config.num_layers, 0, 1}, *kernels,
+                        *group, {.num_blocks = 8, .block_size = 16, .max_batch_tokens = 32, .max_batch_sequences = 2});
+  BOOST_REQUIRE_MESSAGE(loaded.ok(), why(loaded));
+  std::vector<std::uint32_t> next(2, 1), computed(2, 0);
+  for (int step = 0; step < 6; ++step) {
+    // Two prompts of 9 tokens, then their next tokens.
+    std::vector<std::uint32_t> tokens, positions, slots, row_starts{0}, lengths, tables, table_starts{0}, logits_rows;
+    for (std::uint32_t i = 0; i < 2; ++i) {
+      for (std::uint32_t end = computed[i] + (step == 0 ? 9 : 1); computed[i] < end; ++computed[i]) {
+        tokens.push_back(next[i]);
+        positions.push_back(computed[i]);
+        slots.push_back((1 + i) * 16 + computed[i]);
+      }
+      row_starts.push_back(static_cast<std::uint32_t>(tokens.size()));
+      logits_rows.push_back(row_starts.back() - 1);
+      lengths.push_back(computed[i]);
+      tables.push_back(1 + i);
+      table_starts.push_back(i + 1);
+    }
+    const int waits_before = counts.synchronizations, uploads_before = counts.uploads;
+    const StepBatch batch = {tokens, positions, slots, {row_starts, lengths, tables, table_starts}, logits_rows};
+    const auto hidden = (*loaded)->forward(batch, {});
+    BOOST_REQUIRE_MESSAGE(hidden.ok(), why(hidden));
+    const auto logits = (*loaded)->device_logits(*hidden, 0, 2);
+    BOOST_REQUIRE_MESSAGE(logits.ok(), why(logits));
+    const std::vector<kernels::SamplingRow> rows(2, {.temperature = 0});
+    kernels->sampler()->begin({.rows = rows});
+    kernels->sampler()->draw(0, *logits);
+    const auto drawn = kernels->sampler()->fetch();
+    BOOST_REQUIRE_MESSAGE(drawn.ok(), why(drawn));
+    BOOST_TEST(counts.synchronizations - waits_before == 1);
+    BOOST_TEST(counts.uploads - uploads_before == 2);  // the step's lists, and how to draw
+    next.assign(drawn->tokens.begin(), drawn->tokens.end());
+    BOOST_TEST(*std::max_element(next.begin(), next.end()) < config.vocab_size);
+  }
+  BOOST_TEST(counts.replays > 0);
+}
+
+BOOST_AUTO_TEST_CASE(a_step_waits_for_the_device_once) {
+  count_waits(small_config());
+  count_waits(with_experts(small_config()));
 }
 
 BOOST_AUTO_TEST_SUITE_END()

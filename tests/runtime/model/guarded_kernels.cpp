@@ -5,6 +5,7 @@
 #include <cassert>
 #include <map>
 #include <utility>
+#include <vector>
 
 #include "kernels/cpu/reference.h"
 
@@ -72,6 +73,11 @@ class GuardedKernels final : public Kernels {
                                              std::span<const std::byte> image) override {
     return reference_->pack(weight, group, image);
   }
+  Result<std::unique_ptr<Mixture>> make_mixture(std::span<const ExpertWeights> experts,
+                                                const MixtureShape& shape) override {
+    return reference_->make_mixture(experts, shape);
+  }
+  StepRows begin_step(const StepLists& lists) override { return reference_->begin_step(lists); }
   void linear(ConstMatrixF32 in, const LinearWeight& weight, MatrixF32 out) override {
     const GuardedMemory::Opening opening(memory_);
     reference_->linear(in, weight, out);
@@ -81,14 +87,13 @@ class GuardedKernels final : public Kernels {
     reference_->swiglu(in, gate, up, out);
   }
   void project_qkv(ConstMatrixF32 in, const QkvWeights& weights, const Rotary& rotary, MatrixF32 queries,
-                   std::span<const std::uint32_t> slots, const PagedKv& kv) override {
+                   const PagedKv& kv) override {
     const GuardedMemory::Opening opening(memory_);
-    reference_->project_qkv(in, weights, rotary, queries, slots, kv);
+    reference_->project_qkv(in, weights, rotary, queries, kv);
   }
-  void embed(std::span<const std::uint32_t> tokens, const WeightView& table, std::uint32_t first_row,
-             MatrixF32 out) override {
+  void embed(const WeightView& table, std::uint32_t first_row, MatrixF32 out) override {
     const GuardedMemory::Opening opening(memory_);
-    reference_->embed(tokens, table, first_row, out);
+    reference_->embed(table, first_row, out);
   }
   void rms_norm(ConstMatrixF32 in, std::span<const float> weight, float eps, MatrixF32 out) override {
     const GuardedMemory::Opening opening(memory_);
@@ -99,23 +104,26 @@ class GuardedKernels final : public Kernels {
     const GuardedMemory::Opening opening(memory_);
     reference_->add_rms_norm(addend, sum, weight, eps, out);
   }
-  void attention(ConstMatrixF32 queries, const PagedKv& kv, const AttentionBatch& batch, const AttentionShape& shape,
-                 MatrixF32 out) override {
+  void attention(ConstMatrixF32 queries, const PagedKv& kv, std::size_t shape, MatrixF32 out) override {
     const GuardedMemory::Opening opening(memory_);
-    reference_->attention(queries, kv, batch, shape, out);
+    reference_->attention(queries, kv, shape, out);
   }
   void add(ConstMatrixF32 addend, MatrixF32 sum) override {
     const GuardedMemory::Opening opening(memory_);
     reference_->add(addend, sum);
   }
-  void gather_rows(ConstMatrixF32 in, std::span<const std::uint32_t> rows, MatrixF32 out) override {
+  void gather_logits_rows(ConstMatrixF32 in, std::size_t first, MatrixF32 out) override {
     const GuardedMemory::Opening opening(memory_);
-    reference_->gather_rows(in, rows, out);
+    reference_->gather_logits_rows(in, first, out);
   }
-  void add_weighted_rows(ConstMatrixF32 in, std::span<const std::uint32_t> rows, std::span<const float> weights,
-                         MatrixF32 sum) override {
+  void mix(ConstMatrixF32 in, ConstMatrixF32 router_logits, const Mixture& mixture, const MixtureScratch& scratch,
+           MatrixF32 sum) override {
     const GuardedMemory::Opening opening(memory_);
-    reference_->add_weighted_rows(in, rows, weights, sum);
+    // The reference takes the host's way through the experts, for which a device's scratch has no matrix.
+    routed_.resize(in.rows * in.cols);
+    MixtureScratch here = scratch;
+    here.routed = {routed_.data(), in.rows, in.cols};
+    reference_->mix(in, router_logits, mixture, here, sum);
   }
   void scale_by_sigmoid(ConstMatrixF32 in, std::span<const float> weight, MatrixF32 out) override {
     const GuardedMemory::Opening opening(memory_);
@@ -125,6 +133,7 @@ class GuardedKernels final : public Kernels {
  private:
   GuardedMemory memory_;
   std::unique_ptr<Kernels> reference_ = make_reference_kernels();
+  std::vector<float> routed_;
 };
 
 }  // namespace

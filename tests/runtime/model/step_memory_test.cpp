@@ -110,7 +110,7 @@ void check(const std::filesystem::path& directory, const ModelConfig& config, ke
       const auto step = [&](const Batch& batch) {
         auto hidden = (*loaded)->forward(batch.view(), {});
         BOOST_REQUIRE_MESSAGE(hidden.ok(), why(hidden));
-        auto logits = (*loaded)->logits(batch.view(), *hidden);
+        auto logits = (*loaded)->logits(*hidden, 0, batch.logits_rows.size());
         BOOST_REQUIRE_MESSAGE(logits.ok(), why(logits));
       };
       step(Batch(0, 16));

@@ -48,6 +48,7 @@ std::unique_ptr<collective::Communicator> suited(std::unique_ptr<collective::Com
 }  // namespace
 
 std::unique_ptr<kernels::Kernels> ThreadCluster::make_kernels() const {
+  if (options_.make_kernels) return options_.make_kernels();
   if (options_.implementation == "guarded") return make_guarded_kernels();
   auto made = options_.implementation == "gpu" ? kernels::make_kernels({.cores = {}, .gpu = 0})
                                                : kernels::make_cpu_kernels({{}, options_.implementation});
@@ -116,7 +117,7 @@ std::vector<std::vector<float>> ThreadCluster::step(const std::vector<StepPart>&
           }
           return;
         }
-        auto rows = transformer.logits(batch, *output);
+        auto rows = transformer.logits(*output, 0, batch.logits_rows.size());
         if (!rows.ok()) {
           errors[rank] = rows.error();
           return;

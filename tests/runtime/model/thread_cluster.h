@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <random>
 #include <string>
@@ -36,6 +37,7 @@ class ThreadCluster {
     // Of CPU kernels, "gpu" for those of cuda:0, or "guarded" (guarded_kernels.h). Groups are staged where the device
     // is not the host.
     std::string implementation = "reference";
+    std::function<std::unique_ptr<kernels::Kernels>()> make_kernels;  // instead of these, if there is one
     TransformerOptions transformer = {
         .num_blocks = 64, .block_size = 4, .max_batch_tokens = 64, .max_batch_sequences = 8, .max_logits_rows = 64};
   };

@@ -317,7 +317,7 @@ BOOST_AUTO_TEST_CASE(wrong_hidden_states_and_too_many_logits_rows_are_refused) {
   BOOST_TEST(!(*loaded)->forward(batch, narrow).ok());
   const auto hidden = (*loaded)->forward(batch, {memory.data(), 2, model.config.hidden_size});
   BOOST_REQUIRE_MESSAGE(hidden.ok(), why(hidden));
-  const auto logits = (*loaded)->logits(batch, *hidden);
+  const auto logits = (*loaded)->logits(*hidden, 0, 2);
   BOOST_REQUIRE(!logits.ok());
   BOOST_TEST(logits.error().param == "logits_rows");
 }

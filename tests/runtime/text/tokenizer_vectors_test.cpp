@@ -180,13 +180,33 @@ BOOST_AUTO_TEST_CASE(every_tokenizer_streams_what_it_decodes) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(chat_templates_that_are_not_chatml_are_refused_by_file) {
-  for (const char* name : {"minimind", "phi-3-mini", "qwen3"}) {
+// The prompts that transformers make with these templates.
+BOOST_AUTO_TEST_CASE(published_chat_templates_make_the_published_prompts) {
+  const std::vector<ChatMessage> messages = {
+      {"system", "Be brief."}, {"user", "2+2?"}, {"assistant", "<think>\nhm\n</think>\n\n4"}, {"user", "3+3?"}};
+  const auto prompt = [&](const char* name, ChatOptions options) {
     const auto chat = ChatTemplate::load(fixtures() / "tokenizers" / name, Limits());
-    BOOST_REQUIRE(!chat.ok());
-    BOOST_CHECK(chat.error().code == ErrorCode::kUnsupported);
-    BOOST_CHECK_NE(chat.error().message.find(std::string(name) + "/tokenizer_config.json"), std::string::npos);
-  }
+    BOOST_REQUIRE_MESSAGE(chat.ok(), chat.error().message);
+    const auto text = chat->render(messages, options);
+    BOOST_REQUIRE_MESSAGE(text.ok(), text.error().message);
+    return *text;
+  };
+  BOOST_CHECK_EQUAL(prompt("phi-3-mini", {}),
+                    "<|system|>\nBe brief.<|end|>\n<|user|>\n2+2?<|end|>\n<|assistant|>\n<think>\nhm\n</think>\n\n4"
+                    "<|end|>\n<|user|>\n3+3?<|end|>\n<|assistant|>\n");
+  // Says <|endoftext|>, a special token of its own, where no answer is asked for.
+  BOOST_CHECK(prompt("phi-3-mini", {.add_generation_prompt = false}).ends_with("3+3?<|end|>\n<|endoftext|>"));
+  // Leaves out what was thought before the last question.
+  const std::string qwen3 =
+      "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n"
+      "<|im_start|>user\n3+3?<|im_end|>\n<|im_start|>assistant\n";
+  BOOST_CHECK_EQUAL(prompt("qwen3", {}), qwen3);
+  const jinja::Dict silent = {{"enable_thinking", jinja::Value(false)}};
+  BOOST_CHECK_EQUAL(prompt("qwen3", {.arguments = silent}), qwen3 + "<think>\n\n</think>\n\n");
+  BOOST_CHECK_EQUAL(prompt("minimind", {}),
+                    "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n"
+                    "<think>\nhm\n</think>\n\n4<|im_end|>\n<|im_start|>user\n3+3?<|im_end|>\n<|im_start|>assistant\n"
+                    "<think>\n\n</think>\n\n");
   const auto none = ChatTemplate::load(fixtures() / "tokenizers" / "gpt2", Limits());
   BOOST_REQUIRE(!none.ok());
   BOOST_CHECK(none.error().code == ErrorCode::kNotFound);

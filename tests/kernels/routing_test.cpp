@@ -1,4 +1,4 @@
-#include "runtime/model/moe.h"
+#include "kernels/cpu/routing.h"
 
 #include <boost/test/unit_test.hpp>
 #include <cmath>
@@ -6,26 +6,19 @@
 #include <set>
 #include <vector>
 
-namespace troupe::model {
+namespace troupe::kernels {
 namespace {
 
-Routing routing(std::uint32_t experts, std::uint32_t per_token, bool normalise, std::uint32_t rows) {
-  ModelConfig config;
-  config.num_experts = experts;
-  config.num_experts_per_token = per_token;
-  config.normalise_experts = normalise;
-  return Routing(config, rows);
-}
-
-BOOST_AUTO_TEST_SUITE(moe)
+BOOST_AUTO_TEST_SUITE(routing)
 
 BOOST_AUTO_TEST_CASE(rows_go_to_their_largest_logits_in_order) {
   const float logits[] = {0, 3, 1, 2,  //
                           5, 0, 4, 0,  //
                           0, 1, 0, 2};
-  Routing routed = routing(4, 2, true, 8);
+  Routing routed;
+  const MixtureShape shape = {2, true};
   for (int again = 0; again < 2; ++again) {
-    routed.choose({logits, 3, 4});
+    routed.choose({logits, 3, 4}, shape);
     BOOST_REQUIRE(routed.of(0).rows.size() == 1u);
     BOOST_TEST(routed.of(0).rows[0] == 1u);
     BOOST_REQUIRE(routed.of(1).rows.size() == 2u);
@@ -40,16 +33,18 @@ BOOST_AUTO_TEST_CASE(rows_go_to_their_largest_logits_in_order) {
 
 BOOST_AUTO_TEST_CASE(weights_are_shares_of_all_experts_where_they_are_not_normalised) {
   const float logits[] = {0, 1, 2};
-  Routing routed = routing(3, 1, false, 1);
-  routed.choose({logits, 1, 3});
+  Routing routed;
+  const MixtureShape shape = {1, false};
+  routed.choose({logits, 1, 3}, shape);
   BOOST_REQUIRE(routed.of(2).rows.size() == 1u);
   BOOST_TEST(routed.of(2).weights[0] == static_cast<float>(1 / (1 + std::exp(-1.0) + std::exp(-2.0))));
 }
 
 BOOST_AUTO_TEST_CASE(of_equal_logits_the_lower_expert_is_chosen) {
   const float logits[] = {1, 2, 2, 2, 1};
-  Routing routed = routing(5, 2, true, 1);
-  routed.choose({logits, 1, 5});
+  Routing routed;
+  const MixtureShape shape = {2, true};
+  routed.choose({logits, 1, 5}, shape);
   BOOST_TEST(routed.of(1).rows.size() == 1u);
   BOOST_TEST(routed.of(2).rows.size() == 1u);
 }
@@ -59,8 +54,9 @@ BOOST_AUTO_TEST_CASE(what_is_no_number_still_chooses_different_experts) {
   const float logits[] = {kNan,      kNan, kNan,      kNan,        //
                           kInfinity, 1,    kInfinity, -kInfinity,  //
                           0,         kNan, 2,         3};
-  Routing routed = routing(4, 3, false, 3);
-  routed.choose({logits, 3, 4});
+  Routing routed;
+  const MixtureShape shape = {3, false};
+  routed.choose({logits, 3, 4}, shape);
   std::vector<std::set<std::uint32_t>> chosen(3);
   for (std::uint32_t expert = 0; expert < 4; ++expert) {
     for (const std::uint32_t row : routed.of(expert).rows) chosen.at(row).insert(expert);
@@ -71,4 +67,4 @@ BOOST_AUTO_TEST_CASE(what_is_no_number_still_chooses_different_experts) {
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace
-}  // namespace troupe::model
+}  // namespace troupe::kernels

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/cuda/workspace.h"
+#include "kernels/row_sampler.h"
+
+namespace troupe::kernels {
+
+// Draws with kernels/cuda/sampling.h. Parameters go to the device by one copy a step, and tokens come back by one.
+class GpuRowSampler final : public RowSampler {
+ public:
+  explicit GpuRowSampler(GpuMemory& memory);
+  ~GpuRowSampler() override;
+
+  void begin(const SamplingBatch& batch) override;
+  void draw(std::size_t first, ConstMatrixF32 logits) override;
+  Result<SampledRows> fetch() override;
+
+ private:
+  // Where things lie, in words: (rows) tokens, (rows) logprobs, then both of the most probable.
+  std::size_t result_words() const { return rows_ * (2 + 2 * most_top_logprobs_); }
+  bool reserve_host_results();
+
+  GpuMemory& memory_;
+  Workspace parameters_;
+  Workspace results_;
+  Workspace scratch_;
+  std::vector<std::byte> packed_;  // what parameters_ holds
+  // In packed_, of the batch begun last.
+  std::size_t rows_ = 0;
+  std::size_t history_ = 0;
+  std::size_t bias_tokens_ = 0;
+  std::size_t bias_values_ = 0;
+  std::size_t masked_ = 0;
+  std::size_t most_top_logprobs_ = 0;
+  std::byte* device_parameters_ = nullptr;
+  std::uint32_t* device_results_ = nullptr;
+  std::uint32_t* host_results_ = nullptr;  // pinned
+  std::size_t host_words_ = 0;
+};
+
+}  // namespace troupe::kernels

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "kernels/tensor.h"
+#include "runtime/base/result.h"
+
+namespace troupe::kernels {
+
+// What stands for a token where none can be drawn: the row holds NaN or +infinity, or nothing but -infinity.
+constexpr std::uint32_t kNoToken = 0xffffffff;
+
+// How the token of one row is drawn: engine::SamplingParameters (runtime/engine/sampling_parameters.h) with lists as
+// ranges of the batch's.
+struct SamplingRow {
+  float temperature = 1;  // 0 = greedy
+  std::uint32_t top_k = 0;
+  float top_p = 1;
+  float min_p = 0;
+  float repetition_penalty = 1;
+  float presence_penalty = 0;
+  float frequency_penalty = 0;
+  std::uint64_t seed = 0;
+  std::uint32_t position = 0;       // of the token to draw: tokens before it
+  std::uint32_t history[2] = {};    // of SamplingBatch::history: these tokens; may be empty without penalties
+  std::uint32_t prompt_length = 0;  // of these
+  std::uint32_t biases[2] = {};     // of SamplingBatch::bias_tokens and bias_values
+  std::uint32_t masked[2] = {};     // of SamplingBatch::masked: tokens that must not come yet
+  std::uint32_t given = kNoToken;   // this token instead of one that is drawn: to be rated
+  bool logprobs = false;            // rate the token
+  std::uint32_t top_logprobs = 0;   // and as many of the most probable
+};
+
+// The rows of a step that are drawn from. In the host's memory.
+struct SamplingBatch {
+  std::span<const SamplingRow> rows;
+  std::span<const std::uint32_t> history;      // flat; every token is in the vocabulary
+  std::span<const std::uint32_t> bias_tokens;  // flat
+  std::span<const float> bias_values;          // flat
+  std::span<const std::uint32_t> masked;       // flat
+};
+
+// Of a batch, in the host's memory. logprobs are of the distribution before temperature and truncation, and mean
+// something in rows that asked for them.
+struct SampledRows {
+  std::span<const std::uint32_t> tokens;  // (rows): drawn, given, or kNoToken
+  std::span<const float> logprobs;        // (rows)
+  // (rows, most_top_logprobs), most probable first, ties by token; kNoToken where only -infinity is left.
+  std::span<const std::uint32_t> top_tokens;
+  std::span<const float> top_logprobs;
+  std::size_t most_top_logprobs = 0;  // of any row
+};
+
+// Draws tokens where the logits are, on a device other than the host: those of engine::Sampler given the same logits,
+// but for the rounding of sums of weights (kernels/cuda/sampling.h). Belongs to a Kernels object, and shares its order,
+// errors and thread.
+class RowSampler {
+ public:
+  virtual ~RowSampler() = default;
+
+  // The rows of a step. The lists may change as soon as this returns.
+  virtual void begin(const SamplingBatch& batch) = 0;
+
+  // Draws from the batch's rows [first, first + logits.rows). logits: (.., vocabulary), on the device. Nothing waits.
+  virtual void draw(std::size_t first, ConstMatrixF32 logits) = 0;
+
+  // What was drawn, until the next begin(). Waits for the device. Errors: what became of it.
+  virtual Result<SampledRows> fetch() = 0;
+};
+
+}  // namespace troupe::kernels
