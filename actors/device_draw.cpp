@@ -11,14 +11,15 @@ std::uint32_t size_of(const auto& list) { return static_cast<std::uint32_t>(list
 }  // namespace
 
 void DeviceDraw::begin(const engine::ShardSequences& sequences) {
-  rows_.clear();
+  std::vector<kernels::SamplingRow>& wanted = rows_[sent_ % rows_.size()];
+  wanted.clear();
   history_.clear();
   bias_tokens_.clear();
   bias_values_.clear();
   masked_.clear();
   const std::size_t rows = sequences.flat().logits_rows.size();
-  for (std::size_t row = 0; row < rows; ++row) add(sequences.row_to_draw(row));
-  sampler_.begin({.rows = rows_,
+  for (std::size_t row = 0; row < rows; ++row) add(sequences.row_to_draw(row), wanted);
+  sampler_.begin({.rows = wanted,
                   .history = history_,
                   .bias_tokens = bias_tokens_,
                   .bias_values = bias_values_,
@@ -26,9 +27,9 @@ void DeviceDraw::begin(const engine::ShardSequences& sequences) {
 }
 
 // Lists go to the device only for rows whose parameters make use of them.
-void DeviceDraw::add(const engine::RowToDraw& row) {
+void DeviceDraw::add(const engine::RowToDraw& row, std::vector<kernels::SamplingRow>& rows) {
   const engine::SamplingParameters& parameters = *row.parameters;
-  kernels::SamplingRow& to = rows_.emplace_back();
+  kernels::SamplingRow& to = rows.emplace_back();
   to.position = size_of(row.history);
   to.logprobs = parameters.logprobs || !row.draws;
   to.top_logprobs = to.logprobs ? parameters.top_logprobs : 0;
@@ -61,12 +62,22 @@ void DeviceDraw::add(const engine::RowToDraw& row) {
   to.masked[1] = size_of(masked_);
 }
 
-Result<void> DeviceDraw::finish(engine::ShardSequences& sequences) {
-  TROUPE_ASSIGN_OR_RETURN(const kernels::SampledRows sampled, sampler_.fetch());
-  if (drawn_.size() < rows_.size()) drawn_.resize(rows_.size());
-  for (std::size_t row = 0; row < rows_.size(); ++row) {
+void DeviceDraw::send() {
+  sampler_.send();
+  ++sent_;
+}
+
+void DeviceDraw::forget() {
+  for (; finished_ < sent_; ++finished_) static_cast<void>(sampler_.take());
+}
+
+Result<void> DeviceDraw::finish(std::uint64_t step, engine::ShardSequences& sequences) {
+  const std::vector<kernels::SamplingRow>& rows = rows_[finished_++ % rows_.size()];
+  TROUPE_ASSIGN_OR_RETURN(const kernels::SampledRows sampled, sampler_.take());
+  if (drawn_.size() < rows.size()) drawn_.resize(rows.size());
+  for (std::size_t row = 0; row < rows.size(); ++row) {
     engine::RatedToken& to = drawn_[row];
-    const kernels::SamplingRow& wanted = rows_[row];
+    const kernels::SamplingRow& wanted = rows[row];
     to.chosen = {.token = sampled.tokens[row],
                  .logprob = wanted.logprobs ? sampled.logprobs[row] : std::numeric_limits<float>::quiet_NaN()};
     to.top.clear();
@@ -76,7 +87,7 @@ Result<void> DeviceDraw::finish(engine::ShardSequences& sequences) {
       to.top.push_back({.token = sampled.top_tokens[place], .logprob = sampled.top_logprobs[place]});
     }
   }
-  return sequences.take_drawn(std::span(drawn_).first(rows_.size()));
+  return sequences.take_drawn(step, std::span(drawn_).first(rows.size()));
 }
 
 }  // namespace troupe

@@ -262,7 +262,9 @@ Result<void> DraftCompute::draw(kernels::ConstMatrixF32 hidden, std::size_t coun
     if (greedy_.size() < count) greedy_.resize(count, {.temperature = 0});
     sampler->begin({.rows = std::span(greedy_).first(count)});
     sampler->draw(0, logits);
-    TROUPE_ASSIGN_OR_RETURN(const kernels::SampledRows sampled, sampler->fetch());
+    sampler->send();
+    TROUPE_RETURN_IF_ERROR(kernels_->memory().synchronize());
+    TROUPE_ASSIGN_OR_RETURN(const kernels::SampledRows sampled, sampler->take());
     for (const std::uint32_t token : sampled.tokens) drawn_.push_back(token == kernels::kNoToken ? 0 : token);
     return {};
   }

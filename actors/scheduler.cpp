@@ -104,11 +104,15 @@ class SchedulerState {
     }
     metrics_.step_took(seconds(now() - sent->sent));
     sent_.erase(sent);
+    // One stage computes steps one after the other: the next one begins now, if it did not yet.
+    if (options_.engine.pipeline_stages == 1 && !sent_.empty()) sent_.front().sent = now();
     if (result->getFailed()) {
       spdlog::warn("step {} of epoch {} failed: {}", fence.getStep(), fence.getEpoch(),
                    one_line(result->getError().getMessage().cStr()));
     }
     std::vector<Delta> deltas = engine_.apply(result.root(), nanoseconds(now()));
+    // One that went on from what this one did not draw has failed with it.
+    sent_.erase(sent_.begin() + static_cast<std::ptrdiff_t>(engine_->steps_in_flight()), sent_.end());
     send_steps();  // first, so that the stages go on, and the gateways hear of the room that it makes in the queue
     send_deltas(std::move(deltas));
     turn();

@@ -23,8 +23,8 @@ struct SchedulerOptions {
 };
 
 // Station 2 of a request: owns the queue, the KV block accounting and the steps of one replica (SchedulerActor in
-// actors/interfaces.h). Admits what gateways send, keeps up to engine.pipeline_stages steps in flight to stage 0,
-// and turns their results into Deltas, one message a step and gateway.
+// actors/interfaces.h). Admits what gateways send, keeps up to engine.pipeline_stages steps in flight to stage 0, with
+// engine.lookahead one more, and turns their results into Deltas, one message a step and gateway.
 //
 // Where engine.uses_draft, it asks the draft that Assemble names for guesses, and goes on without it when there is none
 // or it does not answer in time.

@@ -41,6 +41,8 @@ void SchedulerMetrics::write(const engine::Engine& engine, schema::Stats::Builde
   total("troupe_scheduler_prefix_cache_hit_tokens_total", "Of them, tokens that were in the KV pages already.",
         counts.prefix_hits);
   total("troupe_scheduler_steps_total", "Steps sent.", counts.steps);
+  total("troupe_scheduler_steps_ahead_total", "Of them, those formed before the tokens of the one before were known.",
+        counts.steps_ahead);
   total("troupe_scheduler_prompt_tokens_total", "Prompt tokens computed, recomputation included.",
         counts.prompt_tokens);
   total("troupe_scheduler_generated_tokens_total", "Tokens generated.", counts.generated_tokens);

@@ -1,7 +1,9 @@
 #include "actors/shard.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <deque>
 #include <optional>
 
 #include <caf/all.hpp>
@@ -21,6 +23,11 @@ namespace troupe {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+// Sent to itself: the device is done with a step (epoch, step, ErrorCode and message of what went wrong, which is empty
+// if nothing did), and it is time to look for one that takes too long.
+using DoneAtom = caf::atom_constant<caf::atom("done")>;
+using LateAtom = caf::atom_constant<caf::atom("late")>;
 
 std::uint64_t ns_since(Clock::time_point start) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
@@ -61,6 +68,24 @@ struct ShardState {
   std::uint32_t rank = 0;
   caf::actor stage;
 
+  struct StepTime {
+    std::uint64_t compute_ns = 0;
+    std::uint64_t collective_ns = 0;
+    std::uint64_t copy_ns = 0;  // of compute_ns
+  };
+  // A step that the device has, and whose result is not here.
+  struct Launched {
+    fabric::Message<schema::Step> message;
+    std::uint64_t step = 0;
+    std::size_t rows = 0;
+    std::uint64_t copy_ns = 0;
+    Clock::time_point start;
+  };
+  std::deque<Launched> launched;                        // oldest first; kMostStepsInFlight of them
+  std::deque<fabric::Message<schema::Step>> postponed;  // until there are less of those
+  Clock::time_point last_done;                          // of a step that was launched
+  bool watches = false;                                 // a LateAtom is under way
+
   Metrics metrics;
   prometheus::Counter* compute_seconds = nullptr;
   prometheus::Counter* collective_seconds = nullptr;
@@ -75,11 +100,24 @@ struct ShardState {
     step_seconds = &metrics.histogram("troupe_shard_step_seconds", "From a step's arrival to its output",
                                       latency_bounds_seconds(), labels);
     tokens = &metrics.counter("troupe_shard_tokens_total", "Tokens computed", labels);
-    const model::Transformer& transformer = compute->transformer();
     metrics.gauge("troupe_shard_weight_bytes", "Bytes read from the model's files", labels)
-        .Set(static_cast<double>(transformer.checkpoint_bytes_read()));
-    metrics.gauge("troupe_shard_kv_bytes", "Bytes of KV pages", labels)
-        .Set(static_cast<double>(transformer.kv_bytes()));
+        .Set(static_cast<double>(compute->transformer().checkpoint_bytes_read()));
+  }
+
+  // A device that failed says so at the next step.
+  void measure_memory(const std::string& actor) {
+    const auto levels = compute->transformer().memory_levels();
+    if (!levels.ok()) return;
+    for (const model::ArenaLevel& level : *levels) {
+      const MetricLabels labels = {{"actor", actor}, {"node", options.node}, {"arena", std::string(level.arena)}};
+      const auto gauge = [&](const char* name, const char* help, std::uint64_t bytes) {
+        metrics.gauge(name, help, labels).Set(static_cast<double>(bytes));
+      };
+      gauge("troupe_shard_arena_bytes", "Bytes of an arena of a shard's memory", level.capacity);
+      gauge("troupe_shard_arena_used_bytes", "Of them, those in use", level.used);
+      gauge("troupe_shard_arena_peak_bytes", "The most that was in use", level.peak);
+      gauge("troupe_shard_arena_largest_free_bytes", "The largest piece of what is free", level.largest_free);
+    }
   }
 
   // --- loading ---
@@ -137,7 +175,7 @@ struct ShardState {
 
   Result<void> assemble(schema::Assemble::Reader plan) {
     if (!compute) return unavailable("the shard has not loaded its weights");
-    epoch = 0;
+    forget_steps();
     caf::actor found;
     for (const auto address : plan.getActors()) {
       if (stage_name(replica, stage_index) == address.getActor().cStr()) found = options.resolve(address);
@@ -162,23 +200,120 @@ struct ShardState {
     std::span<const fabric::Attachment> attachments;
   };
 
+  // On the first stage.
+  void run(const fabric::Message<schema::Step>& message) {
+    const auto step = message.read();
+    if (!is_current(step->getFence())) return;
+    if (!works_on()) return run(step.root(), nullptr);
+    if (postponed.size() == engine::kMostStepsInFlight) {
+      return fail_oldest(step->getFence(), resource_exhausted("more steps at a time than a shard takes"));
+    }
+    postponed.push_back(message);
+    launch_postponed();
+  }
+
   // `input` is null on the first stage.
   void run(schema::Step::Reader step, const Input* input) {
     if (!is_current(step.getFence())) return;
-    if (auto result = take_step(step, input); !result.ok()) fail(step, result.error());
+    if (auto result = take_step(step, input); !result.ok()) fail(step.getFence(), result.error());
+  }
+
+  // Whether it goes back to its mailbox while the device computes.
+  bool works_on() const { return compute->is_async() && compute->transformer().slice().is_first_stage(); }
+
+  void launch_postponed() {
+    while (!postponed.empty() && launched.size() < engine::kMostStepsInFlight) {
+      const fabric::Message<schema::Step> message = postponed.front();
+      const auto step = message.read();
+      if (!launched.empty() && compute->needs_drawn(step.root())) return;
+      postponed.pop_front();
+      if (auto result = launch(message, step.root()); !result.ok()) fail_oldest(step->getFence(), result.error());
+    }
+  }
+
+  Result<void> launch(const fabric::Message<schema::Step>& message, schema::Step::Reader step) {
+    Launched entry{.message = message, .step = step.getFence().getStep(), .start = Clock::now()};
+    TROUPE_ASSIGN_OR_RETURN(entry.copy_ns, begin(step));
+    entry.rows = compute->rows();
+    TROUPE_RETURN_IF_ERROR(compute->launch({}));
+    launched.push_back(entry);
+    compute->notify([shard = caf::actor_cast<caf::actor>(self), epoch = epoch, step = entry.step](Result<void> done) {
+      const Error error = done.ok() ? Error{} : std::move(done).error();
+      caf::anon_send(shard, DoneAtom::value, epoch, step, static_cast<std::uint32_t>(error.code), error.message);
+    });
+    watch();
+    return {};
+  }
+
+  // The device is done with the oldest step that was launched, which is this one.
+  void done(std::uint64_t of_epoch, std::uint64_t step, std::uint32_t code, const std::string& message) {
+    if (epoch == 0 || of_epoch != epoch || launched.empty() || launched.front().step != step) return;
+    const Launched entry = std::move(launched.front());
+    launched.pop_front();
+    const auto reader = entry.message.read();
+    const Result<void> outcome =
+        message.empty() ? finish(entry, reader.root()) : Result<void>(Error{static_cast<ErrorCode>(code), message, {}});
+    if (!outcome.ok()) return fail(reader->getFence(), outcome.error());
+    launch_postponed();
+  }
+
+  Result<void> finish(const Launched& entry, schema::Step::Reader step) {
+    TROUPE_RETURN_IF_ERROR(compute->collect(entry.step));
+    // The device began with it when it was done with the one before.
+    StepTime time = account(std::max(entry.start, last_done), 0, entry.rows);
+    time.copy_ns = std::min(entry.copy_ns, time.compute_ns);
+    last_done = Clock::now();
+    return send_result(step, {}, time);
+  }
+
+  // What went wrong with a step that is not launched is told of the oldest one that is: it ends them all.
+  void fail_oldest(schema::Fence::Reader fence, const Error& error) {
+    if (launched.empty()) return fail(fence, error);
+    const auto oldest = launched.front().message.read();
+    fail(oldest->getFence(), error);
+  }
+
+  void forget_steps() {
+    epoch = 0;
+    launched.clear();
+    postponed.clear();
+  }
+
+  // One timer at a time runs until the oldest step that was launched takes too long.
+  void watch() {
+    if (watches || launched.empty()) return;
+    watches = true;
+    const auto begun = std::max(launched.front().start, last_done);
+    const auto left = begun + std::chrono::milliseconds(options.limits.step_timeout_ms) - Clock::now();
+    self->delayed_send(self, std::max(left, Clock::duration::zero()), LateAtom::value);
+  }
+
+  void look_for_late() {
+    watches = false;
+    const auto timeout = std::chrono::milliseconds(options.limits.step_timeout_ms);
+    if (!launched.empty() && Clock::now() - std::max(launched.front().start, last_done) >= timeout) {
+      const auto oldest = launched.front().message.read();
+      return fail(oldest->getFence(),
+                  deadline_exceeded("the device was not done after " + std::to_string(options.limits.step_timeout_ms) +
+                                    " ms (limit step_timeout_ms)"));
+    }
+    watch();
+  }
+
+  // Begins a step and makes its copies, which take the returned nanoseconds.
+  Result<std::uint64_t> begin(schema::Step::Reader step) {
+    TROUPE_RETURN_IF_ERROR(compute->begin_step(step));
+    if (compute->copies() == 0) return 0;
+    const auto copy_start = Clock::now();
+    TROUPE_RETURN_IF_ERROR(compute->copy_blocks());
+    return ns_since(copy_start);
   }
 
   Result<void> take_step(schema::Step::Reader step, const Input* input) {
     const auto start = Clock::now();
     const model::Transformer& transformer = compute->transformer();
     const std::uint64_t collective_before = transformer.collective_ns();
-    TROUPE_RETURN_IF_ERROR(compute->begin_step(step));
-    std::uint64_t copy_ns = 0;
-    if (compute->copies() > 0) {
-      const auto copy_start = Clock::now();
-      TROUPE_RETURN_IF_ERROR(compute->copy_blocks());
-      copy_ns = ns_since(copy_start);
-    }
+    TROUPE_ASSIGN_OR_RETURN(const std::uint64_t copy_ns, begin(step));
 
     kernels::ConstMatrixF32 hidden_in;
     capnp::List<schema::StageTiming>::Reader earlier;
@@ -187,7 +322,9 @@ struct ShardState {
                                                    transformer.config().hidden_size));
       earlier = input->activation.getTimings();
     }
-    TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden, compute->run(hidden_in));
+    TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden, compute->launch(hidden_in));
+    if (compute->is_async()) TROUPE_RETURN_IF_ERROR(compute->wait());
+    TROUPE_RETURN_IF_ERROR(compute->collect(step.getFence().getStep()));
 
     StepTime time = account(start, transformer.collective_ns() - collective_before, compute->rows());
     time.copy_ns = copy_ns;
@@ -196,12 +333,6 @@ struct ShardState {
     send_activation(step, hidden, earlier, time);
     return {};
   }
-
-  struct StepTime {
-    std::uint64_t compute_ns = 0;
-    std::uint64_t collective_ns = 0;
-    std::uint64_t copy_ns = 0;  // of compute_ns
-  };
 
   StepTime account(Clock::time_point start, std::uint64_t collective_ns, std::size_t token_count) {
     const StepTime time = {.compute_ns = ns_since(start) - collective_ns, .collective_ns = collective_ns};
@@ -227,7 +358,7 @@ struct ShardState {
     fabric::MessageBuilder<schema::StepResult> builder;
     auto out = builder.root();
     out.setFence(step.getFence());
-    TROUPE_RETURN_IF_ERROR(compute->write_result(out));
+    TROUPE_RETURN_IF_ERROR(compute->write_result(step.getFence().getStep(), out));
     write_timings(earlier, time, out.initTimings(earlier.size() + 1));
     self->send(stage, std::move(builder).finish());
     return {};
@@ -254,14 +385,14 @@ struct ShardState {
     self->send(stage, std::move(builder).finish());
   }
 
-  void fail(schema::Step::Reader step, const Error& error) {
-    spdlog::error("step {} of epoch {} failed: {}", step.getFence().getStep(), epoch, error.message);
+  void fail(schema::Fence::Reader fence, const Error& error) {
+    spdlog::error("step {} of epoch {} failed: {}", fence.getStep(), epoch, error.message);
     self->send(stage, fabric::make_message<schema::StepResult>([&](schema::StepResult::Builder out) {
-                 out.setFence(step.getFence());
+                 out.setFence(fence);
                  out.setFailed(true);
                  engine::write_error(error, out.initError());
                }));
-    epoch = 0;
+    forget_steps();
     // Another rank that is gone makes a new epoch soon; anything else means that this rank no longer agrees with
     // the others, and only a new life mends that.
     if (error.code != ErrorCode::kUnavailable && error.code != ErrorCode::kCancelled) {
@@ -269,7 +400,8 @@ struct ShardState {
     }
   }
 
-  fabric::Message<schema::Stats> stats() const {
+  fabric::Message<schema::Stats> stats() {
+    if (compute) measure_memory(spawn->read()->getActor());
     return fabric::make_message<schema::Stats>([&](schema::Stats::Builder out) {
       if (spawn) out.setActor(spawn->read()->getActor());
       out.initNode().setName(options.node);
@@ -298,14 +430,17 @@ caf::behavior run_shard(caf::stateful_actor<ShardState>* self, ShardOptions opti
         return outcome_of(self->state.assemble(*message.read()));
       },
       [self](const fabric::Message<schema::Step>& message) {
-        const auto step = message.read();
-        if (self->state.compute) self->state.run(step.root(), nullptr);
+        if (self->state.compute) self->state.run(message);
       },
       [self](const fabric::Message<schema::Activation>& message) {
         const auto activation = message.read();
         const ShardState::Input input = {activation.root(), message.attachments()};
         if (self->state.compute) self->state.run(input.activation.getStep(), &input);
       },
+      [self](DoneAtom, std::uint64_t epoch, std::uint64_t step, std::uint32_t code, const std::string& message) {
+        self->state.done(epoch, step, code, message);
+      },
+      [self](LateAtom) { self->state.look_for_late(); },
       [self](const fabric::Message<schema::StatsRequest>&) { return self->state.stats(); },
   };
 }

@@ -38,6 +38,10 @@ struct ShardOptions {
 //
 // Rank 0 sends its stage an Activation, or from the last stage a StepResult; the other ranks only a failed StepResult.
 // Steps of another epoch are dropped. An error that a new epoch cannot mend ends the actor.
+//
+// Where it is the whole of its replica and its device draws tokens, it launches a step and goes back to its mailbox:
+// the next one, which may go on with tokens that this one draws, is launched behind it, and a result is sent when the
+// device is done with it, or an error after step_timeout_ms.
 caf::actor spawn_shard(caf::actor_system& system, ShardOptions options);
 
 }  // namespace troupe

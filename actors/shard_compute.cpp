@@ -36,7 +36,9 @@ std::uint32_t logits_rows(const ShardComputeOptions& options) {
 }
 
 model::StepBatch batch_of(const engine::FlatStep& flat) {
+  static_assert(engine::FlatStep::kKnown == kernels::kTokenIsKnown);
   return {.tokens = flat.tokens,
+          .token_sources = flat.token_sources,
           .positions = flat.positions,
           .slots = flat.slots,
           .attention = {.row_starts = flat.row_starts,
@@ -99,11 +101,15 @@ void ShardCompute::join(std::unique_ptr<collective::Communicator> group) {
   transformer_->set_communicator(*group);
   group_ = std::move(group);
   sequences_.clear();
+  if (draw_) draw_->forget();
 }
 
-Result<void> ShardCompute::begin_step(schema::Step::Reader step) { return sequences_.begin_step(step); }
+Result<void> ShardCompute::begin_step(schema::Step::Reader step) {
+  step_ = step.getFence().getStep();
+  return sequences_.begin_step(step);
+}
 
-Result<kernels::ConstMatrixF32> ShardCompute::run(kernels::ConstMatrixF32 hidden_in) {
+Result<kernels::ConstMatrixF32> ShardCompute::launch(kernels::ConstMatrixF32 hidden_in) {
   TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden,
                           transformer_->forward(batch_of(sequences_.flat()), hidden_in));
   if (!transformer_->slice().is_last_stage()) return transformer_->to_host(hidden);
@@ -115,9 +121,9 @@ Result<kernels::ConstMatrixF32> ShardCompute::run(kernels::ConstMatrixF32 hidden
 // same ones on every rank.
 Result<void> ShardCompute::sample(kernels::ConstMatrixF32 hidden) {
   const std::size_t rows = sequences_.flat().logits_rows.size(), piece = transformer_->max_logits_rows();
-  // What goes wrong is an error of this step, not of the next one that waits for the device.
-  if (rows == 0) return kernels_->memory().synchronize();
   if (draw_) draw_->begin(sequences_);
+  // What goes wrong is an error of this step, not of the next one that waits for the device.
+  if (rows == 0 && !draw_) return kernels_->memory().synchronize();
   for (std::size_t first = 0; first < rows; first += piece) {
     const std::size_t count = std::min(piece, rows - first);
     if (draw_) {
@@ -127,9 +133,10 @@ Result<void> ShardCompute::sample(kernels::ConstMatrixF32 hidden) {
     }
     TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 logits, transformer_->logits(hidden, first, count));
     if (transformer_->slice().rank != 0) continue;
-    TROUPE_RETURN_IF_ERROR(sequences_.sample(first, {logits.data, logits.rows * logits.cols}));
+    TROUPE_RETURN_IF_ERROR(sequences_.sample(step_, first, {logits.data, logits.rows * logits.cols}));
   }
-  return draw_ ? draw_->finish(sequences_) : Result<void>();
+  if (draw_) draw_->send();
+  return {};
 }
 
 }  // namespace troupe

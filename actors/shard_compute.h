@@ -3,8 +3,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "actors/device_draw.h"
@@ -55,8 +57,10 @@ class ShardCompute {
   // The group is of no more use to this rank: the others learn of it.
   void leave(std::string_view reason) { group_->abort(reason); }
 
-  // One step is begin_step, copy_blocks, run and, on rank 0 of the last stage, write_result. Errors leave the step
-  // undone.
+  // One step is begin_step, copy_blocks, launch and, on rank 0 of the last stage, collect and write_result. Errors
+  // leave the step undone. Where is_async(), another one may begin between launch() and collect(), even with tokens
+  // that the first is to draw, unless it needs them: then it has to wait for collect().
+  bool needs_drawn(schema::Step::Reader step) { return is_async() && sequences_.needs_drawn(step); }
   Result<void> begin_step(schema::Step::Reader step);
   std::size_t rows() const { return sequences_.flat().tokens.size(); }  // tokens of the step
 
@@ -65,10 +69,20 @@ class ShardCompute {
   Result<void> copy_blocks() { return transformer_->copy_blocks(sequences_.flat().copies); }
 
   // Runs the layers and, on the last stage, samples. `hidden_in`: (rows(), hidden_size), empty on the first stage.
-  // Returns (rows(), hidden_size), valid until the next step; nothing on the last stage.
-  Result<kernels::ConstMatrixF32> run(kernels::ConstMatrixF32 hidden_in);
+  // Returns (rows(), hidden_size), valid until the next step; nothing on the last stage. Where is_async(), the device
+  // may not have begun when this returns: notify() or wait() tell when it is done with this step.
+  Result<kernels::ConstMatrixF32> launch(kernels::ConstMatrixF32 hidden_in);
+  bool is_async() const { return draw_.has_value(); }
+  void notify(std::function<void(Result<void>)> done) { kernels_->memory().notify(std::move(done)); }
+  Result<void> wait() { return kernels_->memory().synchronize(); }
 
-  Result<void> write_result(schema::StepResult::Builder result) const { return sequences_.write_result(result); }
+  // Takes what the oldest step that was launched has drawn. REQUIRES: the device is done with it.
+  Result<void> collect(std::uint64_t step) { return draw_ ? draw_->finish(step, sequences_) : Result<void>(); }
+
+  // Of the step collected last.
+  Result<void> write_result(std::uint64_t step, schema::StepResult::Builder result) {
+    return sequences_.write_result(step, result);
+  }
 
   const model::Transformer& transformer() const { return *transformer_; }
   std::string_view kernels_name() const { return kernels_->name(); }
@@ -83,6 +97,7 @@ class ShardCompute {
   std::unique_ptr<collective::Communicator> group_;
   std::unique_ptr<model::Transformer> transformer_;
   engine::ShardSequences sequences_;
+  std::uint64_t step_ = 0;          // begun last
   std::optional<DeviceDraw> draw_;  // where this rank has the whole logits on a device that draws
 };
 

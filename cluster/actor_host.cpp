@@ -188,6 +188,7 @@ Result<HostedActor> ActorHost::make_scheduler(schema::Spawn::Reader spawn, const
                     .pipeline_stages = spawn.getScheduler().getPipelineStages(),
                     .max_guesses = spawn.getScheduler().getMaxGuesses(),
                     .uses_draft = spawn.getScheduler().getDraft(),
+                    .lookahead = spawn.getScheduler().getLookahead(),
                     .limits = limits};
   options.record_file = spawn.getScheduler().getRecordFile();
   options.resolve = resolver();

@@ -40,6 +40,7 @@ void write_role(const Plan& plan, const Topology& topology, const PlannedActor& 
       scheduler.setRecordFile(topology.record_file + (is_one_of_several ? "." + std::to_string(actor.replica) : ""));
       scheduler.setMaxGuesses(topology.speculation.max_guesses());
       scheduler.setDraft(*topology.speculation.kind == SpeculationSpec::Kind::kDraft);
+      scheduler.setLookahead(actor.lookahead);
       return;
     }
     case PlannedActor::Kind::kDraft: {

@@ -286,11 +286,13 @@ class Planner {
       if (stage.index == 0) {
         const bool beside_gateway = plan_.replicas == 1;
         const std::string& node = beside_gateway ? gateway : stage.shards.front().node;
-        belongs(add(PlannedActor::Kind::kScheduler, scheduler_name(stage.replica),
-                    place.scheduler ? **place.scheduler : node,
-                    place.scheduler  ? "placed by the file"
-                    : beside_gateway ? "beside the gateway"
-                                     : "beside its stage 0"));
+        PlannedActor& scheduler = add(PlannedActor::Kind::kScheduler, scheduler_name(stage.replica),
+                                      place.scheduler ? **place.scheduler : node,
+                                      place.scheduler  ? "placed by the file"
+                                      : beside_gateway ? "beside the gateway"
+                                                       : "beside its stage 0");
+        belongs(scheduler);
+        scheduler.lookahead = looks_ahead(stage, stages_of_replica);
         if (*topology_.speculation.kind == SpeculationSpec::Kind::kDraft) {
           if (PlannedActor* draft = place_draft(stage.replica)) belongs(*draft);
         }
@@ -314,6 +316,23 @@ class Planner {
         shard.weight_bytes = model::weight_bytes(model_, slice_of(plan_, shard));
       }
     }
+  }
+
+  // Of the replica of that first stage. Only who draws tokens can go on with what nobody else knows yet. A core
+  // computes nothing while it is not asked to, and loses little by waiting for the next step.
+  bool looks_ahead(const PlacedStage& first, std::uint32_t stages) {
+    const bool one_shard = stages == 1 && first.shards.size() == 1;
+    switch (*topology_.lookahead) {
+      case Lookahead::kOff: return false;
+      case Lookahead::kAuto: return one_shard && first.shards.front().device.kind == Device::Kind::kCuda;
+      case Lookahead::kOn: break;
+    }
+    if (!one_shard) {
+      diagnostics_.error(topology_.lookahead.place, "lookahead: on needs replicas of one shard, but replica " +
+                                                        std::to_string(first.replica) +
+                                                        " has more; write auto, or give it one stage of one shard");
+    }
+    return one_shard;
   }
 
   // Of a replica, whose scheduler has its place.

@@ -51,6 +51,8 @@ struct PlannedActor {
   std::uint32_t first_layer = 0;  // layers [first_layer, last_layer)
   std::uint32_t last_layer = 0;
 
+  bool lookahead = false;  // of a scheduler: it forms steps before the tokens of the one before are known
+
   // Of shards.
   std::uint64_t weight_bytes = 0;
   std::uint64_t kv_bytes = 0;  // pages of num_blocks blocks
@@ -110,9 +112,9 @@ struct Planning {
 // it works. num_blocks: what kv_memory allows on the tightest shard; if the file does not set kv_memory, no more than a
 // full batch of longest sequences can use. max_model_len: if the file does not set it, at most what those blocks hold.
 // Errors: layers beyond the model's or missing; ranks that do not divide the model; a max_model_len beyond the model's
-// or beyond the blocks; cores that this machine does not have or that are closed to this process; GPUs that it does not
-// have, that are too old, or whose memory the weights and pages of their shards exceed.
-// Warnings: shards that share a core or a GPU, nodes without an actor.
+// or beyond the blocks; lookahead asked of a replica of several shards; cores that this machine does not have or that
+// are closed to this process; GPUs that it does not have, that are too old, or whose memory the weights and pages of
+// their shards exceed. Warnings: shards that share a core or a GPU, nodes without an actor.
 Planning make_plan(const model::ModelConfig& model, const Topology& topology, const Machine& machine);
 
 }  // namespace troupe::cluster

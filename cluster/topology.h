@@ -58,6 +58,10 @@ struct StagePlace {
 // Which replica answers a request (runtime/engine/replica_router.h).
 enum class Routing { kPrefix, kRoundRobin };
 
+// Whether steps are formed before the tokens of the one before are known (EngineOptions::lookahead). kAuto: by replicas
+// that are one shard on a GPU.
+enum class Lookahead { kAuto, kOn, kOff };
+
 // What `place:` says. The planner places whatever is absent.
 struct PlaceSpec {
   std::optional<GatewayPlace> gateway;
@@ -115,6 +119,7 @@ struct Topology {
   Placed<Routing> routing{Routing::kPrefix};
   PlaceSpec place;
   SpeculationSpec speculation;
+  Placed<Lookahead> lookahead{Lookahead::kAuto};
   Limits limits;                               // defaults with `overrides` applied
   std::vector<LimitOverride> limit_overrides;  // what the file says, for the nodes that must know it too
   FabricSpec fabric;

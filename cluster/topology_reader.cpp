@@ -57,6 +57,7 @@ class Reader {
              {"routing", [&](const DocumentNode& v) { routing(v); }},
              {"place", [&](const DocumentNode& v) { place(v); }},
              {"speculation", [&](const DocumentNode& v) { speculation(v); }},
+             {"lookahead", [&](const DocumentNode& v) { lookahead(v); }},
              {"limits", [&](const DocumentNode& v) { limits(v); }},
              {"fabric", [&](const DocumentNode& v) { fabric(v); }},
          });
@@ -260,6 +261,20 @@ class Reader {
       return;
     }
     topology_.routing = {*read == "prefix" ? Routing::kPrefix : Routing::kRoundRobin, node.place};
+  }
+
+  void lookahead(const DocumentNode& node) {
+    Placed<std::string> read;
+    if (!text(node, read)) return;
+    if (*read == "auto") {
+      topology_.lookahead = {Lookahead::kAuto, node.place};
+    } else if (*read == "on") {
+      topology_.lookahead = {Lookahead::kOn, node.place};
+    } else if (*read == "off") {
+      topology_.lookahead = {Lookahead::kOff, node.place};
+    } else {
+      diagnostics_.error(node.place, "lookahead '" + printable(*read) + "' is neither auto, on nor off");
+    }
   }
 
   void place(const DocumentNode& node) {

@@ -106,9 +106,13 @@ struct AttentionShape {
   std::size_t sliding_window = 0;  // a query sees the last so many positions, itself included; 0 = all
 };
 
+inline constexpr std::uint32_t kTokenIsKnown = 0xffffffff;
+
 // What the operations of one step work on, besides matrices: lists in the host's memory.
 struct StepLists {
-  std::span<const std::uint32_t> tokens;       // (rows), for embed(); or empty
+  std::span<const std::uint32_t> tokens;  // (rows), for embed(); or empty
+  // (rows): which row of the batch that sampler() had last has drawn the token, or kTokenIsKnown; or empty.
+  std::span<const std::uint32_t> token_sources;
   std::span<const std::uint32_t> positions;    // (rows)
   std::span<const std::uint32_t> slots;        // (rows): where their keys and values go
   AttentionBatch attention;                    // the sequences of these rows
@@ -171,13 +175,18 @@ class Kernels {
   // Lives as long as this object.
   virtual DeviceMemory& memory() = 0;
 
+  // Bytes of memory() that a packed weight takes; 0 where the host is the device: there it is mapped, or in memory of
+  // its own.
+  virtual std::uint64_t packed_bytes(DType, std::size_t /*rows*/, std::size_t /*cols*/) const { return 0; }
+
   // Copies the weight into this implementation's layout (reading `weight` once), or refers to it where the layout is
   // the same: then the caller keeps it mapped. group: outputs that one operation needs together (QkvWeights), a divisor
   // of weight.rows; 0 = none. image: that of the same weight and group by the same implementation (name) and
-  // kImageVersion, which is copied instead, and the weight is not read; one of another size is not used. The weight and
-  // the image lie in the host's memory. Errors: of memory().allocate.
+  // kImageVersion, which is copied instead, and the weight is not read; one of another size is not used. place:
+  // packed_bytes of memory(), at a multiple of 64, which outlive what is packed there; null = memory of its own. The
+  // weight and the image lie in the host's memory. Errors: of memory().allocate.
   virtual Result<std::unique_ptr<PackedWeight>> pack(const WeightView& weight, std::size_t group = 0,
-                                                     std::span<const std::byte> image = {}) = 0;
+                                                     std::span<const std::byte> image = {}, void* place = nullptr) = 0;
 
   // The weights outlive the mixture. Errors: of memory().allocate; kUnsupported for experts that this implementation
   // cannot mix. REQUIRES: experts are of one shape.

@@ -38,9 +38,9 @@ void spread(const BlockQ4_0& block, SpreadBlock& to) {
 void spread(const BlockQ5_0& block, SpreadBlock& to) {
   to.d = block.d;
   to.scales[0] = 1;
-  for (std::size_t i = 0; i < 32; ++i) {
-    const int lower = block.quants[i % 16] >> (i < 16 ? 0 : 4) & 15;
-    to.quants[i] = static_cast<std::uint8_t>(lower | (block.upper[i / 8] >> (i % 8) & 1) << 4);
+  for (std::size_t i = 0; i < 16; ++i) {
+    to.quants[i] = static_cast<std::uint8_t>((block.quants[i] & 15) | (block.upper[i / 8] >> (i % 8) & 1) << 4);
+    to.quants[i + 16] = static_cast<std::uint8_t>(block.quants[i] >> 4 | (block.upper[2 + i / 8] >> (i % 8) & 1) << 4);
   }
 }
 
@@ -63,11 +63,15 @@ void spread_k(const Block& block, SpreadBlock& to) {
 void spread(const BlockQ6_K& block, SpreadBlock& to) {
   to.d = block.d;
   std::copy_n(block.scales, 16, to.scales);
-  for (std::size_t i = 0; i < 256; ++i) {
-    const std::size_t half = i / 128, group = i % 128 / 32, j = i % 32;
-    const int lower = block.lower[64 * half + 32 * (group % 2) + j] >> (group < 2 ? 0 : 4) & 15;
-    const int upper = block.upper[32 * half + j] >> (2 * group) & 3;
-    to.quants[i] = static_cast<std::uint8_t>(lower | upper << 4);
+  for (std::size_t group = 0; group < 8; ++group) {  // of 32, four in each half
+    const std::uint8_t* lower = block.lower + 64 * (group / 4) + 32 * (group % 2);
+    const std::uint8_t* upper = block.upper + 32 * (group / 4);
+    const int lower_shift = group % 4 < 2 ? 0 : 4;
+    const int upper_shift = static_cast<int>(2 * (group % 4));
+    for (std::size_t j = 0; j < 32; ++j) {
+      to.quants[32 * group + j] =
+          static_cast<std::uint8_t>((lower[j] >> lower_shift & 15) | (upper[j] >> upper_shift & 3) << 4);
+    }
   }
 }
 

@@ -42,6 +42,9 @@ struct SamplingBatch {
   std::span<const std::uint32_t> masked;       // flat
 };
 
+// Batches whose results may be on their way to the host at a time.
+inline constexpr std::size_t kMostBatchesSent = 2;
+
 // Of a batch, in the host's memory. logprobs are of the distribution before temperature and truncation, and mean
 // something in rows that asked for them.
 struct SampledRows {
@@ -66,8 +69,13 @@ class RowSampler {
   // Draws from the batch's rows [first, first + logits.rows). logits: (.., vocabulary), on the device. Nothing waits.
   virtual void draw(std::size_t first, ConstMatrixF32 logits) = 0;
 
-  // What was drawn, until the next begin(). Waits for the device. Errors: what became of it.
-  virtual Result<SampledRows> fetch() = 0;
+  // Every row was drawn from: what came of it goes to the host. Nothing waits, and the next batch may begin.
+  // REQUIRES: less than kMostBatchesSent are on their way.
+  virtual void send() = 0;
+
+  // What the oldest batch that was sent has given, until two more are. Errors: what became of the device.
+  // REQUIRES: everything up to its send() is done (DeviceMemory::synchronize or notify).
+  virtual Result<SampledRows> take() = 0;
 };
 
 }  // namespace troupe::kernels

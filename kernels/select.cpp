@@ -1,11 +1,13 @@
 #include "kernels/select.h"
 
+#include <sched.h>
+#include <unistd.h>
 #if TROUPE_KERNELS_X86
 #include <cpuid.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 #endif
 
+#include <algorithm>
 #include <cassert>
 #include <cstdlib>
 
@@ -112,6 +114,21 @@ Result<std::unique_ptr<Gpu>> find_gpu(std::uint32_t index) {
                    " GPUs are emulated, from cuda:0 on");
 }
 
+// Of the threads that pack weights for a GPU: enough to keep up with its link, and where there are cores for it, others
+// than those of the GPUs beside it.
+std::vector<int> packing_cores(std::uint32_t gpu) {
+  constexpr std::size_t kMost = 8;
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  std::vector<int> all, cores;
+  if (sched_getaffinity(getpid(), sizeof allowed, &allowed) != 0) return cores;
+  for (int core = 0; core < CPU_SETSIZE; ++core) {
+    if (CPU_ISSET(core, &allowed)) all.push_back(core);
+  }
+  for (std::size_t i = 0; i < std::min(kMost, all.size()); ++i) cores.push_back(all[(gpu * kMost + i) % all.size()]);
+  return cores;
+}
+
 // The library for products that the environment asks for; none where it does not.
 Result<GpuLibrary> find_gpu_library(const Gpu& gpu) {
   const char* const named = std::getenv("TROUPE_GPU_LIBRARY");
@@ -198,7 +215,7 @@ Result<std::unique_ptr<Kernels>> make_kernels(const ComputeDevice& device) {
   if (device.gpu) {
     TROUPE_ASSIGN_OR_RETURN(auto gpu, find_gpu(*device.gpu));
     TROUPE_ASSIGN_OR_RETURN(auto library, find_gpu_library(*gpu));
-    return make_cuda_kernels(std::move(gpu), std::move(library));
+    return make_cuda_kernels(std::move(gpu), std::move(library), packing_cores(*device.gpu));
   }
   assert(!device.cores.empty());
   TROUPE_ASSIGN_OR_RETURN(auto kernels, make_cpu_kernels({.cores = device.cores}));

@@ -65,6 +65,7 @@ struct SchedulerSpec {
   recordFile @2 :Text;      # on its node: keeps what it is told and decides (record.capnp); or empty
   maxGuesses @3 :UInt32;    # of a sequence in a step (step.capnp); 0 = no speculation
   draft @4 :Bool;           # they come from the draft (draft.capnp), which Assemble names; else from the text so far
+  lookahead @5 :Bool;       # steps are formed before the tokens of the one before are known (step.capnp)
 }
 
 struct StageSpec {

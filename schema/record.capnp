@@ -28,6 +28,7 @@ struct RecordEntry {
       maxGuesses @24 :UInt32;
       usesDraft @25 :Bool;
       numSwapBlocks @30 :UInt32;
+      lookahead @31 :Bool;
     }
     admit :group {
       owner @9 :UInt64;       # a gateway's number

@@ -13,6 +13,18 @@ using ErrorInfo = import "error.capnp".ErrorInfo;
 using Sampling = import "generate.capnp".Sampling;
 using TokenLogprobs = import "generate.capnp".TokenLogprobs;
 
+const sampledToken :UInt32 = 0xffffffff;
+# In Step.tokens: what the step before this one draws for the sequence. Such a step is formed, and may be sent, while the
+# result of the one before is not back, so that the stages need not wait for that: its sequence goes on behind the token
+# that it is about to get. It stands for one token, the only one of its sequence in the step, which is no guess; the step
+# before, by its fence, samples that sequence, without guesses. Only a replica of one shard can be sent such a step,
+# because a token is known where it was drawn. At most two steps are in flight then.
+#
+# A sequence may end with the step before, at a stop token or because nobody wants it any more. Then its row of this step
+# is computed in vain: what is drawn for it is no token of it, and its blocks stay its own until both results are
+# back. One that the step before ends for certain, by its length, is not in this step. If the step before fails, this one
+# does too.
+
 struct Fence {
   # Which life of which replica a message belongs to. A stage or shard that lives in another epoch drops it.
   replica @0 :UInt32;
@@ -50,7 +62,7 @@ struct Step {
   sample @5 :List(Bool);            # the last token's logits are sampled in this step
 
   # Flat, in batch order:
-  tokens @6 :List(UInt32);          # sum(tokenCounts)
+  tokens @6 :List(UInt32);          # sum(tokenCounts); sampledToken where it is not known yet
   newBlocks @7 :List(UInt32);       # sum(newBlockCounts): block-table delta
 
   starts @8 :List(SequenceStart);   # applied before the step

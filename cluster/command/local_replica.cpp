@@ -138,8 +138,10 @@ Result<std::vector<engine::Delta>> LocalReplica::step() {
     ShardCompute& compute = *ranks_[rank].compute;
     Result<void> done = compute.begin_step(step.asReader());
     if (done.ok()) {
-      if (auto hidden = compute.run({}); !hidden.ok()) done = hidden.error();
+      if (auto hidden = compute.launch({}); !hidden.ok()) done = hidden.error();
     }
+    if (done.ok() && compute.is_async()) done = compute.wait();
+    if (done.ok()) done = compute.collect(step.getFence().getStep());
     // Whoever waits for this rank would wait for ever.
     if (!done.ok()) compute.leave(done.error().message);
     return done;
@@ -147,7 +149,7 @@ Result<std::vector<engine::Delta>> LocalReplica::step() {
   capnp::MallocMessageBuilder answer;
   auto result = answer.initRoot<schema::StepResult>();
   result.setFence(step.getFence().asReader());
-  TROUPE_RETURN_IF_ERROR(ranks_[0].compute->write_result(result));
+  TROUPE_RETURN_IF_ERROR(ranks_[0].compute->write_result(step.getFence().getStep(), result));
   return engine_.apply(result.asReader(), now_ns());
 }
 

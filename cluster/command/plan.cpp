@@ -132,6 +132,7 @@ void print_json(const Plan& plan) {
       object["weight_bytes"] = actor.weight_bytes;
       object["kv_bytes"] = actor.kv_bytes;
     }
+    if (actor.kind == PlannedActor::Kind::kScheduler) object["lookahead"] = actor.lookahead;
     object["reason"] = actor.reason;
     actors.push_back(std::move(object));
   }

@@ -55,7 +55,7 @@ class ReferenceKernels : public CpuKernels {
   std::string_view name() const override { return "reference"; }
 
   Result<std::unique_ptr<PackedWeight>> pack(const WeightView& weight, [[maybe_unused]] std::size_t group,
-                                             std::span<const std::byte>) override {
+                                             std::span<const std::byte>, void*) override {
     assert(group == 0 || weight.rows % group == 0);
     return std::unique_ptr<PackedWeight>(std::make_unique<ReferenceWeight>(weight));
   }

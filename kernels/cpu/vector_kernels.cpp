@@ -39,7 +39,7 @@ class VectorKernels : public CpuKernels {
   std::string_view name() const override { return name_; }
 
   Result<std::unique_ptr<PackedWeight>> pack(const WeightView& weight, std::size_t group,
-                                             std::span<const std::byte> image) override {
+                                             std::span<const std::byte> image, void*) override {
     if (is_quantised(weight.dtype))
       return std::unique_ptr<PackedWeight>(std::make_unique<QuantisedPanels>(weight, *team_, image));
     if (tiles_ != nullptr && weight.dtype == DType::kBF16) {

@@ -1,5 +1,6 @@
 #include <cuda_runtime_api.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -67,15 +68,20 @@ struct CudaEvent final : GpuEvent {
 
 class CudaGpu final : public Gpu {
  public:
-  CudaGpu(int index, const cudaDeviceProp& properties, cudaStream_t stream)
+  CudaGpu(int index, const cudaDeviceProp& properties, cudaStream_t stream, cudaStream_t notices, cudaEvent_t done)
       : index_(index),
         name_(properties.name),
         properties_{properties.major * 10 + properties.minor, properties.multiProcessorCount,
                     properties.sharedMemPerBlockOptin},
-        stream_(stream) {}
+        stream_(stream),
+        notices_(notices),
+        done_(done) {}
 
   ~CudaGpu() override {
     cudaStreamSynchronize(stream_);
+    cudaStreamSynchronize(notices_);
+    cudaEventDestroy(done_);
+    cudaStreamDestroy(notices_);
     cudaStreamDestroy(stream_);
   }
 
@@ -141,12 +147,36 @@ class CudaGpu final : public Gpu {
     return {};
   }
 
+  // The host is called from a stream of its own: the other one would not go on before the call is over. Not by
+  // cudaLaunchHostFunc, which calls nobody when the device has failed.
+  void notify(std::function<void(Result<void>)> done) override {
+    using Done = std::function<void(Result<void>)>;
+    keep(cudaGetLastError());
+    keep(cudaEventRecord(done_, stream_));
+    keep(cudaStreamWaitEvent(notices_, done_, 0));
+    if (failed_ != cudaSuccess) return done(stream_error(failed_));
+    auto call = std::make_unique<Done>(std::move(done));
+    const auto give = [](cudaStream_t, cudaError_t status, void* data) {
+      const std::unique_ptr<Done> call(static_cast<Done*>(data));
+      (*call)(status == cudaSuccess ? Result<void>() : Result<void>(stream_error(status)));
+    };
+    const auto status = cudaStreamAddCallback(notices_, give, call.get(), 0);
+    keep(status);
+    if (status != cudaSuccess) return (*call)(stream_error(status));
+    static_cast<void>(call.release());  // the callback has it
+  }
+
   Result<std::unique_ptr<GpuEvent>> make_event() override {
     cudaEvent_t event = nullptr;
     if (const auto status = cudaEventCreate(&event); status != cudaSuccess) return stream_error(status);
     return {std::make_unique<CudaEvent>(event)};
   }
   void record(GpuEvent& event) override { keep(cudaEventRecord(static_cast<CudaEvent&>(event).event, stream_)); }
+  Result<void> wait(const GpuEvent& event) override {
+    keep(cudaEventSynchronize(static_cast<const CudaEvent&>(event).event));
+    if (failed_ != cudaSuccess) return stream_error(failed_);
+    return {};
+  }
   Result<double> milliseconds_between(const GpuEvent& first, const GpuEvent& second) override {
     const auto& last = static_cast<const CudaEvent&>(second);
     keep(cudaEventSynchronize(last.event));
@@ -184,6 +214,8 @@ class CudaGpu final : public Gpu {
   const std::string name_;
   const GpuProperties properties_;
   const cudaStream_t stream_;
+  const cudaStream_t notices_;  // where notify() waits for stream_
+  const cudaEvent_t done_;      // in stream_, at the last call of it
   cudaError_t failed_ = cudaSuccess;
 };
 
@@ -211,7 +243,15 @@ Result<std::unique_ptr<Gpu>> open_gpu(std::uint32_t index) {
   if (const auto status = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking); status != cudaSuccess) {
     return open_error(status);
   }
-  return {std::make_unique<CudaGpu>(device, properties, stream)};
+  cudaStream_t notices = nullptr;
+  cudaEvent_t done = nullptr;
+  if (const auto status = cudaStreamCreateWithFlags(&notices, cudaStreamNonBlocking); status != cudaSuccess) {
+    return open_error(status);
+  }
+  if (const auto status = cudaEventCreateWithFlags(&done, cudaEventDisableTiming); status != cudaSuccess) {
+    return open_error(status);
+  }
+  return {std::make_unique<CudaGpu>(device, properties, stream, notices, done)};
 }
 
 }  // namespace troupe::kernels

@@ -27,9 +27,14 @@ namespace {
 
 class GpuPackedWeight final : public PackedWeight {
  public:
-  GpuPackedWeight(GpuMemory& memory, const GpuWeight& weight, std::size_t bytes)
-      : memory_(memory), weight_(weight), bytes_(bytes) {}
-  ~GpuPackedWeight() override { memory_.release(const_cast<std::byte*>(weight_.image), bytes_); }
+  // owner: who gets the memory back; null where it is somebody else's.
+  GpuPackedWeight(GpuMemory* owner, const GpuWeight& weight, std::size_t bytes)
+      : owner_(owner), weight_(weight), bytes_(bytes) {}
+  ~GpuPackedWeight() override {
+    if (owner_ != nullptr) owner_->release(const_cast<std::byte*>(weight_.image), bytes_);
+  }
+  GpuPackedWeight(const GpuPackedWeight&) = delete;
+  GpuPackedWeight& operator=(const GpuPackedWeight&) = delete;
 
   std::size_t rows() const override { return weight_.rows; }
   std::size_t cols() const override { return weight_.cols; }
@@ -37,7 +42,7 @@ class GpuPackedWeight final : public PackedWeight {
   const GpuWeight& weight() const { return weight_; }
 
  private:
-  GpuMemory& memory_;
+  GpuMemory* const owner_;
   const GpuWeight weight_;
   const std::size_t bytes_;
 };
@@ -63,15 +68,33 @@ class CudaKernels final : public Kernels {
   std::string_view name() const override { return name_; }
   DeviceMemory& memory() override { return *memory_; }
 
-  Result<std::unique_ptr<PackedWeight>> pack(const WeightView& weight, std::size_t,
-                                             std::span<const std::byte>) override {
+  std::uint64_t packed_bytes(DType dtype, std::size_t rows, std::size_t cols) const override {
+    return gpu_image_bytes(dtype, rows, cols);
+  }
+
+  // Several threads write the image, part by part, straight into pinned memory, while the device copies what they wrote
+  // before. No image is kept on the host: writing is not slower than copying (tests/bench/RESULTS.md).
+  Result<std::unique_ptr<PackedWeight>> pack(const WeightView& weight, std::size_t, std::span<const std::byte>,
+                                             void* place) override {
     const std::size_t bytes = gpu_image_bytes(weight.dtype, weight.rows, weight.cols);
-    image_.resize(bytes);
-    pack_for_gpu(weight, image_);
-    TROUPE_ASSIGN_OR_RETURN(void* const data, memory_->allocate(bytes, "a weight"));
-    memory_->upload(data, image_.data(), bytes);
-    const GpuWeight packed = {static_cast<const std::byte*>(data), weight.dtype, weight.rows, weight.cols};
-    return std::unique_ptr<PackedWeight>(std::make_unique<GpuPackedWeight>(*memory_, packed, bytes));
+    GpuMemory* owner = nullptr;
+    if (place == nullptr) {
+      TROUPE_ASSIGN_OR_RETURN(place, memory_->allocate(bytes, "a weight"));
+      owner = memory_.get();
+    }
+    auto* const data = static_cast<std::byte*>(place);
+    const GpuWeight packed = {data, weight.dtype, weight.rows, weight.cols};
+    const std::size_t chunk_bytes = gpu_chunk_bytes(weight.dtype);
+    const std::size_t panel_bytes = gpu_panels(weight.rows) * gpu_panel_bytes(weight.dtype, weight.cols);
+    memory_->send(data, panel_bytes, chunk_bytes, [&](std::uint64_t offset, std::span<std::byte> chunks) {
+      pack_chunks_for_gpu(weight, offset / chunk_bytes, chunks);
+    });
+    if (weight.dtype == DType::kInt8) {
+      std::vector<float> scales(gpu_panels(weight.rows) * kGpuPanelOuts);
+      pack_scales_for_gpu(weight, scales);
+      memory_->upload(data + panel_bytes, scales.data(), scales.size() * sizeof(float));
+    }
+    return std::unique_ptr<PackedWeight>(std::make_unique<GpuPackedWeight>(owner, packed, bytes));
   }
 
   Result<std::unique_ptr<Mixture>> make_mixture(std::span<const ExpertWeights> experts,
@@ -87,6 +110,7 @@ class CudaKernels final : public Kernels {
   StepRows begin_step(const StepLists& lists) override {
     normed_.forget();
     step_.begin(lists);
+    step_.take_tokens(sampler_.tokens(), sampler_.rows());
     return step_.rows();
   }
 
@@ -261,7 +285,6 @@ class CudaKernels final : public Kernels {
   const GpuLibrary library_;
   const Stream stream_;
   const std::string_view name_;
-  std::vector<std::byte> image_;  // of the weight that is packed
 
   StepBuffer step_;
   StepGraphs graphs_;
@@ -277,8 +300,9 @@ class CudaKernels final : public Kernels {
 
 }  // namespace
 
-Result<std::unique_ptr<Kernels>> make_cuda_kernels(std::unique_ptr<Gpu> gpu, GpuLibrary library) {
-  TROUPE_ASSIGN_OR_RETURN(auto memory, GpuMemory::make(std::move(gpu)));
+Result<std::unique_ptr<Kernels>> make_cuda_kernels(std::unique_ptr<Gpu> gpu, GpuLibrary library,
+                                                   const std::vector<int>& cores) {
+  TROUPE_ASSIGN_OR_RETURN(auto memory, GpuMemory::make(std::move(gpu), cores));
   return std::unique_ptr<Kernels>(std::make_unique<CudaKernels>(std::move(memory), std::move(library)));
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "kernels/cuda/cublaslt.h"
 #include "kernels/cuda/gpu.h"
@@ -24,8 +25,10 @@ struct GpuLibrary {
 // Errors: what goes wrong in an operation comes out of memory().download() and synchronize().
 //
 // library: with one, a row's bits depend on how many rows there are, but with weights of kInt8.
-// Errors of making them: no memory for the staging area.
-Result<std::unique_ptr<Kernels>> make_cuda_kernels(std::unique_ptr<Gpu> gpu, GpuLibrary library = {});
+// cores: of the host's threads that pack weights, the calling one being the first; empty = that one alone.
+// Errors of making them: no memory for the staging area; a core that this process may not use.
+Result<std::unique_ptr<Kernels>> make_cuda_kernels(std::unique_ptr<Gpu> gpu, GpuLibrary library = {},
+                                                   const std::vector<int>& cores = {});
 
 // Rows from which on a library pays: it unpacks weights for each product.
 constexpr std::size_t kLeastLibraryRows = 256;

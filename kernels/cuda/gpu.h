@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string_view>
 
@@ -97,9 +98,14 @@ class Gpu {
 
   // Returns when everything so far is done.
   virtual Result<void> synchronize() = 0;
+  // Calls `done`, once, when everything so far is done or has failed: from any thread, perhaps before this returns.
+  // What comes after it does not wait for that call. It must not use the GPU. Errors: those of synchronize().
+  virtual void notify(std::function<void(Result<void>)> done) = 0;
 
   virtual Result<std::unique_ptr<GpuEvent>> make_event() = 0;
   virtual void record(GpuEvent& event) = 0;
+  // Returns when everything before the event is done. REQUIRES: it was recorded.
+  virtual Result<void> wait(const GpuEvent& event) = 0;
   // From one to the other. Waits for both. REQUIRES: both were recorded.
   virtual Result<double> milliseconds_between(const GpuEvent& first, const GpuEvent& second) = 0;
 

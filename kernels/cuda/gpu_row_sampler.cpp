@@ -33,7 +33,9 @@ GpuRowSampler::GpuRowSampler(GpuMemory& memory)
       scratch_(memory, "sampling") {}
 
 GpuRowSampler::~GpuRowSampler() {
-  if (host_results_ != nullptr) memory_.pinned().release(host_results_, host_words_ * sizeof(std::uint32_t));
+  for (const HostResults& results : host_results_) {
+    if (results.data != nullptr) memory_.pinned().release(results.data, results.words * sizeof(std::uint32_t));
+  }
 }
 
 void GpuRowSampler::begin(const SamplingBatch& batch) {
@@ -52,24 +54,28 @@ void GpuRowSampler::begin(const SamplingBatch& batch) {
   device_results_ = reinterpret_cast<std::uint32_t*>(results_.of(result_words() * sizeof(std::uint32_t)));
   // Histories grow step by step: the memory for them does not.
   device_parameters_ = parameters_.of(std::bit_ceil(packed_.size()));
-  if (!reserve_host_results() || memory_.failed()) return;
+  if (memory_.failed()) return;
   memory_.upload(device_parameters_, packed_.data(), packed_.size());
 }
 
-// Whether there is pinned memory for the results.
-bool GpuRowSampler::reserve_host_results() {
+// Whether there is pinned memory for the results of the batch.
+bool GpuRowSampler::reserve(HostResults& results) {
   const std::size_t words = result_words();
-  if (words <= host_words_) return true;
-  if (host_results_ != nullptr) memory_.pinned().release(host_results_, host_words_ * sizeof(std::uint32_t));
-  host_results_ = nullptr;
-  host_words_ = 0;
+  if (words <= results.words) return true;
+  if (results.data != nullptr) {
+    // The results of a batch that nobody took may be on their way still.
+    if (auto done = memory_.synchronize(); !done.ok()) return false;
+    memory_.pinned().release(results.data, results.words * sizeof(std::uint32_t));
+  }
+  results.data = nullptr;
+  results.words = 0;
   auto memory = memory_.pinned().allocate(2 * words * sizeof(std::uint32_t), "sampled tokens");
   if (!memory.ok()) {
     memory_.fail(std::move(memory).error());
     return false;
   }
-  host_results_ = static_cast<std::uint32_t*>(*memory);
-  host_words_ = 2 * words;
+  results.data = static_cast<std::uint32_t*>(*memory);
+  results.words = 2 * words;
   return true;
 }
 
@@ -105,18 +111,28 @@ void GpuRowSampler::draw(std::size_t first, ConstMatrixF32 logits) {
   }
 }
 
-Result<SampledRows> GpuRowSampler::fetch() {
-  if (rows_ == 0) return SampledRows{};
+void GpuRowSampler::send() {
+  assert(sent_ - taken_ < kMostBatchesSent);
+  HostResults& results = host_results_[sent_++ % kMostBatchesSent];
+  results.rows = rows_;
+  results.most_top_logprobs = most_top_logprobs_;
+  if (rows_ == 0 || !reserve(results) || memory_.failed()) return;
+  memory_.gpu().copy_to_host(results.data, device_results_, result_words() * sizeof(std::uint32_t));
+}
+
+Result<SampledRows> GpuRowSampler::take() {
+  assert(taken_ < sent_);
+  const HostResults& results = host_results_[taken_++ % kMostBatchesSent];
+  if (results.rows == 0) return SampledRows{};
   if (memory_.failed()) TROUPE_RETURN_IF_ERROR(memory_.synchronize());
-  TROUPE_RETURN_IF_ERROR(memory_.download(host_results_, device_results_, result_words() * sizeof(std::uint32_t)));
-  const auto* const logprobs = reinterpret_cast<const float*>(host_results_ + rows_);
-  const std::uint32_t* const top_tokens = host_results_ + 2 * rows_;
-  const std::size_t top = rows_ * most_top_logprobs_;
-  return SampledRows{.tokens = {host_results_, rows_},
-                     .logprobs = {logprobs, rows_},
+  const auto* const logprobs = reinterpret_cast<const float*>(results.data + results.rows);
+  const std::uint32_t* const top_tokens = results.data + 2 * results.rows;
+  const std::size_t top = results.rows * results.most_top_logprobs;
+  return SampledRows{.tokens = {results.data, results.rows},
+                     .logprobs = {logprobs, results.rows},
                      .top_tokens = {top_tokens, top},
                      .top_logprobs = {reinterpret_cast<const float*>(top_tokens + top), top},
-                     .most_top_logprobs = most_top_logprobs_};
+                     .most_top_logprobs = results.most_top_logprobs};
 }
 
 }  // namespace troupe::kernels

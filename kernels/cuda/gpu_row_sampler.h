@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -9,7 +10,7 @@
 
 namespace troupe::kernels {
 
-// Draws with kernels/cuda/sampling.h. Parameters go to the device by one copy a step, and tokens come back by one.
+// Draws with kernels/cuda/sampling.h. Parameters go to the device by one copy a batch, and tokens come back by one.
 class GpuRowSampler final : public RowSampler {
  public:
   explicit GpuRowSampler(GpuMemory& memory);
@@ -17,12 +18,25 @@ class GpuRowSampler final : public RowSampler {
 
   void begin(const SamplingBatch& batch) override;
   void draw(std::size_t first, ConstMatrixF32 logits) override;
-  Result<SampledRows> fetch() override;
+  void send() override;
+  Result<SampledRows> take() override;
+
+  // On the device: (rows) tokens of the batch begun last, for what comes after its send().
+  const std::uint32_t* tokens() const { return device_results_; }
+  std::size_t rows() const { return rows_; }
 
  private:
+  // What a batch has given, pinned.
+  struct HostResults {
+    std::uint32_t* data = nullptr;
+    std::size_t words = 0;  // that there is room for
+    std::size_t rows = 0;
+    std::size_t most_top_logprobs = 0;
+  };
+
   // Where things lie, in words: (rows) tokens, (rows) logprobs, then both of the most probable.
   std::size_t result_words() const { return rows_ * (2 + 2 * most_top_logprobs_); }
-  bool reserve_host_results();
+  bool reserve(HostResults& results);
 
   GpuMemory& memory_;
   Workspace parameters_;
@@ -38,8 +52,9 @@ class GpuRowSampler final : public RowSampler {
   std::size_t most_top_logprobs_ = 0;
   std::byte* device_parameters_ = nullptr;
   std::uint32_t* device_results_ = nullptr;
-  std::uint32_t* host_results_ = nullptr;  // pinned
-  std::size_t host_words_ = 0;
+  std::array<HostResults, kMostBatchesSent> host_results_;  // in turns
+  std::uint64_t sent_ = 0;                                  // batches
+  std::uint64_t taken_ = 0;
 };
 
 }  // namespace troupe::kernels

@@ -11,170 +11,235 @@ namespace troupe::kernels {
 namespace {
 
 constexpr std::size_t kLanes = 32;
-constexpr std::size_t kStepBytes = 512;  // fragments of a step whose words are stored whole
+constexpr std::size_t kStepInputBytes = 32;  // of a row's unit
+constexpr std::size_t kStepBytes = 512;      // fragments of a step whose words are stored whole
 
-template <class T>
-void put(std::byte* to, T value) {
-  std::memcpy(to, &value, sizeof value);
-}
-
-template <class T>
-void merge(std::byte* to, T bits) {
-  T value;
-  std::memcpy(&value, to, sizeof value);
-  put(to, static_cast<T>(value | bits));
-}
-
-// Where a word of an output's unit goes: word 0 to 15, eight to each step.
-struct Fragment {
-  std::size_t lane;
-  std::size_t step;
-  std::size_t reg;
+// What each output of a panel has in a unit; zeros where the weight has nothing.
+struct Unit {
+  alignas(64) std::uint8_t rows[kGpuPanelOuts][kGpuUnitBytes];
 };
-Fragment fragment_of(std::size_t out, std::size_t word) {
-  return {out % 8 * 4 + word % 4, word / 8, out / 8 + word % 8 / 4 * 2};
+
+using Words = std::uint32_t __attribute__((vector_size(16)));
+
+Words words_at(const std::uint8_t* from) {
+  Words words;
+  std::memcpy(&words, from, sizeof words);
+  return words;
 }
 
-void put_word(std::byte* unit, std::size_t out, std::size_t word, std::uint32_t value) {
-  const auto [lane, step, reg] = fragment_of(out, word);
-  put(unit + step * kStepBytes + lane * 16 + reg * 4, value);
+// Fragments of the step that begins at byte `at` of each row: a lane has a word of each of four registers, and a row
+// the words of four lanes.
+void put_step(const Unit& unit, std::size_t at, std::byte* to) {
+  for (std::size_t out = 0; out < 8; ++out) {
+    const std::uint8_t* row = unit.rows[out] + at;
+    const std::uint8_t* other = unit.rows[out + 8] + at;
+    const Words r0 = words_at(row), r1 = words_at(other), r2 = words_at(row + 16), r3 = words_at(other + 16);
+    const Words lower01 = __builtin_shufflevector(r0, r1, 0, 4, 1, 5);
+    const Words lower23 = __builtin_shufflevector(r2, r3, 0, 4, 1, 5);
+    const Words upper01 = __builtin_shufflevector(r0, r1, 2, 6, 3, 7);
+    const Words upper23 = __builtin_shufflevector(r2, r3, 2, 6, 3, 7);
+    const Words lanes[] = {
+        __builtin_shufflevector(lower01, lower23, 0, 1, 4, 5), __builtin_shufflevector(lower01, lower23, 2, 3, 6, 7),
+        __builtin_shufflevector(upper01, upper23, 0, 1, 4, 5), __builtin_shufflevector(upper01, upper23, 2, 3, 6, 7)};
+    std::memcpy(to + out * sizeof lanes, lanes, sizeof lanes);
+  }
 }
 
-// Four quants of up to six bits, the lower four in one place and the rest in another.
-void put_narrow_word(std::byte* unit, int bits, std::size_t out, std::size_t word, std::uint32_t quants) {
-  const auto [lane, step, reg] = fragment_of(out, word);
-  merge(unit + lane * 16 + reg * 4, (quants & 0x0f0f0f0f) << (4 * step));
-  std::byte* upper = unit + kStepBytes;
-  if (bits == 5) merge(upper + lane * 4, (quants >> 4 & 0x01010101) << (4 * step + reg));
-  if (bits == 6) merge(upper + lane * 8 + step * 4, (quants >> 4 & 0x03030303) << (2 * reg));
+void put_whole(const Unit& unit, std::byte* to) {
+  put_step(unit, 0, to);
+  put_step(unit, kStepInputBytes, to + kStepBytes);
+}
+
+// Bits of a quant beyond four: of four members of a group side by side, a byte each.
+template <int kBits>
+void put_upper(const Unit& unit, std::byte* to) {
+  using Bytes = std::uint8_t __attribute__((vector_size(16)));
+  constexpr std::uint8_t kMask = (1 << kBits) - 1;
+  for (std::size_t out = 0; out < 8; ++out) {
+    Bytes bits[kBits] = {};
+    for (std::size_t step = 0; step < 2; ++step) {
+      for (std::size_t reg = 0; reg < 4; ++reg) {
+        const auto upper =
+            reinterpret_cast<Bytes>(words_at(unit.rows[out + reg % 2 * 8] + step * kStepInputBytes + reg / 2 * 16));
+        const auto shift = static_cast<std::uint8_t>(kBits == 1 ? 4 * step + reg : 2 * reg);
+        bits[kBits == 1 ? 0 : step] |= (upper >> 4 & kMask) << shift;
+      }
+    }
+    for (std::size_t member = 0; member < 4; ++member) {
+      std::byte* lane = to + (out * 4 + member) * 4 * kBits;
+      for (std::size_t step = 0; step < kBits; ++step) {
+        const std::uint32_t word = reinterpret_cast<Words>(bits[step])[member];
+        std::memcpy(lane + 4 * step, &word, sizeof word);
+      }
+    }
+  }
 }
 
 int narrow_bits(DType dtype) {
   return dtype == DType::kQ6_K ? 6 : dtype == DType::kQ5_0 || dtype == DType::kQ5_K ? 5 : 4;
 }
 
-// The quants of a unit, as stored (unsigned).
+// Whether quants have eight bits, which are stored signed.
+bool is_wide(DType dtype) { return dtype == DType::kQ8_0 || dtype == DType::kInt8; }
+
+// The quants of a unit, as stored.
 std::size_t quant_bytes(DType dtype) {
-  if (dtype == DType::kQ8_0 || dtype == DType::kInt8) return 2 * kStepBytes;
+  if (is_wide(dtype)) return 2 * kStepBytes;
   return kStepBytes + (narrow_bits(dtype) - 4) * kLanes * 4;
+}
+
+void put_quants(DType dtype, const Unit& unit, std::byte* to) {
+  if (is_wide(dtype)) return put_whole(unit, to);
+  Unit lower;
+  for (std::size_t out = 0; out < kGpuPanelOuts; ++out) {
+    const std::uint8_t* quants = unit.rows[out];
+    for (std::size_t i = 0; i < kStepInputBytes; ++i) {
+      lower.rows[out][i] = static_cast<std::uint8_t>((quants[i] & 15) | quants[i + kStepInputBytes] << 4);
+    }
+  }
+  put_step(lower, 0, to);
+  if (narrow_bits(dtype) == 5) put_upper<1>(unit, to + kStepBytes);
+  if (narrow_bits(dtype) == 6) put_upper<2>(unit, to + kStepBytes);
+}
+
+template <class T>
+void put(std::byte* to, T value) {
+  std::memcpy(to, &value, sizeof value);
 }
 
 std::size_t spread_scale_place(std::size_t out, std::size_t block) { return (out % 8 * 4 + out / 8 * 2 + block) * 2; }
 
-// 64 quants of one output; fewer where inputs end.
-void put_quants(DType dtype, std::byte* unit, std::size_t out, const std::uint8_t* quants, std::size_t count) {
-  std::uint8_t padded[64];
-  // A quant of eight bits is stored signed, and zero is the offset.
-  const bool wide = dtype == DType::kQ8_0 || dtype == DType::kInt8;
-  std::memset(padded, wide ? 128 : 0, sizeof padded);
-  std::copy_n(quants, count, padded);
-  for (std::size_t word = 0; word < 16; ++word) {
-    std::uint32_t four;
-    std::memcpy(&four, padded + 4 * word, sizeof four);
-    if (wide) {
-      put_word(unit, out, word, four ^ 0x80808080u);
-    } else {
-      put_narrow_word(unit, narrow_bits(dtype), out, word, four);
-    }
+// The part of a weight that becomes one chunk of a panel.
+struct Source {
+  const WeightView& weight;
+  std::size_t first_row;
+  std::size_t rows;  // at most kGpuPanelOuts
+  std::size_t chunk;
+
+  const std::byte* blocks(std::size_t row, std::size_t first) const {
+    return static_cast<const std::byte*>(weight.data) + (first_row + row) * row_bytes(weight.dtype, weight.row_stride) +
+           first * block_bytes(weight.dtype);
   }
+};
+
+void clear_from(Unit& unit, std::size_t rows) {
+  std::memset(unit.rows[0] + rows * kGpuUnitBytes, 0, (kGpuPanelOuts - rows) * kGpuUnitBytes);
 }
 
-// The blocks of 32 of a row, one after the other.
-void pack_block_row(const WeightView& weight, std::size_t row, std::byte* panel) {
-  const std::size_t out = row % kGpuPanelOuts;
-  const auto* from = static_cast<const std::byte*>(weight.data) + row * row_bytes(weight.dtype, weight.row_stride);
-  SpreadBlock spread, next;
-  for (std::size_t col = 0; col < weight.cols; col += 64) {
-    std::byte* unit = panel + col / 64 * gpu_chunk_bytes(weight.dtype);
-    std::byte* scales = unit + quant_bytes(weight.dtype);
-    const bool both = col + 32 < weight.cols;
-    spread_block(weight.dtype, from + col / 32 * block_bytes(weight.dtype), spread);
-    put(scales + spread_scale_place(out, 0), spread.d);
-    if (both) {
-      spread_block(weight.dtype, from + (col / 32 + 1) * block_bytes(weight.dtype), next);
-      std::copy_n(next.quants, 32, spread.quants + 32);
-      put(scales + spread_scale_place(out, 1), next.d);
-    }
-    put_quants(weight.dtype, unit, out, spread.quants, both ? 64 : 32);
-  }
-}
-
-// The blocks of 256 of a row.
-void pack_k_row(const WeightView& weight, std::size_t row, std::byte* panel) {
-  const DType dtype = weight.dtype;
-  const std::size_t out = row % kGpuPanelOuts;
-  const auto* from = static_cast<const std::byte*>(weight.data) + row * row_bytes(dtype, weight.row_stride);
-  const std::size_t unit_bytes = quant_bytes(dtype);
+// Two blocks of 32.
+void pack_blocks(const Source& source, std::byte* to) {
+  const DType dtype = source.weight.dtype;
+  const std::size_t first = 2 * source.chunk;
+  const std::size_t count = std::min<std::size_t>(2, source.weight.cols / 32 - first);
+  std::byte* const scales = to + quant_bytes(dtype);
+  std::memset(scales, 0, gpu_chunk_bytes(dtype) - quant_bytes(dtype));
+  Unit unit;
+  clear_from(unit, count == 2 ? source.rows : 0);
   SpreadBlock spread;
-  for (std::size_t block = 0; block < weight.cols / 256; ++block) {
-    std::byte* chunk = panel + block * gpu_chunk_bytes(dtype);
-    spread_block(dtype, from + block * block_bytes(dtype), spread);
-    for (std::size_t unit = 0; unit < 4; ++unit) {
-      put_quants(dtype, chunk + unit * unit_bytes, out, spread.quants + 64 * unit, 64);
+  for (std::size_t row = 0; row < source.rows; ++row) {
+    for (std::size_t block = 0; block < count; ++block) {
+      const std::byte* from = source.blocks(row, first + block);
+      std::uint8_t* quants = unit.rows[row] + 32 * block;
+      if (dtype == DType::kQ8_0) {  // stored as they are
+        std::memcpy(quants, from + offsetof(BlockQ8_0, quants), 32);
+        std::memcpy(scales + spread_scale_place(row, block), from + offsetof(BlockQ8_0, d), sizeof spread.d);
+        continue;
+      }
+      spread_block(dtype, from, spread);
+      std::memcpy(quants, spread.quants, 32);
+      put(scales + spread_scale_place(row, block), spread.d);
     }
-    std::byte* scales = chunk + 4 * unit_bytes;
+  }
+  put_quants(dtype, unit, to);
+}
+
+// A block of 256.
+void pack_k_block(const Source& source, std::byte* to) {
+  const DType dtype = source.weight.dtype;
+  std::byte* const scales = to + 4 * quant_bytes(dtype);
+  std::memset(scales, 0, gpu_chunk_bytes(dtype) - 4 * quant_bytes(dtype));
+  Unit units[4];
+  for (Unit& unit : units) clear_from(unit, source.rows);
+  SpreadBlock spread;
+  for (std::size_t row = 0; row < source.rows; ++row) {
+    spread_block(dtype, source.blocks(row, source.chunk), spread);
+    for (std::size_t i = 0; i < 4; ++i) std::memcpy(units[i].rows[row], spread.quants + 64 * i, 64);
     if (dtype == DType::kQ6_K) {
-      for (std::size_t i = 0; i < 16; ++i) scales[out * 16 + i] = static_cast<std::byte>(spread.scales[i]);
-      put(scales + 256 + (out % 8 * 2 + out / 8) * 2, spread.d);
+      for (std::size_t i = 0; i < 16; ++i) scales[row * 16 + i] = static_cast<std::byte>(spread.scales[i]);
+      put(scales + 256 + (row % 8 * 2 + row / 8) * 2, spread.d);
     } else {
       for (std::size_t i = 0; i < 8; ++i) {
-        scales[out * 16 + i] = static_cast<std::byte>(spread.scales[i]);
-        scales[out * 16 + 8 + i] = static_cast<std::byte>(spread.mins[i]);
+        scales[row * 16 + i] = static_cast<std::byte>(spread.scales[i]);
+        scales[row * 16 + 8 + i] = static_cast<std::byte>(spread.mins[i]);
       }
-      put(scales + 256 + (out % 8 * 4 + out / 8 * 2) * 2, spread.d);
-      put(scales + 256 + (out % 8 * 4 + out / 8 * 2 + 1) * 2, spread.dmin);
+      put(scales + 256 + (row % 8 * 4 + row / 8 * 2) * 2, spread.d);
+      put(scales + 256 + (row % 8 * 4 + row / 8 * 2 + 1) * 2, spread.dmin);
+    }
+  }
+  for (std::size_t i = 0; i < 4; ++i) put_quants(dtype, units[i], to + i * quant_bytes(dtype));
+}
+
+// A chunk of a panel format: the same quants in another order (kernels/quant.h).
+void pack_panel_chunk(const Source& source, std::byte* to) {
+  const DType dtype = source.weight.dtype;
+  const std::byte* from = static_cast<const std::byte*>(source.weight.data) +
+                          source.first_row / kPanelOuts * row_bytes(dtype, source.weight.row_stride) +
+                          source.chunk * block_bytes(dtype);
+  const std::size_t count = std::min(kChunkInputs, source.weight.cols - source.chunk * kChunkInputs);
+  Unit unit;
+  clear_from(unit, 0);
+  for (std::size_t first = 0; first < count; first += 4) {
+    const std::size_t index = first % kInt4Group / 4 * kPanelOuts * 4;
+    const std::byte* quants =
+        from + (dtype == DType::kInt8 ? first * kPanelOuts : first / kInt4Group * 256 + index % 256);
+    const std::uint32_t past = first + 4 <= count ? 0 : ~0u << (count - first) * 8;  // bytes beyond the last input
+    for (std::size_t row = 0; row < source.rows; ++row) {
+      std::uint32_t word;
+      std::memcpy(&word, quants + row * 4, sizeof word);
+      word = dtype == DType::kInt8 ? word ^ 0x80808080u : word >> (index < 256 ? 0 : 4) & 0x0f0f0f0fu;
+      word &= ~past;
+      std::memcpy(unit.rows[row] + first, &word, sizeof word);
+    }
+  }
+  put_quants(dtype, unit, to);
+  if (dtype == DType::kInt8) return;
+  std::byte* const scales = to + quant_bytes(dtype);
+  std::memset(scales, 0, gpu_chunk_bytes(dtype) - quant_bytes(dtype));
+  for (std::size_t group = 0; group < kChunkInputs / kInt4Group; ++group) {
+    for (std::size_t row = 0; row < source.rows; ++row) {
+      std::memcpy(scales + spread_scale_place(row, group), from + 512 + (group * kPanelOuts + row) * 2, 2);
     }
   }
 }
 
-// A row of a panel format: the same quants in another order (kernels/quant.h).
-void pack_panel_row(const WeightView& weight, std::size_t row, std::byte* panel) {
-  const DType dtype = weight.dtype;
-  const std::size_t out = row % kGpuPanelOuts;
-  const auto* from =
-      static_cast<const std::byte*>(weight.data) + row / kPanelOuts * row_bytes(dtype, weight.row_stride);
-  std::uint8_t quants[64];
-  for (std::size_t col = 0; col < weight.cols; col += 64, from += block_bytes(dtype)) {
-    std::byte* unit = panel + col / 64 * gpu_chunk_bytes(dtype);
-    const std::size_t count = std::min<std::size_t>(64, weight.cols - col);
+void pack_floats(const Source& source, std::byte* to) {
+  const WeightView& weight = source.weight;
+  const std::size_t first = source.chunk * gpu_unit_inputs(weight.dtype);
+  const std::size_t count = std::min(gpu_unit_inputs(weight.dtype), weight.cols - first);
+  const bool is_whole = count == gpu_unit_inputs(weight.dtype);
+  Unit unit;
+  clear_from(unit, is_whole ? source.rows : 0);
+  if (weight.dtype != DType::kF32) {
+    for (std::size_t row = 0; row < source.rows; ++row) {
+      const std::byte* from = source.blocks(row, first);
+      is_whole ? std::memcpy(unit.rows[row], from, kGpuUnitBytes) : std::memcpy(unit.rows[row], from, 2 * count);
+    }
+    return put_whole(unit, to);
+  }
+  Unit rest;
+  clear_from(rest, is_whole ? source.rows : 0);
+  for (std::size_t row = 0; row < source.rows; ++row) {
     for (std::size_t i = 0; i < count; ++i) {
-      const bool int8 = dtype == DType::kInt8;
-      const std::size_t index = ((int8 ? i : i % kInt4Group) / 4 * kPanelOuts + out) * 4 + i % 4;
-      quants[i] =
-          int8 ? std::to_integer<std::uint8_t>(from[index])
-               : std::to_integer<std::uint8_t>(from[i / kInt4Group * 256 + index % 256]) >> (index < 256 ? 0 : 4) & 15;
-    }
-    put_quants(dtype, unit, out, quants, count);
-    if (dtype == DType::kInt8) continue;
-    for (std::size_t group = 0; group < 2; ++group) {
-      std::uint16_t scale;
-      std::memcpy(&scale, from + 512 + (group * kPanelOuts + out) * 2, sizeof scale);
-      put(unit + quant_bytes(dtype) + spread_scale_place(out, group), scale);
+      float value;
+      std::memcpy(&value, source.blocks(row, first + i), sizeof value);
+      const std::uint16_t upper = bf16_of_f32(value);
+      const std::uint16_t lower = std::isfinite(f32_of_bf16(upper)) ? bf16_of_f32(value - f32_of_bf16(upper)) : 0;
+      std::memcpy(unit.rows[row] + 2 * i, &upper, sizeof upper);
+      std::memcpy(rest.rows[row] + 2 * i, &lower, sizeof lower);
     }
   }
-}
-
-void pack_float_row(const WeightView& weight, std::size_t row, std::byte* panel) {
-  const std::size_t out = row % kGpuPanelOuts;
-  for (std::size_t col = 0; col < weight.cols; col += 2) {
-    std::uint32_t word = 0, rest = 0;
-    for (std::size_t i = 0; i < std::min<std::size_t>(2, weight.cols - col); ++i) {
-      const std::size_t index = row * weight.row_stride + col + i;
-      std::uint16_t bits;
-      if (weight.dtype == DType::kF32) {
-        const float value = load_as_f32(weight.data, weight.dtype, index);
-        bits = bf16_of_f32(value);
-        const float upper = f32_of_bf16(bits);
-        if (std::isfinite(upper)) rest |= std::uint32_t{bf16_of_f32(value - upper)} << (16 * i);
-      } else {
-        std::memcpy(&bits, static_cast<const std::byte*>(weight.data) + index * 2, sizeof bits);
-      }
-      word |= std::uint32_t{bits} << (16 * i);
-    }
-    std::byte* unit = panel + col / 32 * gpu_chunk_bytes(weight.dtype);
-    put_word(unit, out, col % 32 / 2, word);
-    if (weight.dtype == DType::kF32) put_word(unit + 2 * kStepBytes, out, col % 32 / 2, rest);
-  }
+  put_whole(unit, to);
+  put_whole(rest, to + 2 * kStepBytes);
 }
 
 }  // namespace
@@ -185,29 +250,44 @@ std::size_t gpu_image_bytes(DType dtype, std::size_t rows, std::size_t cols) {
   return panels * gpu_panel_bytes(dtype, cols) + scales;
 }
 
-void pack_for_gpu(const WeightView& weight, std::span<std::byte> image) {
+void pack_chunks_for_gpu(const WeightView& weight, std::size_t first_chunk, std::span<std::byte> chunks) {
   const DType dtype = weight.dtype;
-  assert(image.size() == gpu_image_bytes(dtype, weight.rows, weight.cols));
+  const std::size_t chunk_bytes = gpu_chunk_bytes(dtype);
+  const std::size_t in_panel = gpu_panel_bytes(dtype, weight.cols) / chunk_bytes;
+  assert(chunks.size() % chunk_bytes == 0);
+  assert(first_chunk + chunks.size() / chunk_bytes <= gpu_panels(weight.rows) * in_panel);
+  assert(is_float_storage(dtype) || is_quantised(dtype));
   assert(!is_block_format(dtype) || weight.cols % block_elements(dtype) == 0);
-  assert(dtype != DType::kInt8 || (weight.scales != nullptr && weight.cols <= kMaxInt8Inputs));
-  std::ranges::fill(image, std::byte{0});
-  const std::size_t panel_bytes = gpu_panel_bytes(dtype, weight.cols);
-  for (std::size_t row = 0; row < weight.rows; ++row) {
-    std::byte* panel = image.data() + row / kGpuPanelOuts * panel_bytes;
+  for (std::size_t i = 0; i * chunk_bytes < chunks.size(); ++i) {
+    const std::size_t first_row = (first_chunk + i) / in_panel * kGpuPanelOuts;
+    const Source source{weight, first_row, std::min(kGpuPanelOuts, weight.rows - first_row),
+                        (first_chunk + i) % in_panel};
+    std::byte* const to = chunks.data() + i * chunk_bytes;
     if (is_panel_format(dtype)) {
-      pack_panel_row(weight, row, panel);
+      pack_panel_chunk(source, to);
     } else if (gpu_chunk_units(dtype) == 4) {
-      pack_k_row(weight, row, panel);
+      pack_k_block(source, to);
     } else if (is_block_format(dtype)) {
-      pack_block_row(weight, row, panel);
+      pack_blocks(source, to);
     } else {
-      assert(is_float_storage(dtype));
-      pack_float_row(weight, row, panel);
+      pack_floats(source, to);
     }
   }
-  if (dtype == DType::kInt8) {
-    std::memcpy(image.data() + gpu_panels(weight.rows) * panel_bytes, weight.scales, weight.rows * sizeof(float));
-  }
+}
+
+void pack_scales_for_gpu(const WeightView& weight, std::span<float> scales) {
+  assert(weight.dtype == DType::kInt8 && weight.scales != nullptr && weight.cols <= kMaxInt8Inputs);
+  assert(scales.size() == gpu_panels(weight.rows) * kGpuPanelOuts);
+  std::copy_n(weight.scales, weight.rows, scales.begin());
+  std::fill(scales.begin() + static_cast<std::ptrdiff_t>(weight.rows), scales.end(), 0.0f);
+}
+
+void pack_for_gpu(const WeightView& weight, std::span<std::byte> image) {
+  assert(image.size() == gpu_image_bytes(weight.dtype, weight.rows, weight.cols));
+  const std::size_t bytes = gpu_panels(weight.rows) * gpu_panel_bytes(weight.dtype, weight.cols);
+  pack_chunks_for_gpu(weight, 0, image.first(bytes));
+  if (weight.dtype != DType::kInt8) return;
+  pack_scales_for_gpu(weight, {reinterpret_cast<float*>(image.data() + bytes), (image.size() - bytes) / sizeof(float)});
 }
 
 }  // namespace troupe::kernels

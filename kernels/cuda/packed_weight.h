@@ -42,8 +42,14 @@ struct GpuWeight {
 // Bytes of an image. dtype: kBF16, kF16, kF32, or any quantised one.
 std::size_t gpu_image_bytes(DType dtype, std::size_t rows, std::size_t cols);
 
-// Writes the image of a weight. image: gpu_image_bytes. Thread-safety: none needed, touches only its arguments.
+// Writes the image of a weight. image: gpu_image_bytes, at a multiple of 4. Thread-safety: these touch only their
+// arguments.
 void pack_for_gpu(const WeightView& weight, std::span<std::byte> image);
+
+// The same in parts, which may be written in any order, by several threads: chunks from first_chunk on, counted through
+// all panels, gpu_chunk_bytes each; and the scales that end the image of kInt8, one for each output of a panel.
+void pack_chunks_for_gpu(const WeightView& weight, std::size_t first_chunk, std::span<std::byte> chunks);
+void pack_scales_for_gpu(const WeightView& weight, std::span<float> scales);
 
 // How the images are divided.
 constexpr std::size_t kGpuPanelOuts = 16;

@@ -20,7 +20,18 @@ struct GatherRowsArgs {
   std::size_t cols = 0;
 };
 
+// tokens[i] = drawn[sources[i]], unless that is kTokenIsKnown. One that is no row, or nothing was drawn for, leaves
+// token 0.
+struct TakeTokensArgs {
+  const std::uint32_t* sources = nullptr;  // (rows)
+  const std::uint32_t* drawn = nullptr;    // (drawn_rows); kNoToken where nothing could be drawn
+  std::uint32_t drawn_rows = 0;
+  std::uint32_t* tokens = nullptr;  // (rows)
+  std::size_t rows = 0;
+};
+
 // Asynchronous on the stream. Sizes that do not match are bugs.
-TROUPE_GPU_FUNCTIONS(void gather_rows(Stream stream, const GatherRowsArgs& args);)
+TROUPE_GPU_FUNCTIONS(void gather_rows(Stream stream, const GatherRowsArgs& args);
+                     void take_tokens(Stream stream, const TakeTokensArgs& args);)
 
 }  // namespace troupe::kernels

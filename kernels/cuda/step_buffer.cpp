@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "kernels/cuda/rope.h"
+#include "kernels/cuda/row_ops.h"
 
 namespace troupe::kernels {
 namespace {
@@ -32,7 +33,8 @@ void StepBuffer::begin(const StepLists& lists) {
   sizes_.clear();
   if (can_be_padded(lists)) pad(lists);
 
-  // What a padded step puts where depends on sizes_ alone: block tables, of any length, come last.
+  // What a padded step puts where depends on sizes_ alone: block tables, of any length, come last, with what no
+  // repeated work reads.
   words_.clear();
   const auto live = static_cast<std::uint32_t>(live_rows);
   live_rows_ = append(std::span(&live, 1), 1);
@@ -48,12 +50,26 @@ void StepBuffer::begin(const StepLists& lists) {
   }
   block_tables_ = append(lists.attention.block_tables, lists.attention.block_tables.size());
 
+  assert(lists.token_sources.empty() || lists.token_sources.size() == lists.tokens.size());
+  token_sources_ = append(lists.token_sources, lists.token_sources.size());
+  num_token_sources_ = lists.token_sources.size();
+
   data_ = nullptr;
   // Block tables grow step by step: the buffer does not.
   std::byte* const to = device_.of(std::bit_ceil(std::max(words_.size(), kLeastWords)) * sizeof(std::uint32_t));
   if (to == nullptr) return;
   memory_.upload(to, words_.data(), words_.size() * sizeof(std::uint32_t));
   data_ = reinterpret_cast<const std::uint32_t*>(to);
+}
+
+void StepBuffer::take_tokens(const std::uint32_t* drawn, std::size_t drawn_rows) {
+  if (num_token_sources_ == 0 || data_ == nullptr) return;
+  const TakeTokensArgs args = {.sources = at(token_sources_),
+                               .drawn = drawn,
+                               .drawn_rows = static_cast<std::uint32_t>(drawn_rows),
+                               .tokens = const_cast<std::uint32_t*>(at(tokens_)),
+                               .rows = num_token_sources_};
+  TROUPE_GPU_CALL(take_tokens, memory_.gpu().stream(), args);
 }
 
 void StepBuffer::make_plans(const StepLists& lists) {

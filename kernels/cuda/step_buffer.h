@@ -43,6 +43,9 @@ class StepBuffer {
   // memory for them the pointers below are null, and `memory` keeps the error.
   void begin(const StepLists& lists);
 
+  // Puts in the tokens that the step begun last has sources for. drawn: (drawn_rows), on the device.
+  void take_tokens(const std::uint32_t* drawn, std::size_t drawn_rows);
+
   // Of the step begun last, on the device until the next one begins.
   StepRows rows() const { return rows_; }
   // What launches depend on besides matrices; empty for a step that is not padded.
@@ -94,6 +97,8 @@ class StepBuffer {
   std::size_t slots_ = 0;
   std::size_t logits_rows_ = 0;
   std::size_t block_tables_ = 0;
+  std::size_t token_sources_ = 0;
+  std::size_t num_token_sources_ = 0;
 };
 
 }  // namespace troupe::kernels

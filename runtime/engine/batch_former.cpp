@@ -14,11 +14,14 @@ std::uint32_t share_of(std::size_t sequences, std::uint32_t stages) {
   return static_cast<std::uint32_t>((sequences + stages - 1) / stages);
 }
 
+// Whether the token that the step in flight draws is the last that its length allows.
+bool ends_in_flight(const Sequence& sequence) { return sequence.length() + 1 >= sequence.max_length; }
+
 // Of those that run and are in no step, the last in rank behind `sequence`; nullptr when there is none.
 Sequence* last_behind(Sequences& sequences, const Sequence& sequence) {
   Sequence* last = nullptr;
   for (auto& [id, candidate] : sequences.running) {
-    if (candidate.in_flight || !ranks_before(sequence, candidate)) continue;
+    if (candidate.in_flight() || !ranks_before(sequence, candidate)) continue;
     if (last == nullptr || ranks_before(*last, candidate)) last = &candidate;
   }
   return last;
@@ -54,6 +57,50 @@ Batch BatchFormer::form(Sequences& sequences, std::size_t unconfirmed_releases) 
       add_prefill(*entered, sequences, batch);
   }
   add_newcomers(sequences, unconfirmed_releases, batch);
+  return batch;
+}
+
+bool BatchFormer::can_go_ahead(const Sequences& sequences, std::size_t unconfirmed_releases) const {
+  std::uint32_t going_on = 0, new_blocks = 0;
+  bool some_leave = false;
+  for (const auto& [id, sequence] : sequences.running) {
+    if (!sequence.dropped && !(sequence.in_flight() && sequence.draws_one)) return false;
+    if (sequence.dropped || ends_in_flight(sequence)) {
+      some_leave = true;
+      continue;
+    }
+    ++going_on;
+    const auto held = static_cast<std::uint32_t>(blocks_.table(id).size());
+    new_blocks += std::max(held, blocks_.blocks_for(sequence.length() + 1)) - held;
+  }
+  if (going_on == 0 || new_blocks > blocks_.free_blocks()) return false;
+  const Sequence* const next = sequences.next();
+  return next == nullptr || (!some_leave && !could_enter(sequences, *next, unconfirmed_releases));
+}
+
+// Whether `next` could have begun, at the expense of less urgent ones or not, if nothing was in flight.
+bool BatchFormer::could_enter(const Sequences& sequences, const Sequence& next,
+                              std::size_t unconfirmed_releases) const {
+  const bool goes_first = std::any_of(sequences.running.begin(), sequences.running.end(),
+                                      [&](const auto& entry) { return entry.second.priority > next.priority; });
+  if (goes_first) return true;
+  if (!has_slot(sequences)) return false;
+  if (!shards_have_room(sequences, unconfirmed_releases)) return true;
+  const std::optional<CachedPrefix> prefix = prefix_of(sequences, next);
+  return !prefix || free_blocks_for(next, *prefix) <= blocks_.free_blocks();
+}
+
+Batch BatchFormer::form_ahead(Sequences& sequences) {
+  Batch batch;
+  for (Sequence* const sequence : sequences.ranked()) {
+    if (sequence->dropped || ends_in_flight(*sequence)) continue;
+    const auto held = static_cast<std::uint32_t>(blocks_.table(sequence->id).size());
+    const bool grown = blocks_.grow(sequence->id, sequence->length() + 1);
+    assert(grown);
+    static_cast<void>(grown);
+    batch.items.push_back(
+        {.sequence = sequence, .count = 1, .guesses = {}, .ahead = true, .sample = true, .first_new_block = held});
+  }
   return batch;
 }
 
@@ -94,7 +141,7 @@ std::vector<Sequence*> BatchFormer::less_urgent_to_go(Sequences& sequences, cons
   };
   for (auto candidate = ranked.rbegin(); candidate != ranked.rend() && !enough(); ++candidate) {
     if ((*candidate)->priority <= next.priority) break;
-    if ((*candidate)->in_flight) continue;
+    if ((*candidate)->in_flight()) continue;
     victims.push_back(*candidate);
     for (const std::uint32_t block : blocks_.table((*candidate)->id)) {
       // A block of the prefix stays in use.
@@ -109,7 +156,7 @@ void BatchFormer::add_decodes(const std::vector<Sequence*>& ranked, Sequences& s
   for (Sequence* const sequence : ranked) {
     if (sequences_left_ == 0 || tokens_left_ == 0) return;
     // Making room for those before it may have sent it back to waiting.
-    if (sequence->phase != Phase::kDecode || sequence->in_flight || sequence->awaits_guesses) continue;
+    if (sequence->phase != Phase::kDecode || sequence->in_flight() || sequence->awaits_guesses) continue;
     const auto held = static_cast<std::uint32_t>(blocks_.table(sequence->id).size());
     if (make_room(sequences, *sequence, batch)) add(*sequence, tokens_left_, held, batch);
   }
@@ -137,7 +184,7 @@ std::uint32_t BatchFormer::prefill_budget(const std::vector<Sequence*>& ranked, 
 std::size_t BatchFormer::add_prefills(const std::vector<Sequence*>& ranked, const Sequences& sequences, Batch& batch) {
   for (std::size_t i = 0; i < ranked.size(); ++i) {
     if (sequences_left_ == 0 || tokens_left_ == 0 || prefill_left_ == 0) return i;
-    if (ranked[i]->phase == Phase::kPrefill && !ranked[i]->in_flight) add_prefill(*ranked[i], sequences, batch);
+    if (ranked[i]->phase == Phase::kPrefill && !ranked[i]->in_flight()) add_prefill(*ranked[i], sequences, batch);
   }
   return ranked.size();
 }

@@ -24,6 +24,7 @@ struct BatchItem {
   std::vector<std::uint32_t> guesses;  // of the tokens after those; computed and checked in this step as well
   bool starts = false;                 // its block table is empty on the shards: the step tells them of it
   bool swapped_in = false;             // it goes on with what was kept of it beside the pages
+  bool ahead = false;                  // the one token is what the step in flight draws
   bool sample = false;
   std::uint32_t first_new_block = 0;  // index into its block table: from here on new to the shards
 };
@@ -64,6 +65,15 @@ class BatchFormer {
   // sequences that the shards may still know, because the step that releases them is not back.
   Batch form(Sequences& sequences, std::size_t unconfirmed_releases);
 
+  // Whether a step may be formed before the tokens of the one in flight are known, and it is worth it: everything that
+  // runs can go on so, lest the batch falls apart into two that take turns; and nobody waits who could begin, now or
+  // where somebody leaves, because only what form() chooses has room for prompts. REQUIRES: one stage, one step in
+  // flight.
+  bool can_go_ahead(const Sequences& sequences, std::size_t unconfirmed_releases) const;
+  // That step: the next token of everything that does not end with the step in flight, for all that is known. Nobody
+  // is preempted for it. REQUIRES: can_go_ahead(), and nothing has changed since
+  Batch form_ahead(Sequences& sequences);
+
   // Sequences that run at a time; the shards have room for twice as many (ShardSequences).
   std::size_t max_running() const;
 
@@ -75,6 +85,7 @@ class BatchFormer {
   std::uint32_t prefill_budget(const std::vector<Sequence*>& ranked, std::size_t queued, const Batch& batch) const;
   bool has_slot(const Sequences& sequences) const { return sequences.running.size() < max_running(); }
   bool shards_have_room(const Sequences& sequences, std::size_t unconfirmed_releases) const;
+  bool could_enter(const Sequences& sequences, const Sequence& next, std::size_t unconfirmed_releases) const;
   CachedPrefix cached_prefix(const Sequence& next) const;
   std::optional<CachedPrefix> prefix_of(const Sequences& sequences, const Sequence& next) const;
   bool is_being_computed(const Sequences& sequences, const Sequence& next, std::size_t index) const;

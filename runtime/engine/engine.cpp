@@ -32,6 +32,8 @@ std::uint32_t rows_of(const Batch& batch) {
                          });
 }
 
+bool decodes(const BatchItem& item) { return item.ahead || item.sequence->phase == Phase::kDecode; }
+
 }  // namespace
 
 Engine::Engine(const EngineOptions& options)
@@ -47,6 +49,7 @@ Engine::Engine(const EngineOptions& options)
       admission_(options.limits),
       speculation_(options.max_guesses, options.uses_draft) {
   assert(options.max_model_len > 0);
+  assert(!options.lookahead || options.pipeline_stages == 1);
 }
 
 Result<void> Engine::admit(std::uint64_t owner, schema::Generate::Reader generate, std::uint64_t now_ns) {
@@ -123,27 +126,30 @@ void Engine::cancel(Sequence& sequence) {
 }
 
 void Engine::drop(Sequence& sequence) {
-  if (!sequence.in_flight) {
-    forget(sequence);
-    return;
+  if (!sequence.dropped) {
+    sequence.dropped = true;
+    deadlines_.erase(sequence.id);
+    by_request_.erase({sequence.owner, sequence.request});  // the owner may use its number again
   }
-  sequence.cancelled = true;
-  deadlines_.erase(sequence.id);
-  by_request_.erase({sequence.owner, sequence.request});
+  if (!sequence.in_flight()) forget(sequence);
 }
 
 bool Engine::form_step(schema::Step::Builder step, std::uint64_t now_ns) {
-  if (in_flight_.size() >= options_.pipeline_stages) return false;
-  std::size_t unconfirmed_releases = 0;
-  for (const InFlightStep& flight : in_flight_) unconfirmed_releases += flight.released.size();
-  Batch batch = former_.form(sequences_, unconfirmed_releases);
+  const bool ahead = in_flight_.size() >= options_.pipeline_stages;
+  if (ahead && !can_go_ahead()) return false;
+  Batch batch = ahead ? former_.form_ahead(sequences_) : former_.form(sequences_, unconfirmed_releases());
   // A sequence is only preempted to make room for one that then runs.
   assert(!batch.items.empty() || batch.preempted.empty());
   if (batch.items.empty()) return false;
   counts_.preemptions += batch.preempted.size();
   counts_.swaps_out += batch.swapped_out.size();
   released_.insert(released_.end(), batch.preempted.begin(), batch.preempted.end());
-  speculation_.add_guesses(batch, options_.max_batch_tokens - rows_of(batch), blocks_);
+  if (ahead) {
+    ++counts_.steps_ahead;
+    speculation_.go_ahead(batch);
+  } else {
+    speculation_.add_guesses(batch, options_.max_batch_tokens - rows_of(batch), blocks_);
+  }
   auto fence = step.initFence();
   fence.setReplica(replica_);
   fence.setEpoch(epoch_);
@@ -151,6 +157,17 @@ bool Engine::form_step(schema::Step::Builder step, std::uint64_t now_ns) {
   write_step(batch, blocks_, released_, step);
   launch(batch, now_ns);
   return true;
+}
+
+bool Engine::can_go_ahead() const {
+  return options_.lookahead && in_flight_.size() == 1 && former_.can_go_ahead(sequences_, unconfirmed_releases()) &&
+         !speculation_.would_guess(sequences_, options_.max_batch_tokens);
+}
+
+std::size_t Engine::unconfirmed_releases() const {
+  std::size_t released = 0;
+  for (const InFlightStep& flight : in_flight_) released += flight.released.size();
+  return released;
 }
 
 bool Engine::form_draft_request(schema::DraftRequest::Builder request, std::uint64_t now_ns) {
@@ -164,9 +181,8 @@ void Engine::take_guesses(schema::DraftReply::Reader reply, std::uint64_t now_ns
 void Engine::launch(const Batch& batch, std::uint64_t now_ns) {
   InFlightStep flight;
   flight.step = next_step_++;
-  const bool decodes_alone = std::all_of(batch.items.begin(), batch.items.end(),
-                                         [](const BatchItem& item) { return item.sequence->phase == Phase::kDecode; });
-  if (decodes_alone) flight.rows = rows_of(batch);
+  flight.ahead = batch.items.front().ahead;
+  if (std::all_of(batch.items.begin(), batch.items.end(), decodes)) flight.rows = rows_of(batch);
   flight.released = std::exchange(released_, {});
   flight.swapped_out = batch.swapped_out;
   flight.copies = static_cast<std::uint32_t>(batch.copies.size());
@@ -187,13 +203,14 @@ void Engine::launch(const Batch& batch, std::uint64_t now_ns) {
     if (sequence.computed < sequence.prompt_length) {
       counts_.prompt_tokens += std::min(item.count, sequence.prompt_length - sequence.computed);
     }
-    (sequence.phase == Phase::kDecode ? flight.work.decode_tokens : flight.work.prefill_tokens) +=
+    (decodes(item) ? flight.work.decode_tokens : flight.work.prefill_tokens) +=
         item.count + static_cast<std::uint32_t>(item.guesses.size());
     if (item.starts) begun_tokens += sequence.length();
     sequence.computed += item.count;
-    sequence.in_flight = true;
+    ++sequence.steps_in_flight;
+    sequence.draws_one = item.sample && item.guesses.empty();
     sequence.on_shards = true;
-    flight.items.push_back({sequence.id, item.sample, item.guesses});
+    flight.items.push_back({sequence.id, sequence.computed, item.sample, item.guesses});
   }
   in_flight_.push_back(std::move(flight));
   drain_rate_.step(now_ns, begun_tokens, !sequences_.waiting.empty());
@@ -206,13 +223,15 @@ std::vector<Delta> Engine::apply(schema::StepResult::Reader result, std::uint64_
   const auto found = std::find_if(in_flight_.begin(), in_flight_.end(),
                                   [&](const InFlightStep& flight) { return flight.step == fence.getStep(); });
   if (found == in_flight_.end()) return {};
+  if (result.getFailed()) return fail_from(found, read_error(result.getError()));
+  if (const Result<void> checked = check_result(*found, result); !checked.ok())
+    return fail_from(found, checked.error());
   const InFlightStep flight = std::move(*found);
   in_flight_.erase(found);
-
-  if (result.getFailed()) return fail_step(flight, read_error(result.getError()));
-  if (const Result<void> checked = check_result(flight, result); !checked.ok())
-    return fail_step(flight, checked.error());
-  learn(flight, result, now_ns - flight.sent_ns);
+  // One stage computes steps one after the other, however early they were sent.
+  const bool takes_turns = options_.pipeline_stages == 1;
+  learn(flight, result, now_ns - (takes_turns ? std::max(flight.sent_ns, last_result_ns_) : flight.sent_ns));
+  last_result_ns_ = now_ns;
   for (const SequenceId id : flight.swapped_out) swap_.settle(id);
 
   std::vector<Delta> deltas;
@@ -221,22 +240,22 @@ std::vector<Delta> Engine::apply(schema::StepResult::Reader result, std::uint64_
   unsigned sampled = 0, next_token = 0;
   for (const InFlightItem& item : flight.items) {
     Sequence& sequence = *sequences_.find(item.sequence);
-    sequence.in_flight = false;
+    --sequence.steps_in_flight;
     Run run{.first = next_token};
     if (item.sample) run.count = run_length(token_counts, sampled++);
     next_token += run.count;
     const std::uint32_t came_true = item.guesses.empty() ? 0 : run.count - 1;
     append(sequence, tokens, run);
-    sequence.settled = sequence.computed;
+    sequence.settled = item.end + (run.count > 0 ? run.count - 1 : 0);
     // Those behind the end of the sequence were put to no test.
     const std::uint32_t accepted = std::min(came_true, run.count);
     const std::uint32_t guesses = run.count > came_true ? static_cast<std::uint32_t>(item.guesses.size()) : accepted;
     if (!item.guesses.empty()) speculation_.learn(sequence.id, guesses, accepted);
     // Not earlier: nobody may find in the pages what a failed step was to write there.
-    blocks_.publish(sequence.id, sequence.cache_salt, std::span(sequence.tokens).first(sequence.computed));
+    blocks_.publish(sequence.id, sequence.cache_salt, std::span(sequence.tokens).first(sequence.settled));
     const Tenant tenant = sequence.tenant;
-    if (sequence.cancelled) {
-      forget(sequence);
+    if (sequence.dropped) {
+      drop(sequence);
     } else if (std::optional<Delta> delta = report(sequence, logprobs, run)) {
       delta->guesses = guesses;
       delta->accepted_guesses = accepted;
@@ -263,6 +282,8 @@ Result<void> Engine::check_result(const InFlightStep& flight, schema::StepResult
   const auto mismatch = [&](const char* what) {
     return internal_error("the result of step " + std::to_string(flight.step) + " does not match it: " + what);
   };
+  if (flight.ahead && &flight != &in_flight_.front())
+    return mismatch("it comes before the result that it goes on from");
   const auto sequences = result.getSequences();
   const auto counts = result.getTokenCounts();
   const auto tokens = result.getTokens();
@@ -349,7 +370,7 @@ std::optional<Delta> Engine::report(Sequence& sequence, capnp::List<schema::Toke
   }
   if (delta.finish != schema::FinishReason::NONE) {
     ++counts_.finished;
-    forget(sequence);
+    drop(sequence);
   }
   return delta;
 }
@@ -358,9 +379,9 @@ std::vector<Delta> Engine::fail_step(const InFlightStep& flight, const Error& er
   std::vector<Delta> deltas;
   for (const InFlightItem& item : flight.items) {
     Sequence& sequence = *sequences_.find(item.sequence);
-    sequence.in_flight = false;
-    if (sequence.cancelled) {
-      forget(sequence);
+    --sequence.steps_in_flight;
+    if (sequence.dropped) {
+      drop(sequence);
     } else {
       deltas.push_back(fail(sequence, error));
     }
@@ -373,13 +394,19 @@ std::vector<Delta> Engine::fail_step(const InFlightStep& flight, const Error& er
   return deltas;
 }
 
+std::vector<Delta> Engine::fail_from(std::deque<InFlightStep>::iterator step, const Error& error) {
+  std::vector<Delta> deltas;
+  do {
+    const InFlightStep flight = std::move(*step);
+    step = in_flight_.erase(step);
+    move_to_end(fail_step(flight, error), deltas);
+  } while (step != in_flight_.end() && step->ahead);
+  return deltas;
+}
+
 std::vector<Delta> Engine::fail_in_flight(const Error& error) {
   std::vector<Delta> deltas;
-  while (!in_flight_.empty()) {
-    const InFlightStep flight = std::move(in_flight_.front());
-    in_flight_.pop_front();
-    move_to_end(fail_step(flight, error), deltas);
-  }
+  while (!in_flight_.empty()) move_to_end(fail_from(in_flight_.begin(), error), deltas);
   return deltas;
 }
 
@@ -446,7 +473,7 @@ Delta Engine::fail(Sequence& sequence, const Error& error) {
   delta.finish = schema::FinishReason::ERROR;
   delta.error = error;
   ++counts_.failed;
-  forget(sequence);
+  drop(sequence);
   return delta;
 }
 
@@ -455,9 +482,7 @@ void Engine::forget(Sequence& sequence) {
   blocks_.release(id);
   swap_.release(id);
   speculation_.forget(id);
-  if (!sequence.cancelled) by_request_.erase({sequence.owner, sequence.request});
   if (sequence.on_shards) released_.push_back(id);
-  deadlines_.erase(id);
   sequences_.erase(sequence);
 }
 

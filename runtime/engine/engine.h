@@ -26,6 +26,7 @@ struct EngineCounts {
   std::uint64_t waiting = 0;  // now
   std::uint64_t running = 0;  // now
   std::uint64_t steps = 0;
+  std::uint64_t steps_ahead = 0;       // of them, formed before the tokens of the one before were known
   std::uint64_t prompt_tokens = 0;     // computed, recomputation included
   std::uint64_t generated_tokens = 0;  // reported
   std::uint64_t prefix_queries = 0;    // tokens of sequences that began and were looked for in the prefix cache
@@ -44,7 +45,8 @@ struct EngineCounts {
 // an argument. Used by one thread.
 class Engine {
  public:
-  // REQUIRES: num_blocks, block_size, max_model_len, max_batch_tokens, max_batch_sequences, pipeline_stages >= 1.
+  // REQUIRES: num_blocks, block_size, max_model_len, max_batch_tokens, max_batch_sequences, pipeline_stages >= 1; with
+  // lookahead pipeline_stages == 1.
   explicit Engine(const EngineOptions& options);
 
   // Queues a request of `owner`. maxTokens is clipped to what the model and the KV pages can hold.
@@ -57,7 +59,8 @@ class Engine {
   void cancel(std::uint64_t owner, std::uint64_t request);
   void cancel_all(std::uint64_t owner);
 
-  // Fills the next step, fence included. False, and `step` untouched, when every slot is taken or nobody can run.
+  // Fills the next step, fence included. False, and `step` untouched, when every slot is taken or nobody can run. With
+  // lookahead one more may be formed, behind the one in flight, where that is worth it.
   bool form_step(schema::Step::Builder step, std::uint64_t now_ns);
 
   // The next request to the draft; its sequences take part in no step until take_guesses(), or until
@@ -70,7 +73,8 @@ class Engine {
   void stop_waiting_for_draft() { speculation_.draft().stop_waiting(sequences_); }
 
   // What a result, which has come at `now_ns`, means for the owners. A result of another epoch or of no step in flight
-  // gives nothing. A failed one, or one that does not match its step, fails that step's sequences.
+  // gives nothing. A failed one, or one that does not match its step, fails that step's sequences, and with it a step
+  // that goes on from what it was to draw.
   std::vector<Delta> apply(schema::StepResult::Reader result, std::uint64_t now_ns);
 
   // Fails what its deadline has passed, and what waits and can no longer give its first token before it.
@@ -104,11 +108,13 @@ class Engine {
  private:
   struct InFlightItem {
     SequenceId sequence;
+    std::uint32_t end;  // tokens of it that are in the pages after the step, guesses aside
     bool sample;
     std::vector<std::uint32_t> guesses;
   };
   struct InFlightStep {
     std::uint64_t step;
+    bool ahead = false;      // goes on from what the step before it draws
     std::uint32_t rows = 0;  // of a step that decodes alone; 0 for others
     std::vector<InFlightItem> items;
     std::vector<SequenceId> released;  // told to the shards again if the step fails
@@ -125,6 +131,9 @@ class Engine {
 
   // Sets the sequence's deadline. The error: its first token will hardly come before it.
   Result<void> take_deadline(std::uint32_t deadline_ms, Sequence& sequence);
+  // Whether a step may be formed behind the one in flight now.
+  bool can_go_ahead() const;
+  std::size_t unconfirmed_releases() const;
   void launch(const Batch& batch, std::uint64_t now_ns);
   // What the times of a step that is back tell of the next ones.
   void learn(const InFlightStep& flight, schema::StepResult::Reader result, std::uint64_t took_ns);
@@ -136,8 +145,10 @@ class Engine {
   bool has_stopped(const Sequence& sequence) const;
   std::optional<Delta> report(Sequence& sequence, capnp::List<schema::TokenLogprobs>::Reader logprobs, Run run);
   std::vector<Delta> fail_step(const InFlightStep& flight, const Error& error);
+  // Fails that step, and those that go on from what it was to draw.
+  std::vector<Delta> fail_from(std::deque<InFlightStep>::iterator step, const Error& error);
   void cancel(Sequence& sequence);
-  // Nobody hears of it any more; its blocks become free when no step works on them.
+  // Nobody hears of it any more; its blocks become free, its slot too, when no step works on them.
   void drop(Sequence& sequence);
   Delta fail(Sequence& sequence, const Error& error);
   // Its blocks become free; the shards are told with the next step if they know it.
@@ -160,6 +171,7 @@ class Engine {
   std::uint32_t replica_ = 0;
   std::uint64_t epoch_ = 0;
   std::uint64_t next_step_ = 1;
+  std::uint64_t last_result_ns_ = 0;
   EngineCounts counts_;
 };
 

@@ -16,6 +16,10 @@ struct EngineOptions {
   std::uint32_t pipeline_stages = 1;  // steps in flight at a time
   std::uint32_t max_guesses = 0;      // of a sequence in a step (speculation.h); 0 = no speculation
   bool uses_draft = false;            // guesses come from a draft (draft.capnp), not from the text so far
+  // With one stage of one rank, a second step may be in flight: one of decodes that is formed before the tokens of the
+  // first are known (sampledToken in step.capnp). Its device need not wait for the scheduler between steps; who arrives
+  // meanwhile waits for both.
+  bool lookahead = false;
   // queue, target_ttft_ms, idle_tenants, decode_stall_percent, stop_tokens, logit_bias_entries, top_logprobs,
   // cache_salt_bytes, prefix_cache_blocks
   Limits limits;

@@ -27,6 +27,11 @@ class NgramProposer {
   // read over several calls, which propose nothing until it is.
   Proposal propose(std::span<const std::uint32_t> tokens, std::uint32_t most);
 
+  // The two halves of it, for whoever may not change anything by asking: reads a piece of what is not read yet; and
+  // says what follows from what was read, which may be two tokens behind, or nothing where it is more.
+  void read_on(std::span<const std::uint32_t> tokens);
+  Proposal peek(std::span<const std::uint32_t> tokens, std::uint32_t most) const;
+
  private:
   struct Slot {
     std::uint32_t hash = 0;
@@ -34,8 +39,9 @@ class NgramProposer {
   };
 
   void read(std::span<const std::uint32_t> tokens, std::uint32_t end);
-  std::uint32_t find(std::span<const std::uint32_t> tokens, std::uint32_t matched);
-  Slot& slot_of(std::uint32_t hash);
+  Proposal best_match(std::span<const std::uint32_t> tokens, std::uint32_t most) const;
+  std::uint32_t find(std::span<const std::uint32_t> tokens, std::uint32_t matched) const;
+  std::size_t slot_of(std::uint32_t hash) const;
   void make_room(std::uint32_t tokens);
 
   std::vector<Slot> slots_;  // a power of two of them

@@ -21,6 +21,7 @@ void write_header(const EngineOptions& options, schema::RecordEntry::Header::Bui
   header.setPipelineStages(options.pipeline_stages);
   header.setMaxGuesses(options.max_guesses);
   header.setUsesDraft(options.uses_draft);
+  header.setLookahead(options.lookahead);
   header.setNumSwapBlocks(options.num_swap_blocks);
   const std::vector<LimitField>& fields = limit_fields();
   auto limits = header.initLimits(static_cast<unsigned>(fields.size()));

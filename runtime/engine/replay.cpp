@@ -94,13 +94,14 @@ Result<void> Replay::start(schema::RecordEntry::Reader entry) {
                         .max_batch_sequences = header.getMaxBatchSequences(),
                         .pipeline_stages = header.getPipelineStages(),
                         .max_guesses = header.getMaxGuesses(),
-                        .uses_draft = header.getUsesDraft()};
+                        .uses_draft = header.getUsesDraft(),
+                        .lookahead = header.getLookahead()};
   const bool sane =
       within(options.num_blocks, kMostKvTokens) && within(options.block_size, 256) &&
       (std::uint64_t{options.num_blocks} + options.num_swap_blocks) * options.block_size <= kMostKvTokens &&
       within(options.max_model_len, kMostKvTokens) && within(options.max_batch_tokens, 65'536) &&
       within(options.max_batch_sequences, 4'096) && within(options.pipeline_stages, 1'024) &&
-      options.max_guesses <= kMostGuesses;
+      options.max_guesses <= kMostGuesses && (!options.lookahead || options.pipeline_stages == 1);
   if (!sane) return at_offset("the header has values that no engine has");
   for (const auto limit : header.getLimits()) {
     const Result<void> set = set_limit(options.limits, limit.getName().cStr(), limit.getValue());

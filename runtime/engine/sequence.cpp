@@ -59,7 +59,7 @@ Sequence& Sequences::begin(SequenceId id) {
 
 Sequence& Sequences::restart(SequenceId id) {
   auto node = running.extract(id);
-  assert(node && !node.mapped().in_flight);
+  assert(node && !node.mapped().in_flight());
   Sequence& sequence = waiting.insert(std::move(node)).position->second;
   sequence.phase = Phase::kWaiting;
   sequence.computed = sequence.settled = 0;

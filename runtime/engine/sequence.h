@@ -35,13 +35,15 @@ struct Sequence {
   bool speculates = true;  // may be given guesses
 
   Phase phase = Phase::kWaiting;
-  std::uint32_t computed = 0;   // tokens whose keys and values are in the pages, in-flight step included
-  std::uint32_t settled = 0;    // of them, those that no step has to come back for
-  bool in_flight = false;       // part of a step whose result is not back
-  bool awaits_guesses = false;  // of the draft: takes part in no step until they come, or long enough did not
-  bool begun = false;           // has held KV blocks, now or earlier; its tenant has been charged for its prompt
-  bool on_shards = false;       // a step has told them of it since it began
-  bool cancelled = false;       // nobody wants it any more; forgotten when its step is back
+  std::uint32_t computed = 0;         // tokens whose keys and values are in the pages, steps in flight included: with
+                                      // lookahead one more than are known
+  std::uint32_t settled = 0;          // of them, those that no step has to come back for
+  std::uint32_t steps_in_flight = 0;  // that it is part of and whose results are not back
+  bool draws_one = false;             // the newest of them draws its next token, and no more: it may go on before that
+  bool awaits_guesses = false;        // of the draft: takes part in no step until they come, or long enough did not
+  bool begun = false;                 // has held KV blocks, now or earlier; its tenant has been charged for its prompt
+  bool on_shards = false;             // a step has told them of it since it began
+  bool dropped = false;               // nobody is to hear of it any more; forgotten when its steps are back
 
   std::uint64_t admitted_ns = 0;
   std::optional<std::uint64_t> deadline_ns;
@@ -60,6 +62,7 @@ struct Sequence {
   std::uint32_t generated() const { return length() - prompt_length; }
   std::uint32_t length() const { return static_cast<std::uint32_t>(tokens.size()); }
   std::uint32_t uncomputed() const { return length() - computed; }
+  bool in_flight() const { return steps_in_flight > 0; }
 };
 
 // Whether `a` goes before `b` when there is not enough for both: by priority, then by arrival.

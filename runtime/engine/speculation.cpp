@@ -70,6 +70,48 @@ void Speculation::add_guesses(Batch& batch, std::uint32_t rows_left, BlockManage
   }
 }
 
+// What may be guessed behind the token that the step in flight draws for a decode. That token must come true as well
+// for the guesses to be of use.
+std::optional<GuessCandidate> Speculation::candidate_ahead(const Sequence& sequence) const {
+  const std::uint32_t most = sequence.speculates ? most_guesses(sequence) : 0;
+  const auto found = states_.find(sequence.id);
+  if (found == states_.end() || most < 2) return std::nullopt;
+  NgramProposer::Proposal proposal = found->second.ngram.peek(sequence.tokens, most);
+  cut_at_stop(sequence, proposal.tokens);
+  if (proposal.tokens.size() < 2) return std::nullopt;
+  const double rate = acceptance(found->second, proposal.matched - NgramProposer::kMinMatch);
+  return GuessCandidate{.most = static_cast<std::uint32_t>(proposal.tokens.size()) - 1, .acceptance = rate * rate};
+}
+
+bool Speculation::would_guess(const Sequences& sequences, std::uint32_t most_rows) const {
+  if (max_guesses_ == 0) return false;
+  std::vector<GuessCandidate> candidates;
+  std::uint32_t decodes = 0;
+  for (const auto& [id, sequence] : sequences.running) {
+    if (sequence.dropped) continue;
+    if (uses_draft_ && sequence.speculates) return true;
+    ++decodes;
+    const std::optional<GuessCandidate> candidate = candidate_ahead(sequence);
+    if (!candidate) continue;
+    if (states_.at(id).patience.is_nearly_over()) return true;
+    candidates.push_back(*candidate);
+  }
+  const std::vector<std::uint32_t> lengths = guess_lengths(candidates, decodes, most_rows - decodes, cost_);
+  return std::any_of(lengths.begin(), lengths.end(), [](std::uint32_t length) { return length > 0; });
+}
+
+void Speculation::go_ahead(const Batch& batch) {
+  if (max_guesses_ == 0) return;
+  for (const BatchItem& item : batch.items) {
+    const Sequence& sequence = *item.sequence;
+    if (!sequence.speculates) continue;
+    const bool has_candidate = candidate_ahead(sequence).has_value();
+    State& state = states_[sequence.id];
+    if (has_candidate) state.patience.pass();
+    state.ngram.read_on(sequence.tokens);
+  }
+}
+
 bool Speculation::Patience::is_over() {
   if (++steps_ < most_) return false;
   steps_ = 0;
@@ -82,7 +124,7 @@ bool Speculation::ask_draft(Sequences& sequences, schema::DraftRequest::Builder 
   std::vector<Sequence*> asked;
   std::vector<GuessCandidate> candidates;
   for (auto& [id, sequence] : sequences.running) {
-    if (sequence.phase != Phase::kDecode || sequence.in_flight || !sequence.speculates) continue;
+    if (sequence.phase != Phase::kDecode || sequence.in_flight() || !sequence.speculates) continue;
     if (most_guesses(sequence) == 0 || draft_.asked(sequence) || !draft_.can_know(id)) continue;
     asked.push_back(&sequence);
     candidates.push_back({.most = most_guesses(sequence), .acceptance = acceptance(states_[id], kDraftKind)});
@@ -106,7 +148,7 @@ bool Speculation::tell_draft(Sequences& sequences, schema::DraftRequest::Builder
   if (!draft_.can_tell()) return false;
   std::vector<Sequence*> told;
   for (auto& [id, sequence] : sequences.running) {
-    const bool begins = sequence.phase == Phase::kPrefill && sequence.in_flight && !sequence.cancelled;
+    const bool begins = sequence.phase == Phase::kPrefill && sequence.in_flight() && !sequence.dropped;
     const bool is_short = sequence.max_length < sequence.length() + 2;  // no token to guess
     if (begins && !is_short && sequence.speculates && draft_.untold(sequence) == sequence.length() &&
         draft_.can_know(id)) {

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -44,6 +45,13 @@ class Speculation {
   // is preempted for a guess.
   void add_guesses(Batch& batch, std::uint32_t rows_left, BlockManager& blocks);
 
+  // Guesses need to know the token before them. Whether add_guesses() would give some to what runs if the tokens of the
+  // step in flight were known, as far as can be told from those before: then it is worth waiting for that step. Where a
+  // draft guesses it is always, unless nobody wants guesses. Of steps of at most `most_rows` rows.
+  bool would_guess(const Sequences& sequences, std::uint32_t most_rows) const;
+  // A step was formed ahead: it has no guesses, but counts for when to try one.
+  void go_ahead(const Batch& batch);
+
   // Of the guesses that a sequence was given last, the first `accepted` came true; `guesses` of them were put to the
   // test. REQUIRES: it was given some, and is not forgotten.
   void learn(SequenceId id, std::uint32_t guesses, std::uint32_t accepted);
@@ -66,6 +74,8 @@ class Speculation {
   class Patience {
    public:
     bool is_over();
+    bool is_nearly_over() const { return steps_ + 1 >= most_; }
+    void pass() { ++steps_; }
     void guess_came_true() { most_ = kLeast; }
 
    private:
@@ -96,6 +106,7 @@ class Speculation {
   std::uint32_t most_guesses(const Sequence& sequence) const;
   double acceptance(const State& state, std::size_t kind) const;
   std::vector<std::uint32_t> propose(const Sequence& sequence, State& state);
+  std::optional<GuessCandidate> candidate_ahead(const Sequence& sequence) const;
   bool tell_draft(Sequences& sequences, schema::DraftRequest::Builder request, std::uint64_t now_ns);
   DraftPlan plan_draft(std::span<const GuessCandidate> candidates) const;
   void give(const Guessed& guessed, std::uint32_t length, BlockManager& blocks);

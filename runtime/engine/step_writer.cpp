@@ -44,7 +44,9 @@ void write_step(const Batch& batch, const BlockManager& blocks, std::span<const 
   unsigned token_index = 0, block_index = 0, start_index = 0;
   for (const BatchItem& item : batch.items) {
     const Sequence& sequence = *item.sequence;
-    for (std::uint32_t i = 0; i < item.count; ++i) tokens.set(token_index++, sequence.tokens[sequence.computed + i]);
+    for (std::uint32_t i = 0; i < item.count; ++i) {
+      tokens.set(token_index++, item.ahead ? schema::SAMPLED_TOKEN : sequence.tokens[sequence.computed + i]);
+    }
     for (const std::uint32_t guess : item.guesses) tokens.set(token_index++, guess);
     for (const std::uint32_t block : blocks.table(sequence.id).subspan(item.first_new_block)) {
       new_blocks.set(block_index++, block);

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cassert>
+#include <string>
 #include <utility>
 
 namespace troupe::model {
@@ -52,5 +53,20 @@ kernels::MatrixF32 Arena::take_matrix(std::uint64_t rows, std::uint64_t cols) {
 }
 
 std::uint64_t Arena::system_allocations() { return allocations.load(std::memory_order_relaxed); }
+
+Result<void> check_room(const ArenaBytes& wanted, kernels::DeviceMemory& memory) {
+  TROUPE_ASSIGN_OR_RETURN(const kernels::MemoryRoom room, memory.room());
+  const std::uint64_t without_kv = wanted.weights + wanted.scratch;
+  if (without_kv + wanted.kv <= room.free_bytes) return {};
+  const std::string text = std::to_string(room.free_bytes) + " of the device's " + std::to_string(room.total_bytes) +
+                           " bytes are free; the weights take " + std::to_string(wanted.weights) + ", KV pages " +
+                           std::to_string(wanted.kv) + " (limit kv_memory) and scratch " +
+                           std::to_string(wanted.scratch) + " (limits max_batch_tokens, max_batch_sequences): ";
+  if (without_kv < room.free_bytes) {
+    return resource_exhausted(
+        text + "lower limits.kv_memory to " + std::to_string(room.free_bytes - without_kv) + " or less", "kv_memory");
+  }
+  return resource_exhausted(text + "quantise the model, share it out among more devices, or end who uses this one");
+}
 
 }  // namespace troupe::model

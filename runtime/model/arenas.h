@@ -10,12 +10,22 @@
 
 namespace troupe::model {
 
+// How full an arena is. All in bytes.
+struct ArenaLevel {
+  std::string_view arena;  // "weights", "kv", ...: for metrics
+  std::uint64_t capacity = 0;
+  std::uint64_t used = 0;
+  std::uint64_t peak = 0;          // the most that was used
+  std::uint64_t largest_free = 0;  // piece of what is free
+};
+
 // Memory of one purpose ("kv", "scratch"), taken from a device once and handed out in pieces that live as long as the
 // arena: a step takes views, never memory. Zeroed. Movable; not thread-safe.
 class Arena {
  public:
-  // Every piece begins at a multiple of this, so that rows start on a cache line and vector loads are aligned.
-  static constexpr std::size_t kAlignment = 64;
+  // Every piece begins at a multiple of this, so that vector loads are aligned, and what the warps of a
+  // GPU load begins where its memory's lines do.
+  static constexpr std::size_t kAlignment = 256;
 
   // Bytes that a piece of `bytes` takes up.
   static constexpr std::uint64_t rounded(std::uint64_t bytes) {
@@ -40,6 +50,9 @@ class Arena {
   std::uint64_t capacity() const { return capacity_; }
   std::uint64_t used() const { return used_; }
 
+  // Pieces are never given back: what was used is the most that was, and what is free lies in one piece.
+  ArenaLevel level(std::string_view arena) const { return {arena, capacity_, used_, used_, capacity_ - used_}; }
+
   // Times that any arena of this process has asked for memory. A step leaves it as it is.
   static std::uint64_t system_allocations();
 
@@ -49,5 +62,15 @@ class Arena {
   std::uint64_t capacity_ = 0;
   std::uint64_t used_ = 0;
 };
+
+// What a shard takes of a device's memory.
+struct ArenaBytes {
+  std::uint64_t weights = 0;
+  std::uint64_t kv = 0;
+  std::uint64_t scratch = 0;
+};
+
+// Errors: kResourceExhausted when less is free now; it names each arena, what is free, and the limit to change.
+Result<void> check_room(const ArenaBytes& wanted, kernels::DeviceMemory& memory);
 
 }  // namespace troupe::model

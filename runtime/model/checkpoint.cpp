@@ -295,6 +295,16 @@ Result<std::uint64_t> Checkpoint::bytes_of(std::span<const TensorSlice> slices) 
   return bytes;
 }
 
+Result<std::vector<kernels::DType>> Checkpoint::dtypes_of(std::span<const TensorSlice> slices) {
+  std::vector<kernels::DType> dtypes;
+  dtypes.reserve(slices.size());
+  for (const TensorSlice& slice : slices) {
+    TROUPE_ASSIGN_OR_RETURN(const Located whole, locate(slice));
+    dtypes.push_back(whole.dtype);
+  }
+  return dtypes;
+}
+
 Result<std::vector<std::span<const std::byte>>> Checkpoint::places_of(std::span<const TensorSlice> slices) {
   std::vector<std::span<const std::byte>> places;
   places.reserve(slices.size());

@@ -50,6 +50,9 @@ class Checkpoint {
   // reads none.
   Result<std::uint64_t> bytes_of(std::span<const TensorSlice> slices);
 
+  // How each of these tensors is stored. Errors as of bytes_of().
+  Result<std::vector<kernels::DType>> dtypes_of(std::span<const TensorSlice> slices);
+
   // Where in the mapping the rows of these parts lie, whole rows, in the order of `slices`. Errors as of bytes_of().
   Result<std::vector<std::span<const std::byte>>> places_of(std::span<const TensorSlice> slices);
 

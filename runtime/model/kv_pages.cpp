@@ -99,7 +99,8 @@ Result<KvPages> KvPages::create(const ModelConfig& config, const Slice& slice, s
     for (void* const data : {kv.key_scales, kv.value_scales}) pages.add_piece(data, block_tokens * sizeof(float));
   }
   pages.num_swap_blocks_ = num_swap_blocks;
-  TROUPE_ASSIGN_OR_RETURN(pages.swap_arena_, Arena::create(swap_bytes, "KV blocks that make room (limit swap_memory)"));
+  TROUPE_ASSIGN_OR_RETURN(pages.swap_arena_,
+                          Arena::create(swap_bytes, "KV blocks that make room (limit swap_memory)", memory.pinned()));
   if (swap_bytes > 0) pages.swap_ = static_cast<std::byte*>(pages.swap_arena_.take(swap_bytes));
   return pages;
 }
@@ -115,23 +116,30 @@ std::byte* KvPages::address(const Piece& piece, std::uint32_t block) const {
 }
 
 Result<void> KvPages::copy(std::span<const BlockCopy> copies) {
+  bool is_done = true;  // what was queued so far
   for (const BlockCopy& copy : copies) {
     const bool leaves = copy.to >= num_blocks_, comes_back = copy.from >= num_blocks_;
+    // The host copies at once, the device later.
+    if (leaves && comes_back && !std::exchange(is_done, true)) TROUPE_RETURN_IF_ERROR(memory_->synchronize());
     for (const Piece& piece : pieces_) {
       std::byte* const to = address(piece, copy.to);
       const std::byte* const from = address(piece, copy.from);
       if (leaves && comes_back) {
         std::memcpy(to, from, piece.block_bytes);
-      } else if (leaves) {
-        TROUPE_RETURN_IF_ERROR(memory_->download(to, from, piece.block_bytes));
+        continue;
+      }
+      is_done = false;
+      if (leaves) {
+        memory_->copy_out(to, from, piece.block_bytes);
       } else if (comes_back) {
-        memory_->upload(to, from, piece.block_bytes);
+        memory_->copy_in(to, from, piece.block_bytes);
       } else {
         memory_->copy(to, from, piece.block_bytes);
       }
     }
   }
-  return {};
+  if (is_done) return {};
+  return memory_->synchronize();
 }
 
 }  // namespace troupe::model

@@ -21,8 +21,8 @@ std::string_view kv_dtype_name(kernels::DType dtype);  // REQUIRES: one of them
 
 // Paged K and V of one shard: for each of its layers, num_blocks blocks of block_size tokens of its KV heads.
 // Which sequence owns which block is the engine's business. Beside the pages, which lie in a device's memory, there may
-// be blocks on the host that no kernel reads, for what had to make room; their memory is taken when it is first written
-// to. Owns the memory; one thread.
+// be blocks on the host that no kernel reads, for what had to make room: in memory that the device's copies like best,
+// which the host itself takes when it is first written to. Owns the memory; one thread.
 class KvPages {
  public:
   // kv_dtype: kF32, kF16, kBF16, or kI8 or kE4M3 (with a scale for each token and head). Errors: kInvalidArgument,
@@ -35,14 +35,16 @@ class KvPages {
   // layer: of the model, in [slice.first_layer, slice.last_layer).
   const kernels::PagedKv& layer(std::uint32_t layer) const { return layers_[layer - first_layer_]; }
 
-  // One after the other. Errors: what became of the device. REQUIRES: every block is below num_blocks() +
-  // num_swap_blocks(), and none is copied to itself.
+  // One after the other; waits for the device once, at the end. Errors: what became of the device. REQUIRES: every
+  // block is below num_blocks() + num_swap_blocks(), and none is copied to itself.
   Result<void> copy(std::span<const BlockCopy> copies);
 
   std::uint32_t num_blocks() const { return num_blocks_; }
   std::uint32_t num_swap_blocks() const { return num_swap_blocks_; }
   std::uint32_t block_size() const { return block_size_; }
   std::uint64_t bytes() const { return arena_.used(); }
+  ArenaLevel level() const { return arena_.level("kv"); }
+  ArenaLevel swap_level() const { return swap_arena_.level("swap"); }
 
  private:
   // What lies in the pages one block after the other: keys, values or their scales of one layer.

@@ -55,6 +55,9 @@ Result<void> check_batch(const StepBatch& batch, const BatchBounds& bounds) {
     return bad_size("tokens", tokens, "1 to max_batch_tokens = " + std::to_string(bounds.max_batch_tokens) + " fit");
   }
   if (batch.positions.size() != tokens) return bad_size("positions", batch.positions.size(), "one a token is needed");
+  if (!batch.token_sources.empty() && batch.token_sources.size() != tokens) {
+    return bad_size("token_sources", batch.token_sources.size(), "one a token is needed, or none");
+  }
   if (batch.slots.size() != tokens) return bad_size("slots", batch.slots.size(), "one a token is needed");
   if (sequences == 0 || sequences > bounds.max_batch_sequences) {
     return bad_size("context_lengths", sequences,

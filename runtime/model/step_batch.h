@@ -11,7 +11,10 @@ namespace troupe::model {
 // One step as a transformer sees it: flat, struct of arrays, spans into the caller's memory. Row i of the batch is
 // one token; the rows of a sequence are consecutive and end with its last token.
 struct StepBatch {
-  std::span<const std::uint32_t> tokens;       // (tokens)
+  std::span<const std::uint32_t> tokens;  // (tokens)
+  // (tokens), or empty: which row of the batch that the kernels' sampler had last has drawn the token, or
+  // kernels::kTokenIsKnown. That batch had so many rows; a device that has no sampler takes none.
+  std::span<const std::uint32_t> token_sources;
   std::span<const std::uint32_t> positions;    // (tokens)
   std::span<const std::uint32_t> slots;        // (tokens): block id * block_size + offset, where K and V go
   kernels::AttentionBatch attention;           // the sequences

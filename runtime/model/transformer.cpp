@@ -63,9 +63,15 @@ Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::pa
                        "head_dim");
   }
   const StepSize size{options.max_batch_tokens, options.max_logits_rows, memory.is_host()};
+  const ScratchBytes bytes = scratch_bytes(config, slice, size);
+  if (!memory.is_host()) {
+    ArenaBytes wanted = {.scratch = bytes.device};
+    TROUPE_ASSIGN_OR_RETURN(wanted.weights, ShardWeights::arena_bytes(model, config, slice, kernels, limits));
+    wanted.kv = options.num_blocks * bytes_per_block(config, slice, options.block_size, options.kv_dtype);
+    TROUPE_RETURN_IF_ERROR(check_room(wanted, memory));
+  }
   TROUPE_ASSIGN_OR_RETURN(KvPages kv, KvPages::create(config, slice, options.num_blocks, options.block_size,
                                                       options.kv_dtype, options.num_swap_blocks, memory));
-  const ScratchBytes bytes = scratch_bytes(config, slice, size);
   const char* purpose = "scratch (limits max_batch_tokens, max_batch_sequences)";
   TROUPE_ASSIGN_OR_RETURN(Arena arena, Arena::create(bytes.device, purpose, memory));
   TROUPE_ASSIGN_OR_RETURN(Arena host_arena, Arena::create(bytes.host, purpose, memory.pinned()));
@@ -111,14 +117,36 @@ void Transformer::set_communicator(collective::Communicator& communicator) {
   kernels_->forget_repeated();
 }
 
+Result<std::vector<ArenaLevel>> Transformer::memory_levels() const {
+  kernels::DeviceMemory& memory = kernels_->memory();
+  ArenaLevel weights = weights_.arena.level("weights");
+  if (memory.is_host()) {  // where a packed matrix has memory of its own, or is read from its file
+    for (const PackedSize& packed : {weights_.layers_size, weights_.experts_size, weights_.lm_head_size}) {
+      for (std::uint64_t* bytes : {&weights.capacity, &weights.used, &weights.peak}) *bytes += packed.bytes;
+    }
+  }
+  std::vector<ArenaLevel> levels = {weights, kv_.level(), kv_.swap_level(), arena_.level("scratch"),
+                                    host_arena_.level("host_scratch")};
+  if (memory.is_host()) return levels;
+  TROUPE_ASSIGN_OR_RETURN(const kernels::MemoryRoom room, memory.room());
+  const kernels::MemoryUse device = memory.use(), pinned = memory.pinned().use();
+  levels.push_back({"device", room.total_bytes, device.bytes, device.peak_bytes, room.free_bytes});
+  levels.push_back({"pinned", pinned.bytes, pinned.bytes, pinned.peak_bytes, 0});
+  return levels;
+}
+
 Result<kernels::ConstMatrixF32> Transformer::forward(const StepBatch& batch, kernels::ConstMatrixF32 hidden_in) {
   TROUPE_RETURN_IF_ERROR(check_batch(batch, {config_.vocab_size, options_.num_blocks, options_.block_size,
                                              options_.max_batch_tokens, options_.max_batch_sequences}));
+  if (!batch.token_sources.empty() && (kernels_->sampler() == nullptr || slice_.world_size > 1)) {
+    return invalid_argument("step: it goes on with tokens that this shard does not draw", "token_sources");
+  }
   const std::size_t tokens = batch.tokens.size();
   const kernels::MatrixF32 hidden = scratch_.hidden.rows_from(0, tokens);
   const bool repeats = slice_.world_size == 1 || communicator_->can_be_recorded();
   logits_rows_ = batch.logits_rows.size();
   padded_ = kernels_->begin_step({.tokens = batch.tokens,
+                                  .token_sources = batch.token_sources,
                                   .positions = batch.positions,
                                   .slots = batch.slots,
                                   .attention = batch.attention,
@@ -245,49 +273,53 @@ Result<kernels::ConstMatrixF32> Transformer::on_host(kernels::ConstMatrixF32 mat
 
 Result<kernels::ConstMatrixF32> Transformer::logits(kernels::ConstMatrixF32 hidden, std::size_t first,
                                                     std::size_t count) {
-  TROUPE_ASSIGN_OR_RETURN(const kernels::MatrixF32 part, part_logits(hidden, first, count));
   if (count == 0) return kernels::ConstMatrixF32();
-  if (slice_.world_size > 1) return gather_logits(part);
-  return on_host(part, scratch_.logits);
+  const bool is_alone = slice_.world_size == 1;
+  const kernels::MatrixF32& to = is_alone && kernels_->memory().is_host() ? scratch_.logits : scratch_.part_logits;
+  TROUPE_RETURN_IF_ERROR(compute_logits(hidden, first, count, to, is_alone));
+  return is_alone ? on_host(to.rows_from(0, count), scratch_.logits) : gather_logits(to.rows_from(0, count));
 }
 
 Result<kernels::ConstMatrixF32> Transformer::device_logits(kernels::ConstMatrixF32 hidden, std::size_t first,
                                                            std::size_t count) {
-  assert(slice_.world_size == 1);
-  TROUPE_ASSIGN_OR_RETURN(const kernels::MatrixF32 part, part_logits(hidden, first, count));
-  return kernels::ConstMatrixF32(part);
+  assert(has_device_logits());
+  if (count == 0) return kernels::ConstMatrixF32();
+  const bool is_alone = slice_.world_size == 1;
+  if (!is_alone && whole_logits_.data == nullptr) {
+    const std::uint64_t bytes = std::uint64_t{options_.max_logits_rows} * config_.vocab_size * sizeof(float);
+    TROUPE_ASSIGN_OR_RETURN(
+        whole_arena_, Arena::create(Arena::rounded(bytes), "logits (limits max_batch_sequences)", kernels_->memory()));
+    whole_logits_ = whole_arena_.take_matrix(options_.max_logits_rows, config_.vocab_size);
+  }
+  const kernels::MatrixF32& alone = kernels_->memory().is_host() ? scratch_.logits : scratch_.part_logits;
+  const kernels::MatrixF32& to = is_alone ? alone : whole_logits_;
+  TROUPE_RETURN_IF_ERROR(compute_logits(hidden, first, count, to, true));
+  return kernels::ConstMatrixF32(to.rows_from(0, count));
 }
 
-// This rank's columns of the logits, in the device's memory; with several ranks there is room behind them up to those
-// of the largest rank.
-Result<kernels::MatrixF32> Transformer::part_logits(kernels::ConstMatrixF32 hidden, std::size_t first,
-                                                    std::size_t count) {
-  assert(slice_.is_last_stage() && first + count <= logits_rows_);
-  if (count == 0) return kernels::MatrixF32();
+// out: (.., vocab_size) if it is_whole, else this rank's columns and room behind them. Of whole rows every rank
+// computes its columns, and the others' are added to zeros.
+Result<void> Transformer::compute_logits(kernels::ConstMatrixF32 hidden, std::size_t first, std::size_t count,
+                                         kernels::MatrixF32 out, bool is_whole) {
+  assert(slice_.is_last_stage() && first + count <= logits_rows_ && hidden.data == scratch_.hidden.data);
   if (count > options_.max_logits_rows) {
     return invalid_argument("step: logits of " + std::to_string(count) + " rows are asked for; at most " +
                                 std::to_string(options_.max_logits_rows) + " fit",
                             "logits_rows");
   }
-  assert(hidden.data == scratch_.hidden.data);
-  const bool is_whole = slice_.world_size == 1;
-  const kernels::MatrixF32& to = is_whole && kernels_->memory().is_host() ? scratch_.logits : scratch_.part_logits;
-  const auto compute = [&](std::size_t rows) {
+  const bool is_sum = is_whole && slice_.world_size > 1;
+  float* const columns = out.data + (is_sum ? shape_.vocab.first : 0);
+  const auto compute = [&](std::size_t rows) -> Result<void> {
     const kernels::MatrixF32 wanted = scratch_.logits_hidden.rows_from(0, rows);
     kernels_->gather_logits_rows(scratch_.hidden, first, wanted);
     kernels_->rms_norm(wanted, weights_.final_norm, config_.rms_norm_eps, wanted);
-    kernels_->linear(wanted, weights_.lm_head.view(), {to.data, rows, shape_.vocab.size(), to.row_stride});
+    if (is_sum) kernels_->memory().clear(out.data, rows * out.cols * sizeof(float));
+    kernels_->linear(wanted, weights_.lm_head.view(), {columns, rows, shape_.vocab.size(), out.row_stride});
+    return is_sum ? all_reduce(out.rows_from(0, rows)) : Result<void>();
   };
-  if (count == logits_rows_) {
-    const auto all = [&]() -> Result<void> {
-      compute(padded_.logits_rows);
-      return {};
-    };
-    TROUPE_RETURN_IF_ERROR(kernels_->repeat(kernels::StepPart::kLogits, std::ref(all)));
-  } else {
-    compute(count);
-  }
-  return kernels::MatrixF32(to.data, count, shape_.vocab.size(), to.row_stride);
+  if (count != logits_rows_ || !is_whole) return compute(count);
+  const auto all = [&] { return compute(padded_.logits_rows); };
+  return kernels_->repeat(kernels::StepPart::kLogits, std::ref(all));
 }
 
 // The parts may differ in size; each travels padded to the largest, and rank 0 puts them together.

@@ -69,9 +69,14 @@ class Transformer {
   // the next call of logits(); the others get an empty matrix. A caller that wants more rows calls again with others.
   Result<kernels::ConstMatrixF32> logits(kernels::ConstMatrixF32 hidden, std::size_t first, std::size_t count);
 
-  // The same, but in the device's memory, and nothing waits. With one rank only: of several, each has a part.
-  // REQUIRES: world_size 1
+  // The same, but in the device's memory and on every rank, and nothing waits.
+  // Errors: no memory for whole rows of logits, which the first call takes where there are several ranks.
+  // REQUIRES: has_device_logits()
   Result<kernels::ConstMatrixF32> device_logits(kernels::ConstMatrixF32 hidden, std::size_t first, std::size_t count);
+
+  // Whether the ranks can put whole rows together without the host. The same on all of them, for as long as their
+  // group.
+  bool has_device_logits() const { return slice_.world_size == 1 || communicator_->can_be_recorded(); }
 
   // A new group after the cluster was put together again. Same rank and world_size. Between steps only.
   void set_communicator(collective::Communicator& communicator);
@@ -86,6 +91,10 @@ class Transformer {
   std::uint64_t checkpoint_bytes_read() const { return weights_.checkpoint.bytes_read(); }
   std::uint64_t kv_bytes() const { return kv_.bytes(); }
 
+  // Of every arena of the shard, and where the device is not the host, of what it has taken of the device in all
+  // ("device") and of pinned memory ("pinned"). Errors: what became of the device.
+  Result<std::vector<ArenaLevel>> memory_levels() const;
+
  private:
   Transformer(const ModelConfig& config, const Slice& slice, kernels::Kernels& kernels,
               collective::Communicator& communicator, const TransformerOptions& options, ShardWeights weights,
@@ -99,7 +108,8 @@ class Transformer {
   Result<void> add_partial(kernels::MatrixF32 hidden, std::span<const float> next_norm);
   Result<void> all_reduce(kernels::MatrixF32 matrix);
   Result<kernels::ConstMatrixF32> on_host(kernels::ConstMatrixF32 matrix, kernels::MatrixF32 copy);
-  Result<kernels::MatrixF32> part_logits(kernels::ConstMatrixF32 hidden, std::size_t first, std::size_t count);
+  Result<void> compute_logits(kernels::ConstMatrixF32 hidden, std::size_t first, std::size_t count,
+                              kernels::MatrixF32 out, bool is_whole);
   Result<kernels::ConstMatrixF32> gather_logits(kernels::MatrixF32 part);
 
   ModelConfig config_;
@@ -113,6 +123,8 @@ class Transformer {
   Arena arena_;
   Arena host_arena_;
   Scratch scratch_;
+  Arena whole_arena_;
+  kernels::MatrixF32 whole_logits_;  // several ranks that have device_logits(): (max_logits_rows, vocab_size)
   std::vector<kernels::AttentionShape> shapes_;  // that layers have, each once
   std::vector<std::size_t> layer_shapes_;        // (layers of the slice): which of them
   std::vector<Range> vocab_parts_;               // (world_size): rows of lm_head by rank

@@ -54,11 +54,25 @@ bool makes_heads(TensorRole role) {
   return role == TensorRole::kQuery || role == TensorRole::kKey || role == TensorRole::kValue;
 }
 
-std::uint64_t vector_bytes(std::span<const TensorSlice> tensors, const ModelConfig& config) {
-  std::uint64_t bytes = Arena::rounded(config.head_dim / 2 * sizeof(float));
-  for (const TensorSlice& tensor : tensors) {
-    if (tensor.is_vector) bytes += Arena::rounded(tensor.elements() * sizeof(float));
-  }
+std::uint64_t scale_bytes(kernels::DType dtype, std::uint64_t rows) {
+  return dtype == kernels::DType::kInt8 ? rows * sizeof(float) : 0;
+}
+
+// What a tensor takes in the arena of a shard.
+std::uint64_t bytes_in_arena(const TensorSlice& tensor, kernels::DType dtype, bool on_host,
+                             const kernels::Kernels& kernels) {
+  const std::uint64_t rows = tensor.row_range.size(), cols = tensor.col_range.size();
+  if (tensor.is_vector) return Arena::rounded(tensor.elements() * sizeof(float));
+  if (tensor.role != TensorRole::kEmbedding) return Arena::rounded(kernels.packed_bytes(dtype, rows, cols));
+  if (on_host) return 0;  // it stays in its file
+  return Arena::rounded(kernels::matrix_bytes(dtype, rows, cols)) + Arena::rounded(scale_bytes(dtype, rows));
+}
+
+Result<std::uint64_t> bytes_in_arena(Checkpoint& checkpoint, std::span<const TensorSlice> tensors, bool on_host,
+                                     const ModelConfig& config, const kernels::Kernels& kernels) {
+  TROUPE_ASSIGN_OR_RETURN(const auto dtypes, checkpoint.dtypes_of(tensors));
+  std::uint64_t bytes = Arena::rounded(config.head_dim / 2 * sizeof(float));  // frequencies
+  for (std::size_t i = 0; i < tensors.size(); ++i) bytes += bytes_in_arena(tensors[i], dtypes[i], on_host, kernels);
   return bytes;
 }
 
@@ -69,23 +83,17 @@ std::span<const float> stored(const std::vector<float>& values, Arena& arena, ke
   return {data, values.size()};
 }
 
-// The table in an arena of its own.
-Result<Arena> copy_table(kernels::WeightView& view, kernels::DeviceMemory& memory) {
-  const std::size_t stacks =
-      kernels::is_panel_format(view.dtype) ? (view.rows + kernels::kPanelOuts - 1) / kernels::kPanelOuts : view.rows;
-  const std::uint64_t bytes = stacks * kernels::row_bytes(view.dtype, view.row_stride);
-  const std::uint64_t scale_bytes = view.scales != nullptr ? view.rows * sizeof(float) : 0;
-  TROUPE_ASSIGN_OR_RETURN(
-      Arena arena, Arena::create(Arena::rounded(bytes) + Arena::rounded(scale_bytes), "the embedding table", memory));
+// A copy of the embedding table, whose rows are whole, in the arena.
+void move_table(kernels::WeightView& view, Arena& arena, kernels::DeviceMemory& memory) {
+  assert(view.row_stride == view.cols);
+  const std::uint64_t bytes = kernels::matrix_bytes(view.dtype, view.rows, view.cols);
   void* data = arena.take(bytes);
   memory.upload(data, view.data, bytes);
   view.data = data;
-  if (view.scales != nullptr) {
-    auto* scales = static_cast<float*>(arena.take(scale_bytes));
-    memory.upload(scales, view.scales, scale_bytes);
-    view.scales = scales;
-  }
-  return arena;
+  if (view.scales == nullptr) return;
+  auto* scales = static_cast<float*>(arena.take(scale_bytes(view.dtype, view.rows)));
+  memory.upload(scales, view.scales, scale_bytes(view.dtype, view.rows));
+  view.scales = scales;
 }
 
 // What the kernels make of the layer's experts, once all of them are packed.
@@ -109,6 +117,12 @@ void PackedSize::add(const kernels::PackedWeight& weight) {
   elements += std::uint64_t{weight.rows()} * weight.cols();
 }
 
+Result<std::uint64_t> ShardWeights::arena_bytes(const std::filesystem::path& model, const ModelConfig& config,
+                                                const Slice& slice, kernels::Kernels& kernels, const Limits& limits) {
+  TROUPE_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::open(model, limits));
+  return bytes_in_arena(checkpoint, tensor_slices(config, slice), kernels.memory().is_host(), config, kernels);
+}
+
 Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, const ModelConfig& config,
                                         const Slice& slice, kernels::Kernels& kernels,
                                         const std::filesystem::path& packed_cache, const ProgressCallback& progress,
@@ -125,8 +139,10 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, cons
   TROUPE_ASSIGN_OR_RETURN(const std::uint64_t bytes_total, weights.checkpoint.bytes_of(tensors));
 
   kernels::DeviceMemory& memory = kernels.memory();
-  TROUPE_ASSIGN_OR_RETURN(weights.vectors, Arena::create(vector_bytes(tensors, config), "norms and biases", memory));
-  weights.inverse_frequencies = stored(model::inverse_frequencies(config), weights.vectors, memory);
+  TROUPE_ASSIGN_OR_RETURN(const std::uint64_t arena_bytes,
+                          bytes_in_arena(weights.checkpoint, tensors, memory.is_host(), config, kernels));
+  TROUPE_ASSIGN_OR_RETURN(weights.arena, Arena::create(arena_bytes, "weights", memory));
+  weights.inverse_frequencies = stored(model::inverse_frequencies(config), weights.arena, memory);
 
   TROUPE_ASSIGN_OR_RETURN(auto places, weights.checkpoint.places_of(tensors));
   std::optional<PackedCacheKey> key;
@@ -149,22 +165,21 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, cons
     LayerWeights* layer = is_of_a_layer(tensor.role) ? &weights.layers[tensor.layer - slice.first_layer] : nullptr;
     if (tensor.is_vector) {
       TROUPE_ASSIGN_OR_RETURN(auto values, weights.checkpoint.vector(tensor));
-      (layer != nullptr ? vector_for(tensor.role, *layer) : weights.final_norm) =
-          stored(values, weights.vectors, memory);
+      (layer != nullptr ? vector_for(tensor.role, *layer) : weights.final_norm) = stored(values, weights.arena, memory);
     } else {
       TROUPE_ASSIGN_OR_RETURN(LoadedMatrix matrix, weights.checkpoint.matrix(tensor));
       // What a device has is a copy of its own.
       if (matrix.copy && memory.is_host()) weights.copies.push_back(std::move(matrix.copy));
       if (tensor.role == TensorRole::kEmbedding) {
         weights.embedding = matrix.view;
-        if (!memory.is_host()) {
-          TROUPE_ASSIGN_OR_RETURN(weights.table, copy_table(weights.embedding, memory));
-        }
+        if (!memory.is_host()) move_table(weights.embedding, weights.arena, memory);
       } else {
         Linear& linear = layer != nullptr ? matrix_for(tensor, *layer) : weights.lm_head;
         const auto image = cache ? cache->image(i) : std::span<const std::byte>();
-        TROUPE_ASSIGN_OR_RETURN(linear.weight,
-                                kernels.pack(matrix.view, makes_heads(tensor.role) ? config.head_dim : 0, image));
+        const std::uint64_t place_bytes = kernels.packed_bytes(matrix.view.dtype, matrix.view.rows, matrix.view.cols);
+        void* const place = place_bytes != 0 ? weights.arena.take(place_bytes) : nullptr;
+        TROUPE_ASSIGN_OR_RETURN(
+            linear.weight, kernels.pack(matrix.view, makes_heads(tensor.role) ? config.head_dim : 0, image, place));
         if (!linear.weight->image().empty()) images.push_back({i, linear.weight->image()});
         PackedSize& size = layer == nullptr               ? weights.lm_head_size
                            : is_of_an_expert(tensor.role) ? weights.experts_size

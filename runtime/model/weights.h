@@ -63,6 +63,11 @@ struct LayerWeights {
 // The weights of one shard, in the memory of the kernels' device. Immutable after load. Keeps the checkpoint mapped:
 // where the device is the host, the embedding table stays in its file, and kernels may refer to weights there.
 struct ShardWeights {
+  // Bytes that load() takes of the memory of the kernels' device for its arena.
+  // Errors: of Checkpoint, as load(). REQUIRES: check_slice(config, slice).ok()
+  static Result<std::uint64_t> arena_bytes(const std::filesystem::path& model, const ModelConfig& config,
+                                           const Slice& slice, kernels::Kernels& kernels, const Limits& limits = {});
+
   // Reads the tensors of tensor_slices(config, slice), in that order, and packs them.
   // packed_cache: a folder for what was packed, taken from there by the next load (packed_cache.h); empty = none.
   // REQUIRES: check_slice(config, slice).ok()
@@ -71,8 +76,8 @@ struct ShardWeights {
                                    const ProgressCallback& progress = {}, const Limits& limits = {});
 
   Checkpoint checkpoint;
-  Arena vectors;                                     // norms, biases and frequencies
-  Arena table;                                       // a copy of the embedding table, where the device is not the host
+  Arena arena;                                       // norms, biases and frequencies; of a device that is not the host,
+                                                     // everything
   std::vector<std::unique_ptr<std::byte[]>> copies;  // of matrices that lie unaligned in their file
 
   kernels::WeightView embedding;               // first stage: (vocab rows of this rank, hidden_size)

@@ -61,6 +61,61 @@ BOOST_AUTO_TEST_CASE(every_pipeline_slot_holds_a_step) {
   }
 }
 
+static engine::EngineOptions looking_ahead() {
+  engine::EngineOptions options = Cast::default_options();
+  options.lookahead = true;
+  return options;
+}
+
+BOOST_AUTO_TEST_CASE(with_lookahead_a_second_step_is_sent_before_the_first_is_back) {
+  Cast cast(looking_ahead());
+  BOOST_TEST(cast.assemble(1));
+  for (std::uint64_t request = 0; request < 3; ++request) cast.generate(request, 5, 6);
+  std::size_t most = 0;
+  while (!cast.steps.empty()) {
+    most = std::max(most, cast.steps.size());
+    cast.work();
+  }
+  BOOST_TEST(most == 2u);
+  for (std::uint64_t request = 0; request < 3; ++request) {
+    BOOST_TEST(cast.inbox.requests[request].tokens == expected(request, 5, 6));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(a_step_that_was_sent_ahead_has_its_time_from_the_result_before_it) {
+  Cast cast(looking_ahead());
+  BOOST_TEST(cast.assemble(1));
+  cast.generate(1, 5, 3);
+  BOOST_TEST(cast.steps.size() == 2u);
+  cast.pass(900ms);
+  cast.work();
+  cast.pass(900ms);
+  BOOST_TEST(cast.inbox.requests[1].finish == FinishReason::NONE);
+  cast.pass(101ms);
+  BOOST_TEST(cast.inbox.requests[1].finish == FinishReason::ERROR);
+  BOOST_TEST((cast.inbox.requests[1].code == ErrorCode::kDeadlineExceeded));
+}
+
+BOOST_AUTO_TEST_CASE(a_step_that_was_sent_ahead_is_not_waited_for_when_the_one_before_it_failed) {
+  Cast cast(looking_ahead());
+  BOOST_TEST(cast.assemble(1));
+  cast.generate(1);
+  BOOST_TEST(cast.steps.size() == 2u);
+  caf::anon_send(cast.scheduler, make_message<schema::StepResult>([&](schema::StepResult::Builder result) {
+                   result.setFence(cast.steps.front().read()->getFence());
+                   result.setFailed(true);
+                   result.initError().setCode(schema::ErrorInfo::Code::INTERNAL);
+                 }));
+  cast.run();
+  BOOST_TEST(cast.inbox.requests[1].finish == FinishReason::ERROR);
+  cast.steps.clear();
+  cast.pass(900ms);
+  cast.generate(2);
+  cast.pass(200ms);  // past the time of the step that went on from the failed one
+  cast.work_until_idle();
+  BOOST_TEST(cast.inbox.requests[2].tokens == expected(2));
+}
+
 BOOST_AUTO_TEST_CASE(a_refused_request_gets_one_delta_with_the_reason) {
   engine::EngineOptions options = Cast::default_options();
   options.limits.queue = 1;

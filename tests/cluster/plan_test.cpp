@@ -221,6 +221,26 @@ BOOST_AUTO_TEST_CASE(shards_run_on_gpus_and_share_one) {
   BOOST_TEST(mixed.plan->tokens_per_second < alone.plan->tokens_per_second);
 }
 
+BOOST_AUTO_TEST_CASE(a_replica_that_is_one_shard_looks_ahead_on_a_gpu_or_where_it_is_told_to) {
+  const auto looks_ahead = [](const std::string& device, const std::string& more) {
+    const auto planned = make_plan(tutor_like(), topology("nodes: [{name: a, devices: [" + device + "]}]\n" + more),
+                                   with_gpus(1ull << 30));
+    BOOST_TEST_REQUIRE(planned.plan.has_value());
+    return planned.plan->find("scheduler/0")->lookahead;
+  };
+  BOOST_TEST(looks_ahead("cuda:0", ""));
+  BOOST_TEST(!looks_ahead("cuda:0", "lookahead: off\n"));
+  BOOST_TEST(!looks_ahead("cuda:0", "parallel: {tensor: 2}\n"));
+  BOOST_TEST(!looks_ahead("cuda:0", "parallel: {pipeline: 2}\n"));
+  BOOST_TEST(!looks_ahead("cpu:0", ""));
+  BOOST_TEST(looks_ahead("cpu:0", "lookahead: on\n"));
+  for (const std::string parallel : {"tensor", "pipeline"}) {
+    BOOST_TEST(only_finding(planning(kFour + "lookahead: on\nparallel: {" + parallel + ": 2, replicas: 1}\n")) ==
+               "t.yaml:3:12: lookahead: on needs replicas of one shard, but replica 0 has more; write auto, or give it "
+               "one stage of one shard");
+  }
+}
+
 BOOST_AUTO_TEST_CASE(gpus_that_are_missing_too_old_or_too_small_are_errors_with_a_remedy) {
   const auto found = [](const std::string& device, const Machine& machine) {
     return only_finding(make_plan(tutor_like(), topology("nodes: [{name: a, devices: [" + device + "]}]\n"), machine));

@@ -63,6 +63,17 @@ BOOST_AUTO_TEST_CASE(speculation_is_by_ngram_unless_it_is_said_otherwise) {
   BOOST_TEST(draft.max_guesses() == 5u);
 }
 
+BOOST_AUTO_TEST_CASE(lookahead_is_left_to_the_planner_unless_it_is_said_otherwise) {
+  const auto read = [](const std::string& lookahead) { return parse_topology(kTwo + lookahead, "t.yaml"); };
+  BOOST_TEST((*read("").topology->lookahead == Lookahead::kAuto));
+  BOOST_TEST((*read("lookahead: auto\n").topology->lookahead == Lookahead::kAuto));
+  BOOST_TEST((*read("lookahead: on\n").topology->lookahead == Lookahead::kOn));
+  BOOST_TEST((*read("lookahead: off\n").topology->lookahead == Lookahead::kOff));
+  const TopologyReading wrong = read("lookahead: true\n");
+  BOOST_TEST(!wrong.topology.has_value());
+  BOOST_TEST(wrong.diagnostics.front().message == "lookahead 'true' is neither auto, on nor off");
+}
+
 BOOST_AUTO_TEST_CASE(what_is_wrong_with_speculation_is_said) {
   const auto check = [](const std::string& value, const std::string& expected) {
     check_findings(kTwo + "speculation: " + value + "\n", {"t.yaml:5:" + expected});

@@ -79,10 +79,13 @@ class EmulatedGpu final : public Gpu {
     return {};
   }
 
+  void notify(std::function<void(Result<void>)> done) override { done(synchronize()); }
+
   Result<std::unique_ptr<GpuEvent>> make_event() override { return {std::make_unique<EmulatedEvent>()}; }
   void record(GpuEvent& event) override {
     stream_.run([&event] { static_cast<EmulatedEvent&>(event).time = std::chrono::steady_clock::now(); });
   }
+  Result<void> wait(const GpuEvent&) override { return synchronize(); }
   Result<double> milliseconds_between(const GpuEvent& first, const GpuEvent& second) override {
     TROUPE_RETURN_IF_ERROR(synchronize());
     return std::chrono::duration<double, std::milli>(static_cast<const EmulatedEvent&>(second).time -

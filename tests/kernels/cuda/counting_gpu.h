@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <utility>
 
@@ -42,8 +43,10 @@ class CountingGpu final : public Gpu {
     ++counts_.synchronizations;
     return gpu_->synchronize();
   }
+  void notify(std::function<void(Result<void>)> done) override { gpu_->notify(std::move(done)); }
   Result<std::unique_ptr<GpuEvent>> make_event() override { return gpu_->make_event(); }
   void record(GpuEvent& event) override { gpu_->record(event); }
+  Result<void> wait(const GpuEvent& event) override { return gpu_->wait(event); }
   Result<double> milliseconds_between(const GpuEvent& first, const GpuEvent& second) override {
     return gpu_->milliseconds_between(first, second);
   }

@@ -1,9 +1,12 @@
 // The Kernels of a GPU against the reference: of an emulated one if the environment says TROUPE_GPU=emulated, else of
 // cuda:0.
 #include <boost/test/unit_test.hpp>
+#include <chrono>
 #include <cmath>
+#include <future>
 
 #include "kernels/cuda/cuda_kernels.h"
+#include "kernels/cuda/gpu_memory.h"
 #include "kernels/quant.h"
 #include "tests/kernels/implementations.h"
 
@@ -193,6 +196,54 @@ BOOST_AUTO_TEST_CASE(rows_for_logits_are_gathered_from_the_first_one_asked_for) 
   kernels->gather_logits_rows(in_there.view(), 1, gathered_there.view());
   reference->gather_logits_rows(in.view(), 1, gathered.view());
   BOOST_TEST(largest_difference(gathered_there.fetch(), gathered, 3, 37) == 0);
+}
+
+// The host does not know them, and asks what they were when the next step has long been queued.
+BOOST_AUTO_TEST_CASE(tokens_that_the_batch_before_has_drawn_are_put_into_a_step) {
+  Random random(8);
+  constexpr std::size_t kVocabulary = 20, kCols = 50;
+  const Stored table(DType::kF32, kVocabulary, kCols, 0, random);
+  const OnDevice table_there(memory(), table.view().data, kVocabulary * kCols * sizeof(float));
+  WeightView view = table.view();
+  view.data = table_there.data();
+  Strided logits(3, kVocabulary, 0);
+  const std::vector<std::uint32_t> drawn{7, 0, 19};
+  for (std::size_t row = 0; row < 3; ++row) logits.view().row(row)[drawn[row]] = 1;
+  const Rows logits_there(memory(), logits);
+  const std::vector<SamplingRow> rows(3, {.temperature = 0});
+  for (int round = 0; round < 3; ++round) {
+    kernels->sampler()->begin({.rows = rows});
+    kernels->sampler()->draw(0, logits_there.view());
+    kernels->sampler()->send();
+    const std::vector<std::uint32_t> tokens{0, 5, 0, 0}, sources{2, kTokenIsKnown, 0, 1}, expected{19, 5, 7, 0};
+    const std::vector<std::uint32_t> positions{0, 1, 2, 3}, slots{0, 1, 2, 3};
+    kernels->begin_step({.tokens = tokens, .token_sources = sources, .positions = positions, .slots = slots});
+    reference->begin_step({.tokens = expected, .positions = positions, .slots = slots});
+    Strided out(4, kCols, 2);
+    const Rows out_there(memory(), out);
+    kernels->embed(view, 0, out_there.view());
+    reference->embed(table.view(), 0, out.view());
+    BOOST_TEST(largest_difference(out_there.fetch(), out, 4, kCols) == 0);
+    const auto taken = kernels->sampler()->take();
+    BOOST_REQUIRE(taken.ok());
+    BOOST_TEST(taken->tokens == drawn, boost::test_tools::per_element());
+  }
+}
+
+BOOST_AUTO_TEST_CASE(who_asks_is_told_when_everything_is_done) {
+  const std::vector<std::uint32_t> numbers{1, 2, 3};
+  const OnDevice copy(memory(), numbers.data(), numbers.size() * sizeof(std::uint32_t));
+  for (int round = 0; round < 3; ++round) {
+    std::promise<bool> told;
+    memory().notify([&](Result<void> done) { told.set_value(done.ok()); });
+    auto ok = told.get_future();
+    BOOST_REQUIRE((ok.wait_for(std::chrono::seconds(20)) == std::future_status::ready));
+    BOOST_TEST(ok.get());
+  }
+  static_cast<GpuMemory&>(memory()).fail(resource_exhausted("no room"));
+  std::string message;
+  memory().notify([&](Result<void> done) { message = done.ok() ? "" : done.error().message; });
+  BOOST_TEST(message == "no room");
 }
 
 BOOST_AUTO_TEST_CASE(embedding_takes_the_rows_of_a_table_of_any_type) {

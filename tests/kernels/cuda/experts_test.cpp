@@ -17,7 +17,8 @@ struct RoutedRows {
   std::vector<float> weights;
 };
 
-RoutedRows route_on(TestGpu& gpu, Strided& logits, std::size_t per_token, bool normalise) {
+RoutedRows route_on(TestGpu& gpu, Strided& logits, std::size_t per_token, bool normalise,
+                    const std::uint32_t* live_rows = nullptr) {
   const auto view = logits.view();
   const std::size_t choices = view.rows * per_token;
   RouteCall call;
@@ -27,6 +28,7 @@ RoutedRows route_on(TestGpu& gpu, Strided& logits, std::size_t per_token, bool n
   call.row_stride = view.row_stride;
   call.per_token = per_token;
   call.normalise = normalise;
+  call.live_rows = live_rows;
   call.experts = gpu.room<std::uint32_t>(choices);
   call.weights = gpu.room<float>(choices);
   call.starts = gpu.room<std::uint32_t>(view.cols + 1);
@@ -86,6 +88,43 @@ BOOST_AUTO_TEST_CASE(routing_agrees_with_the_host_about_rows_and_weights) {
         } else {
           BOOST_REQUIRE_LE(std::abs(routed.weights[i] - expected), 1e-7f * expected);
         }
+      }
+    }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(rows_that_are_padding_choose_no_expert_and_are_left_as_they_are) {
+  Random random(4);
+  for (const auto& device : gpus_to_test()) {
+    for (int round = 0; round < 10; ++round) {
+      TestGpu gpu(*device);
+      const std::size_t rows = random.pick(2, 20), cols = 70, per_token = random.pick(1, 3);
+      const auto live = static_cast<std::uint32_t>(random.pick(1, rows - 1));
+      Strided logits(rows, 6, 0, random), live_logits(live, 6, 0);
+      std::copy_n(logits.view().data, live * 6, live_logits.view().data);
+      const RoutedRows expected = route_on(gpu, live_logits, per_token, true);
+      const std::uint32_t* const live_there = gpu.upload(&live, 1);
+      const RoutedRows routed = route_on(gpu, logits, per_token, true, live_there);
+      BOOST_TEST(routed.starts == expected.starts, boost::test_tools::per_element());
+      for (std::size_t i = 0; i < routed.row_of.size(); ++i) {
+        BOOST_REQUIRE_EQUAL(routed.row_of[i], i < live * per_token ? expected.row_of[i] : 0);
+      }
+      Strided in(rows * per_token, cols, 0, random), out(rows, cols, 0, random);
+      CombineCall call;
+      call.in = gpu.upload(in.view().data, in.view().rows * cols);
+      call.rows = rows;
+      call.cols = call.in_stride = call.out_stride = cols;
+      call.per_token = per_token;
+      call.live_rows = live_there;
+      call.weights = gpu.upload(routed.weights.data(), routed.weights.size());
+      call.places = gpu.upload(routed.places.data(), routed.places.size());
+      call.out = gpu.upload(out.view().data, rows * cols);
+      TROUPE_GPU_CALL(combine, gpu.stream(), call);
+      const auto sums = gpu.download(call.out, rows * cols);
+      for (std::size_t row = 0; row < rows; ++row) {
+        const std::vector<float> sum(sums.begin() + static_cast<std::ptrdiff_t>(row * cols),
+                                     sums.begin() + static_cast<std::ptrdiff_t>((row + 1) * cols));
+        BOOST_REQUIRE((sum == out.row(row)) == (row >= live));
       }
     }
   }

@@ -176,6 +176,20 @@ BOOST_AUTO_TEST_CASE(a_row_has_the_same_bits_alone_and_in_a_batch) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(a_row_without_a_slot_is_stored_nowhere) {
+  for (const auto& gpu : gpus_to_test()) {
+    for (std::uint32_t seed = 220; seed < 224; ++seed) {
+      Heads test(seed, kPageTypes[seed % std::size(kPageTypes)]);
+      Strided expected = *test.queries, queries = *test.queries;
+      Pages expected_pages = *test.pages, pages = *test.pages;
+      test.run(*gpu, 0, test.rows - 1, expected, expected_pages);
+      test.slots.back() = kNoSlot;
+      test.run(*gpu, 0, test.rows, queries, pages);
+      BOOST_REQUIRE(pages.same_bits(expected_pages));
+    }
+  }
+}
+
 BOOST_AUTO_TEST_CASE(a_key_or_value_that_is_not_finite_stays_visible_in_pages_with_scales) {
   for (const auto& gpu : gpus_to_test()) {
     for (const auto& [dtype, bad] : {std::pair{DType::kI8, INFINITY},

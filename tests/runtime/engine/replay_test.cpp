@@ -27,9 +27,12 @@ RecordSink sink_to(Bytes& file) {
 }
 
 // Requests, cancels, deadlines, failed steps and epochs in an order that the seed decides.
-Bytes record_of(std::uint64_t seed) {
+Bytes record_of(std::uint64_t seed, bool lookahead = false) {
   Bytes file;
   EngineOptions options = tight_options();
+  if (lookahead) options.pipeline_stages = 1;
+  options.lookahead = lookahead;
+  options.max_guesses = lookahead ? 4 : 0;
   options.limits.decode_stall_percent = 100;
   options.limits.queue = 8;
   std::uint64_t epoch = 1, now_ns = 1'000, request = 0;
@@ -72,6 +75,7 @@ Bytes record_of(std::uint64_t seed) {
       if (any(2) < 0.02) result.setFailed(true);
       steps.pop_front();
       static_cast<void>(engine.apply(result.asReader(), now_ns));
+      if (result.getFailed()) steps.resize(engine->steps_in_flight());
     } else if (event < 0.97) {
       static_cast<void>(engine.expire(now_ns));
     } else if (event < 0.975) {
@@ -88,7 +92,7 @@ Bytes record_of(std::uint64_t seed) {
 }
 
 struct Outcome {
-  std::uint64_t events = 0, steps = 0;
+  std::uint64_t events = 0, steps = 0, steps_ahead = 0;
   bool same = true;
   std::optional<Error> error;
   std::size_t left_over_bytes = 0;
@@ -112,6 +116,7 @@ Outcome replay(std::span<const std::byte> file) {
     outcome.steps += (*event)->is_step ? 1 : 0;
     outcome.same = outcome.same && (*event)->same;
   }
+  outcome.steps_ahead = (*opened)->engine().counts().steps_ahead;
   outcome.left_over_bytes = (*opened)->left_over_bytes();
   return outcome;
 }
@@ -136,13 +141,16 @@ BOOST_AUTO_TEST_SUITE(replaying)
 
 BOOST_AUTO_TEST_CASE(an_engine_that_is_told_the_same_decides_the_same) {
   for (std::uint64_t seed = 1; seed <= 40; ++seed) {
-    const Bytes file = record_of(seed);
-    const Outcome outcome = replay(file);
-    BOOST_TEST(!outcome.error.has_value());
-    BOOST_TEST(outcome.same);
-    BOOST_TEST(outcome.steps > 10u);
-    BOOST_TEST(outcome.events + 1 == ends_of(file).size());
-    BOOST_TEST(outcome.left_over_bytes == 0u);
+    for (const bool lookahead : {false, true}) {
+      const Bytes file = record_of(seed, lookahead);
+      const Outcome outcome = replay(file);
+      BOOST_TEST(!outcome.error.has_value());
+      BOOST_TEST(outcome.same);
+      BOOST_TEST(outcome.steps > 10u);
+      BOOST_TEST((outcome.steps_ahead > 0u) == lookahead);
+      BOOST_TEST(outcome.events + 1 == ends_of(file).size());
+      BOOST_TEST(outcome.left_over_bytes == 0u);
+    }
   }
 }
 
@@ -231,6 +239,8 @@ BOOST_AUTO_TEST_CASE(a_header_with_values_that_no_engine_has_is_refused) {
   BOOST_TEST(refused([](Header header) { header.setBlockSize(257); }));
   BOOST_TEST(refused([](Header header) { header.setMaxBatchTokens(0); }));
   BOOST_TEST(refused([](Header header) { header.setPipelineStages(0); }));
+  BOOST_TEST(!refused([](Header header) { header.setLookahead(true); }));
+  BOOST_TEST(refused([](Header header) { header.setLookahead(true), header.setPipelineStages(2); }));
   BOOST_TEST(refused([](Header header) { header.initLimits(1)[0].setName("no such limit"); }));
 }
 

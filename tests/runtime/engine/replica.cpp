@@ -43,34 +43,68 @@ FakeShard::FakeShard(const ShardSequencesOptions& options)
       options_(options),
       pages_(std::size_t{options.num_blocks + options.num_swap_blocks} * options.block_size) {}
 
-void FakeShard::run(schema::Step::Reader step, schema::StepResult::Builder result) {
-  result.setFence(step.getFence());
-  Result<void> done = sequences.begin_step(step);
-  if (done.ok()) {
-    const FlatStep& flat = sequences.flat();
-    for (const BlockCopy& copy : flat.copies) {
-      const auto from = pages_.begin() + std::ptrdiff_t{copy.from} * options_.block_size;
-      std::copy_n(from, options_.block_size, pages_.begin() + std::ptrdiff_t{copy.to} * options_.block_size);
-    }
-    result.initTimings(1)[0].setCopyNs(copy_ns * flat.copies.size());
-    for (std::size_t row = 0; row < flat.tokens.size(); ++row) pages_.at(flat.slots[row]) = flat.tokens[row];
-    for (std::size_t i = 0; done.ok() && i < flat.logits_rows.size(); ++i) {
-      const std::uint32_t row = flat.logits_rows[i];
-      std::size_t index = 0;
-      while (flat.row_starts[index + 1] <= row) ++index;
-      std::vector<std::uint32_t> history;
-      for (std::uint32_t position = 0; position <= flat.positions[row]; ++position) {
-        const std::uint32_t block =
-            flat.block_tables.at(flat.block_table_starts[index] + position / options_.block_size);
-        history.push_back(pages_.at(block * options_.block_size + position % options_.block_size));
-      }
-      done = sequences.sample(i, fake_logits(history, options_.vocab_size));
-    }
+void FakeShard::launch(schema::Step::Reader step) {
+  Launched launched{.step = std::make_unique<capnp::MallocMessageBuilder>(), .flat = {}, .begun = {}};
+  launched.step->setRoot(step);
+  launched.begun = sequences.begin_step(step);
+  if (launched.begun.ok()) launched.flat = sequences.flat();
+  launched_.push_back(std::move(launched));
+}
+
+FlatStep FakeShard::collect(schema::StepResult::Builder result) {
+  const Launched launched = std::move(launched_.front());
+  launched_.pop_front();
+  result.setFence(launched.step->getRoot<schema::Step>().getFence().asReader());
+  Result<void> done = launched.begun.ok() ? compute(launched, result) : launched.begun;
+  if (!done.ok()) {
+    result.setFailed(true);
+    write_error(done.error(), result.initError());
   }
-  if (done.ok()) done = sequences.write_result(result);
-  if (done.ok()) return;
-  result.setFailed(true);
-  write_error(done.error(), result.initError());
+  return launched.flat;
+}
+
+Result<void> FakeShard::compute(const Launched& launched, schema::StepResult::Builder result) {
+  const FlatStep& flat = launched.flat;
+  const auto step = launched.step->getRoot<schema::Step>().asReader();
+  for (const BlockCopy& copy : flat.copies) {
+    const auto from = pages_.begin() + std::ptrdiff_t{copy.from} * options_.block_size;
+    std::copy_n(from, options_.block_size, pages_.begin() + std::ptrdiff_t{copy.to} * options_.block_size);
+  }
+  result.initTimings(1)[0].setCopyNs(copy_ns * flat.copies.size());
+  for (std::size_t row = 0; row < flat.tokens.size(); ++row) {
+    const bool known = flat.token_sources.empty() || flat.token_sources[row] == FlatStep::kKnown;
+    pages_.at(flat.slots[row]) = known ? flat.tokens[row] : drawn_.at(flat.token_sources[row]);
+  }
+  std::vector<std::uint64_t> sequence_of;  // (logits rows)
+  for (std::size_t i = 0; i < flat.logits_rows.size(); ++i) {
+    const std::uint32_t row = flat.logits_rows[i];
+    unsigned index = 0;
+    while (flat.row_starts[index + 1] <= row) ++index;
+    sequence_of.push_back(step.getSequences()[index]);
+    std::vector<std::uint32_t> history;
+    for (std::uint32_t position = 0; position <= flat.positions[row]; ++position) {
+      const std::uint32_t block = flat.block_tables.at(flat.block_table_starts[index] + position / options_.block_size);
+      history.push_back(pages_.at(block * options_.block_size + position % options_.block_size));
+    }
+    TROUPE_RETURN_IF_ERROR(sequences.sample(step.getFence().getStep(), i, fake_logits(history, options_.vocab_size)));
+  }
+  TROUPE_RETURN_IF_ERROR(sequences.write_result(step.getFence().getStep(), result));
+  drawn_.assign(sequence_of.size(), schema::SAMPLED_TOKEN);
+  const auto reader = result.asReader();
+  const auto tokens = reader.getTokens(), counts = reader.getTokenCounts();
+  unsigned first = 0;
+  for (unsigned i = 0; i < reader.getSequences().size(); ++i) {
+    for (std::size_t row = 0; row < sequence_of.size(); ++row) {
+      if (sequence_of[row] == reader.getSequences()[i]) drawn_[row] = tokens[first];
+    }
+    first += counts.size() == 0 ? 1 : counts[i];
+  }
+  return {};
+}
+
+void FakeShard::run(schema::Step::Reader step, schema::StepResult::Builder result) {
+  launch(step);
+  static_cast<void>(collect(result));
 }
 
 void write_generate(const Request& request, schema::Generate::Builder to) {
@@ -119,11 +153,13 @@ bool Replica::form_step() {
 }
 
 void Replica::run_oldest_step() {
+  const std::size_t at_once = std::min(steps_.size(), overlaps ? kMostStepsInFlight : 1);
+  while (shard.launched() < at_once) shard.launch(steps_[shard.launched()]->getRoot<schema::Step>().asReader());
   capnp::MallocMessageBuilder message;
   auto result = message.initRoot<schema::StepResult>();
-  shard.run(steps_.front()->getRoot<schema::Step>().asReader(), result);
+  const FlatStep flat = shard.collect(result);
   if (result.getFailed()) throw std::runtime_error(result.getError().getMessage().cStr());
-  if (on_step) on_step(steps_.front()->getRoot<schema::Step>().asReader(), shard.sequences.flat());
+  if (on_step) on_step(steps_.front()->getRoot<schema::Step>().asReader(), flat);
   steps_.pop_front();
   take(engine.apply(result.asReader(), now_ns++));
 }
@@ -134,8 +170,12 @@ void Replica::fail_oldest_step() {
   result.setFence(steps_.front()->getRoot<schema::Step>().getFence().asReader());
   result.setFailed(true);
   write_error(unavailable("the shard is gone"), result.initError());
+  if (shard.launched() > 0) shard.forget_oldest();
   steps_.pop_front();
   take(engine.apply(result.asReader(), now_ns++));
+  // With it the one that went on from what it was to draw.
+  steps_.resize(engine.steps_in_flight());
+  if (shard.launched() > steps_.size()) shard.forget_launched(steps_.size());
 }
 
 void Replica::run_until_idle() {
@@ -149,6 +189,7 @@ void Replica::run_until_idle() {
 
 void Replica::begin_epoch(std::uint64_t epoch) {
   steps_.clear();
+  shard.forget_launched(0);
   shard.sequences.clear();
   take(engine.reset_for_epoch(0, epoch, unavailable("a member was lost")));
 }

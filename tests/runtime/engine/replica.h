@@ -31,8 +31,19 @@ class FakeShard {
  public:
   explicit FakeShard(const ShardSequencesOptions& options);
 
-  // Fills `result`, as a failure if the step is refused.
+  // Begins a step. It is computed by collect(), as by a device that works by itself: another one may be launched
+  // before.
+  void launch(schema::Step::Reader step);
+  // Computes the oldest step that was launched. Fills `result`, as a failure if the step was refused.
+  FlatStep collect(schema::StepResult::Builder result);
+  // Both.
   void run(schema::Step::Reader step, schema::StepResult::Builder result);
+  std::size_t launched() const { return launched_.size(); }
+  // Those from place `first` on, the oldest being 0, are never computed.
+  void forget_launched(std::size_t first) {
+    launched_.erase(launched_.begin() + std::ptrdiff_t(first), launched_.end());
+  }
+  void forget_oldest() { launched_.pop_front(); }
 
   // What block `block` holds: (block_size).
   std::span<const std::uint32_t> page(std::uint32_t block) const {
@@ -43,8 +54,18 @@ class FakeShard {
   std::uint64_t copy_ns = 0;  // that it says it needs for a block
 
  private:
+  struct Launched {
+    std::unique_ptr<capnp::MallocMessageBuilder> step;
+    FlatStep flat;
+    Result<void> begun;
+  };
+
+  Result<void> compute(const Launched& launched, schema::StepResult::Builder result);
+
   const ShardSequencesOptions options_;
   std::vector<std::uint32_t> pages_;  // (num_blocks + num_swap_blocks, block_size)
+  std::vector<std::uint32_t> drawn_;  // (logits rows of the step computed last): the token of its sequence
+  std::deque<Launched> launched_;     // oldest first
 };
 
 struct Request {
@@ -84,18 +105,20 @@ class Replica {
   Result<void> admit(const Request& request);
   bool form_step();         // false when there is none
   void run_oldest_step();   // through the shard and back. REQUIRES: one is in flight
-  void fail_oldest_step();  // comes back as a failure without having reached the shard
+  void fail_oldest_step();  // comes back as a failure without having been computed
   void run_until_idle();
   void begin_epoch(std::uint64_t epoch);
   void expire() { take(engine.expire(now_ns)); }
   // Every answer gets the tokens that it is due; throws on a delta that breaks the protocol.
   void take(const std::vector<Delta>& deltas);
 
+  schema::Step::Reader oldest_step() const { return steps_.front()->getRoot<schema::Step>().asReader(); }
   schema::Step::Reader newest_step() const { return steps_.back()->getRoot<schema::Step>().asReader(); }
   Answer& answer(std::uint64_t request, std::uint64_t owner = 1) { return answers[{owner, request}]; }
 
   Engine engine;
   FakeShard shard;
+  bool overlaps = false;  // the shard begins a step, if it has one, before it computes the one before
   std::function<void(schema::Step::Reader, const FlatStep&)> on_step;  // after the shard's work, before its result
   std::map<std::pair<std::uint64_t, std::uint64_t>, Answer> answers;
   std::uint64_t now_ns = 1'000;

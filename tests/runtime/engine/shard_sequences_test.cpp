@@ -13,9 +13,11 @@
 #include <vector>
 
 #include "runtime/base/philox.h"
+#include "tests/runtime/engine/built_step.h"
 
 using namespace troupe;
 using namespace troupe::engine;
+using namespace troupe::engine::testing;
 
 namespace {
 
@@ -27,59 +29,6 @@ constexpr ShardSequencesOptions kOptions = {.num_blocks = 8,
                                             .max_batch_sequences = 3,
                                             .max_sequences = 2,
                                             .vocab_size = 16};
-
-struct Part {
-  std::uint64_t sequence = 0;
-  std::uint32_t start_position = 0;
-  std::vector<std::uint32_t> tokens;
-  std::vector<std::uint32_t> new_blocks;
-  bool sample = false;
-  std::uint32_t prompt_length = 0;  // of a sequence that starts with this step
-  std::uint32_t guesses = 0;        // the last so many of its tokens
-};
-
-// A step on the heap, with everything consistent.
-struct BuiltStep {
-  explicit BuiltStep(const std::vector<Part>& parts, const std::vector<std::uint64_t>& released_sequences = {}) {
-    const auto size = static_cast<unsigned>(parts.size());
-    auto sequences = step.initSequences(size);
-    auto counts = step.initTokenCounts(size), positions = step.initStartPositions(size);
-    auto block_counts = step.initNewBlockCounts(size);
-    auto sample = step.initSample(size);
-    std::vector<std::uint32_t> tokens, blocks;
-    std::vector<Part> starting;
-    for (unsigned i = 0; i < size; ++i) {
-      const Part& part = parts[i];
-      sequences.set(i, part.sequence);
-      counts.set(i, static_cast<std::uint32_t>(part.tokens.size()));
-      positions.set(i, part.start_position);
-      block_counts.set(i, static_cast<std::uint32_t>(part.new_blocks.size()));
-      sample.set(i, part.sample);
-      tokens.insert(tokens.end(), part.tokens.begin(), part.tokens.end());
-      blocks.insert(blocks.end(), part.new_blocks.begin(), part.new_blocks.end());
-      if (part.prompt_length > 0) starting.push_back(part);
-    }
-    auto flat_tokens = step.initTokens(static_cast<unsigned>(tokens.size()));
-    for (unsigned i = 0; i < tokens.size(); ++i) flat_tokens.set(i, tokens[i]);
-    auto flat_blocks = step.initNewBlocks(static_cast<unsigned>(blocks.size()));
-    for (unsigned i = 0; i < blocks.size(); ++i) flat_blocks.set(i, blocks[i]);
-    auto starts = step.initStarts(static_cast<unsigned>(starting.size()));
-    for (unsigned i = 0; i < starting.size(); ++i) {
-      starts[i].setSequence(starting[i].sequence);
-      starts[i].setPromptLength(starting[i].prompt_length);
-      starts[i].initSampling().setTemperature(0);
-    }
-    if (std::any_of(parts.begin(), parts.end(), [](const Part& part) { return part.guesses > 0; })) {
-      step.initGuessCounts(size);
-      for (unsigned i = 0; i < size; ++i) step.getGuessCounts().set(i, parts[i].guesses);
-    }
-    auto released = step.initReleased(static_cast<unsigned>(released_sequences.size()));
-    for (unsigned i = 0; i < released.size(); ++i) released.set(i, released_sequences[i]);
-  }
-
-  capnp::MallocMessageBuilder message;
-  schema::Step::Builder step = message.initRoot<schema::Step>();
-};
 
 const Part kFirst = {
     .sequence = 1, .tokens = {1, 2, 3, 4, 5}, .new_blocks = {6, 2}, .sample = true, .prompt_length = 5};
@@ -217,8 +166,8 @@ BOOST_AUTO_TEST_CASE(a_result_holds_the_drawn_tokens_and_what_was_asked_to_be_ra
   logits[3 * kOptions.vocab_size + 13] = 2;  // the second's last row is sure of what follows
   capnp::MallocMessageBuilder message;
   auto result = message.initRoot<schema::StepResult>();
-  BOOST_REQUIRE(sequences.sample(0, logits).ok());
-  BOOST_REQUIRE(sequences.write_result(result).ok());
+  BOOST_REQUIRE(sequences.sample(0, 0, logits).ok());
+  BOOST_REQUIRE(sequences.write_result(0, result).ok());
   BOOST_REQUIRE(result.getSequences().size() == 1u);
   BOOST_TEST(result.getSequences()[0] == 1u);
   BOOST_TEST(result.getTokens()[0] == 11u);
@@ -257,11 +206,11 @@ BOOST_AUTO_TEST_CASE(tokens_are_drawn_for_as_long_as_guesses_come_true) {
     const std::size_t vocab = kOptions.vocab_size;
     for (std::size_t row = 0; row < 4; row += rows_at_a_time) {
       const std::size_t rows = std::min(rows_at_a_time, 4 - row);
-      BOOST_REQUIRE(sequences.sample(row, std::span(logits).subspan(row * vocab, rows * vocab)).ok());
+      BOOST_REQUIRE(sequences.sample(0, row, std::span(logits).subspan(row * vocab, rows * vocab)).ok());
     }
     capnp::MallocMessageBuilder message;
     auto result = message.initRoot<schema::StepResult>();
-    BOOST_REQUIRE(sequences.write_result(result).ok());
+    BOOST_REQUIRE(sequences.write_result(0, result).ok());
     BOOST_TEST(result.getTokenCounts()[0] == result.getTokens().size());
     BOOST_TEST(result.getLogprobs().size() == result.getTokens().size());
     Numbers tokens;
@@ -312,10 +261,10 @@ BOOST_AUTO_TEST_CASE(logits_of_the_wrong_size_are_an_error) {
   BuiltStep built({kFirst});
   BOOST_REQUIRE(sequences.begin_step(built.step.asReader()).ok());
   const std::vector<float> logits(2 * kOptions.vocab_size);
-  BOOST_TEST(!sequences.sample(0, std::span(logits).first(kOptions.vocab_size - 1)).ok());
-  BOOST_TEST(!sequences.sample(0, logits).ok());
-  BOOST_TEST(!sequences.sample(1, std::span(logits).first(kOptions.vocab_size)).ok());
-  BOOST_TEST(sequences.sample(0, std::span(logits).first(kOptions.vocab_size)).ok());
+  BOOST_TEST(!sequences.sample(0, 0, std::span(logits).first(kOptions.vocab_size - 1)).ok());
+  BOOST_TEST(!sequences.sample(0, 0, logits).ok());
+  BOOST_TEST(!sequences.sample(0, 1, std::span(logits).first(kOptions.vocab_size)).ok());
+  BOOST_TEST(sequences.sample(0, 0, std::span(logits).first(kOptions.vocab_size)).ok());
 }
 
 BOOST_AUTO_TEST_CASE(logits_in_pieces_give_the_result_of_logits_at_once) {
@@ -335,12 +284,12 @@ BOOST_AUTO_TEST_CASE(logits_in_pieces_give_the_result_of_logits_at_once) {
     capnp::MallocMessageBuilder message;
     auto result = message.initRoot<schema::StepResult>();
     for (std::size_t row = 0; row < rows; row += rows_at_a_time) {
-      BOOST_TEST(!sequences.write_result(result).ok(), "rows are missing");
+      BOOST_TEST(!sequences.write_result(0, result).ok(), "rows are missing");
       const std::size_t count = std::min(rows_at_a_time, rows - row);
       const auto piece = std::span(logits).subspan(row * kOptions.vocab_size, count * kOptions.vocab_size);
-      BOOST_REQUIRE(sequences.sample(row, piece).ok());
+      BOOST_REQUIRE(sequences.sample(0, row, piece).ok());
     }
-    BOOST_REQUIRE(sequences.write_result(result).ok());
+    BOOST_REQUIRE(sequences.write_result(0, result).ok());
     return std::string(result.toString().flatten().cStr());
   };
   const std::string at_once = result_text(8);
@@ -488,8 +437,8 @@ BOOST_AUTO_TEST_CASE(no_step_however_wrong_leads_out_of_the_pages) {
     }
     capnp::MallocMessageBuilder message;
     const std::vector<float> logits(flat.logits_rows.size() * kOptions.vocab_size, 1);
-    BOOST_REQUIRE(sequences.sample(0, logits).ok());
-    BOOST_REQUIRE(sequences.write_result(message.initRoot<schema::StepResult>()).ok());
+    BOOST_REQUIRE(sequences.sample(0, 0, logits).ok());
+    BOOST_REQUIRE(sequences.write_result(0, message.initRoot<schema::StepResult>()).ok());
   }
   BOOST_TEST(accepted > 1'000);
 }

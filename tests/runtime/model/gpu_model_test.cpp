@@ -2,12 +2,18 @@
 #include <algorithm>
 #include <boost/test/unit_test.hpp>
 #include <cmath>
+#include <deque>
+#include <map>
 #include <random>
 
 #include "kernels/cuda/cuda_kernels.h"
+#include "kernels/cuda/emulator/grid.h"
 #include "kernels/cuda/gpu_list.h"
+#include "kernels/cuda/gpu_memory.h"
+#include "kernels/select.h"
 #include "runtime/collective/solo.h"
 #include "runtime/model/config.h"
+#include "runtime/model/transformer.h"
 #include "tests/kernels/cuda/counting_gpu.h"
 #include "tests/runtime/model/double_forward.h"
 #include "tests/runtime/model/thread_cluster.h"
@@ -71,6 +77,36 @@ ModelConfig with_experts(ModelConfig config) {
   config.shared_intermediate_size = 24;
   return config;
 }
+
+// A group over tensors of emulated GPUs, whose memory is the host's: sums are queued on the stream.
+class QueuedCommunicator final : public collective::Communicator {
+ public:
+  QueuedCommunicator(std::unique_ptr<collective::Communicator> group, kernels::Kernels& kernels)
+      : group_(std::move(group)),
+        stream_(*static_cast<kernels::emulated::EmulatedStream*>(
+            static_cast<kernels::GpuMemory&>(kernels.memory()).gpu().stream().handle)) {}
+
+  std::uint32_t rank() const override { return group_->rank(); }
+  std::uint32_t world_size() const override { return group_->world_size(); }
+  bool can_be_recorded() const override { return true; }
+  Result<void> all_reduce(std::span<float> data) override {
+    stream_.run([this, data] {
+      if (auto done = group_->all_reduce(data); !done.ok()) stream_.error = done.error().message;
+    });
+    return {};
+  }
+  Result<void> all_gather(std::span<const float>, std::span<float>) override { return none(); }
+  Result<void> reduce_scatter(std::span<const float>, std::span<float>) override { return none(); }
+  Result<void> all_to_all(std::span<const float>, std::span<float>) override { return none(); }
+  Result<void> gather(std::span<const float>, std::span<float>, std::uint32_t) override { return none(); }
+  void abort(std::string_view reason) override { group_->abort(reason); }
+
+ private:
+  static Error none() { return unsupported("a transformer whose group can be recorded does without"); }
+
+  const std::unique_ptr<collective::Communicator> group_;
+  kernels::emulated::EmulatedStream& stream_;
+};
 
 std::vector<std::uint32_t> some_tokens(std::size_t count, std::uint32_t seed, std::uint32_t vocab_size) {
   std::mt19937 random(seed);
@@ -250,6 +286,36 @@ BOOST_AUTO_TEST_CASE(workspaces_that_grow_make_recordings_void) {
   for (std::size_t i = 0; i < rows.size(); ++i) BOOST_TEST((rows[i] == expected[i]));
 }
 
+BOOST_AUTO_TEST_CASE(ranks_whose_group_can_be_recorded_repeat_steps_and_have_whole_logits_on_their_devices) {
+  if (!kernels::gpus_are_emulated()) return;  // the group's memory is the host's
+  const TestModel model(small_config());
+  std::deque<kernels::GpuCounts> counts;  // of the staged ranks, then of the others
+  ThreadCluster::Options options;
+  options.world_size = 2;
+  options.make_kernels = [&] { return counted_kernels(counts.emplace_back()); };
+  ThreadCluster staged(model.directory.path(), model.config, options);
+  options.device_logits = true;
+  options.suit_group = [](auto group, auto& kernels) {
+    return std::make_unique<QueuedCommunicator>(std::move(group), kernels);
+  };
+  ThreadCluster queued(model.directory.path(), model.config, options);
+  const auto tokens = some_tokens(24, 14, model.config.vocab_size);
+  for (int group = 0; group < 2; ++group) {
+    TestSequence here{tokens, 0, {}}, there{tokens, 0, {}};
+    BOOST_TEST((queued.step({{&there, 18, true}}) == staged.step({{&here, 18, true}})));
+    const int recordings = counts[2].recordings, replays = counts[2].replays;
+    while (here.computed < tokens.size()) {
+      BOOST_TEST((queued.step({{&there, 1, true}}) == staged.step({{&here, 1, true}})));
+    }
+    BOOST_TEST(counts[2].recordings == recordings + 2);  // anew with another group
+    BOOST_TEST(counts[2].replays >= replays + 2 * 5);
+    staged.release(here);
+    queued.release(there);
+    queued.replace_groups("a test");
+  }
+  BOOST_TEST(counts[0].recordings == 0);
+}
+
 // Prompts and decoding of a shard that draws on the GPU.
 void count_waits(const ModelConfig& config) {
   const TestModel model(config);
@@ -285,7 +351,9 @@ void count_waits(const ModelConfig& config) {
     const std::vector<kernels::SamplingRow> rows(2, {.temperature = 0});
     kernels->sampler()->begin({.rows = rows});
     kernels->sampler()->draw(0, *logits);
-    const auto drawn = kernels->sampler()->fetch();
+    kernels->sampler()->send();
+    BOOST_REQUIRE(kernels->memory().synchronize().ok());
+    const auto drawn = kernels->sampler()->take();
     BOOST_REQUIRE_MESSAGE(drawn.ok(), why(drawn));
     BOOST_TEST(counts.synchronizations - waits_before == 1);
     BOOST_TEST(counts.uploads - uploads_before == 2);  // the step's lists, and how to draw
@@ -298,6 +366,48 @@ void count_waits(const ModelConfig& config) {
 BOOST_AUTO_TEST_CASE(a_step_waits_for_the_device_once) {
   count_waits(small_config());
   count_waits(with_experts(small_config()));
+}
+
+BOOST_AUTO_TEST_CASE(a_shard_takes_three_arenas_and_says_how_full_they_are) {
+  const TestModel model(small_config());
+  const auto kernels = std::move(kernels::make_kernels({.cores = {}, .gpu = 0})).value();
+  const std::uint64_t before = kernels->memory().use().bytes, arenas_before = Arena::system_allocations();
+  const auto alone = collective::make_solo_communicator();
+  const TransformerOptions options = {.num_blocks = 4, .num_swap_blocks = 2};
+  auto transformer =
+      Transformer::load(model.directory.path(), model.config, {0, 2, 2, 0, 1}, *kernels, *alone, options);
+  BOOST_REQUIRE_MESSAGE(transformer.ok(), why(transformer));
+  // Weights, pages and activations on the device; swapped blocks and activations in pinned memory.
+  BOOST_TEST(Arena::system_allocations() - arenas_before == 5u);
+  const auto levels = (*transformer)->memory_levels();
+  BOOST_REQUIRE(levels.ok());
+  std::map<std::string, ArenaLevel> by_name;
+  for (const ArenaLevel& level : *levels) {
+    BOOST_TEST_CONTEXT(level.arena) {
+      BOOST_TEST(level.used > 0u);
+      BOOST_TEST(level.used <= level.peak);
+      BOOST_TEST(level.used + level.largest_free <= level.capacity);
+    }
+    by_name[std::string(level.arena)] = level;
+  }
+  BOOST_REQUIRE(by_name.size() == 7u);
+  BOOST_TEST(by_name["weights"].used == by_name["weights"].capacity);
+  BOOST_TEST(by_name["kv"].used >= 4 * bytes_per_block(model.config, {0, 2, 2, 0, 1}, options.block_size));
+  BOOST_TEST(by_name["device"].used - before ==
+             by_name["weights"].capacity + by_name["kv"].capacity + by_name["scratch"].capacity);
+  BOOST_TEST(by_name["pinned"].used >= by_name["host_scratch"].capacity + by_name["swap"].capacity);
+}
+
+BOOST_AUTO_TEST_CASE(a_model_that_does_not_fit_is_refused_before_anything_is_read) {
+  const TestModel model(small_config());
+  const auto kernels = std::move(kernels::make_kernels({.cores = {}, .gpu = 0})).value();
+  const auto alone = collective::make_solo_communicator();
+  const auto refused = Transformer::load(model.directory.path(), model.config, {0, 2, 2, 0, 1}, *kernels, *alone,
+                                         {.num_blocks = 200'000'000});
+  BOOST_REQUIRE(!refused.ok());
+  BOOST_TEST((refused.error().code == ErrorCode::kResourceExhausted));
+  BOOST_TEST(refused.error().message.find("KV pages 3276800000000 (limit kv_memory)") != std::string::npos);
+  BOOST_TEST(refused.error().message.find("lower limits.kv_memory to ") != std::string::npos);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -40,12 +40,16 @@ class GuardedMemory final : public DeviceMemory {
     ranges_.erase(memory);
     host_memory().release(memory, bytes);
   }
+  Result<MemoryRoom> room() override { return host_memory().room(); }
+  MemoryUse use() const override { return host_memory().use(); }
   DeviceMemory& pinned() override { return host_memory(); }
   void upload(void* device, const void* host, std::uint64_t bytes) override { copy(device, host, bytes); }
   Result<void> download(void* host, const void* device, std::uint64_t bytes) override {
     copy(host, device, bytes);
     return {};
   }
+  void copy_in(void* device, const void* pinned, std::uint64_t bytes) override { copy(device, pinned, bytes); }
+  void copy_out(void* pinned, const void* device, std::uint64_t bytes) override { copy(pinned, device, bytes); }
   void copy(void* to, const void* from, std::uint64_t bytes) override {
     const Opening opening(*this);
     host_memory().copy(to, from, bytes);
@@ -55,6 +59,7 @@ class GuardedMemory final : public DeviceMemory {
     host_memory().clear(device, bytes);
   }
   Result<void> synchronize() override { return {}; }
+  void notify(std::function<void(Result<void>)> done) override { done({}); }
 
  private:
   void protect(int protection) const {
@@ -70,8 +75,8 @@ class GuardedKernels final : public Kernels {
   DeviceMemory& memory() override { return memory_; }
 
   Result<std::unique_ptr<PackedWeight>> pack(const WeightView& weight, std::size_t group,
-                                             std::span<const std::byte> image) override {
-    return reference_->pack(weight, group, image);
+                                             std::span<const std::byte> image, void* place) override {
+    return reference_->pack(weight, group, image, place);
   }
   Result<std::unique_ptr<Mixture>> make_mixture(std::span<const ExpertWeights> experts,
                                                 const MixtureShape& shape) override {

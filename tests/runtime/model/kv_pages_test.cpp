@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "tests/runtime/model/guarded_kernels.h"
+#include "tests/runtime/model/late_memory.h"
 
 namespace troupe::model {
 namespace {
@@ -105,6 +106,24 @@ BOOST_AUTO_TEST_CASE(blocks_of_a_device_come_back_from_the_host) {
   BOOST_TEST(read == written, boost::test_tools::per_element());
   BOOST_REQUIRE(memory.download(read.data(), keys + 3 * floats, floats * sizeof(float)).ok());
   BOOST_TEST(read == std::vector<float>(floats), boost::test_tools::per_element());
+}
+
+BOOST_AUTO_TEST_CASE(many_blocks_leave_a_device_and_come_back_with_one_wait) {
+  testing::LateMemory memory;
+  auto pages = pages_of(kernels::DType::kI8, memory);
+  BOOST_REQUIRE(pages.ok());
+  for (std::uint32_t block = 0; block < kBlocks; ++block) fill(*pages, block, static_cast<std::uint8_t>(40 * block));
+  // One comes back within the same list, into a place that another one leaves.
+  BOOST_REQUIRE(pages->copy(std::vector<BlockCopy>{{1, kBlocks}, {2, kBlocks + 1}, {0, 1}, {kBlocks, 2}}).ok());
+  BOOST_TEST(memory.waits == 1);
+  BOOST_TEST(holds(*pages, 1, 0));
+  BOOST_TEST(holds(*pages, 2, 40));
+  // What moves beside the pages is there first.
+  BOOST_REQUIRE(pages->copy(std::vector<BlockCopy>{{4, kBlocks}, {kBlocks, kBlocks + 2}, {kBlocks + 2, 0}}).ok());
+  BOOST_TEST(memory.waits == 3);
+  BOOST_TEST(holds(*pages, 0, 160));
+  BOOST_REQUIRE(pages->copy({}).ok());
+  BOOST_TEST(memory.waits == 3);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

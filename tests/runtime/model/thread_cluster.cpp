@@ -38,11 +38,14 @@ struct OwnedBatch {
   }
 };
 
-// The group for tensors in the memory that these kernels compute in.
-std::unique_ptr<collective::Communicator> suited(std::unique_ptr<collective::Communicator> group,
-                                                 kernels::Kernels& kernels) {
-  if (kernels.memory().is_host()) return group;
-  return make_staged_communicator(std::move(group), kernels.memory());
+// The logits of a step on the device, copied to `memory`.
+Result<kernels::ConstMatrixF32> fetch_device_logits(Transformer& transformer, kernels::Kernels& kernels,
+                                                    kernels::ConstMatrixF32 hidden, std::size_t rows,
+                                                    std::vector<float>& memory) {
+  TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 there, transformer.device_logits(hidden, 0, rows));
+  memory.resize(there.rows * there.cols);
+  TROUPE_RETURN_IF_ERROR(kernels.memory().download(memory.data(), there.data, memory.size() * sizeof(float)));
+  return kernels::ConstMatrixF32(memory.data(), there.rows, there.cols);
 }
 
 }  // namespace
@@ -54,6 +57,14 @@ std::unique_ptr<kernels::Kernels> ThreadCluster::make_kernels() const {
                                                : kernels::make_cpu_kernels({{}, options_.implementation});
   BOOST_REQUIRE_MESSAGE(made.ok(), why(made));
   return std::move(*made);
+}
+
+// The group for tensors in the memory that these kernels compute in.
+std::unique_ptr<collective::Communicator> ThreadCluster::suited(std::unique_ptr<collective::Communicator> group,
+                                                                kernels::Kernels& kernels) const {
+  if (options_.suit_group) return options_.suit_group(std::move(group), kernels);
+  if (kernels.memory().is_host()) return group;
+  return make_staged_communicator(std::move(group), kernels.memory());
 }
 
 ThreadCluster::ThreadCluster(const std::filesystem::path& model_directory, const ModelConfig& config,
@@ -94,11 +105,12 @@ std::vector<std::vector<float>> ThreadCluster::step(const std::vector<StepPart>&
   const StepBatch batch = owned.view();
 
   kernels::ConstMatrixF32 hidden;
-  kernels::ConstMatrixF32 logits;
+  std::vector<std::vector<float>> rows;
   for (Stage& stage : stages_) {
     std::vector<std::optional<Error>> errors(stage.ranks.size());
     std::vector<kernels::ConstMatrixF32> outputs(stage.ranks.size());
     std::vector<kernels::ConstMatrixF32> logits_of_rank(stage.ranks.size());
+    std::vector<std::vector<float>> device_logits(stage.ranks.size());
     std::vector<std::thread> threads;
     for (std::size_t rank = 0; rank < stage.ranks.size(); ++rank) {
       threads.emplace_back([&, rank] {
@@ -117,7 +129,10 @@ std::vector<std::vector<float>> ThreadCluster::step(const std::vector<StepPart>&
           }
           return;
         }
-        auto rows = transformer.logits(*output, 0, batch.logits_rows.size());
+        const std::size_t count = batch.logits_rows.size();
+        auto rows = options_.device_logits ? fetch_device_logits(transformer, *stage.ranks[rank].kernels, *output,
+                                                                 count, device_logits[rank])
+                                           : transformer.logits(*output, 0, count);
         if (!rows.ok()) {
           errors[rank] = rows.error();
           return;
@@ -128,17 +143,22 @@ std::vector<std::vector<float>> ThreadCluster::step(const std::vector<StepPart>&
     for (std::thread& thread : threads) thread.join();
     for (const auto& error : errors) BOOST_REQUIRE_MESSAGE(!error, error->message);
     for (std::size_t rank = 1; rank < outputs.size(); ++rank) {
-      BOOST_TEST(logits_of_rank[rank].rows == 0u);
+      if (options_.device_logits && stage.ranks[rank].transformer->slice().is_last_stage()) {
+        BOOST_TEST((device_logits[rank] == device_logits[0]));
+      } else {
+        BOOST_TEST(logits_of_rank[rank].rows == 0u);
+      }
       for (std::size_t row = 0; row < outputs[0].rows; ++row) {
         BOOST_REQUIRE(std::equal(outputs[0].row(row), outputs[0].row(row) + outputs[0].cols, outputs[rank].row(row)));
       }
     }
     hidden = outputs[0];
-    logits = logits_of_rank[0];
+    const kernels::ConstMatrixF32& logits = logits_of_rank[0];
+    for (std::size_t row = 0; row < logits.rows; ++row) {
+      rows.emplace_back(logits.row(row), logits.row(row) + logits.cols);
+    }
   }
   for (const StepPart& part : parts) part.sequence->computed += part.count;
-  std::vector<std::vector<float>> rows;
-  for (std::size_t row = 0; row < logits.rows; ++row) rows.emplace_back(logits.row(row), logits.row(row) + logits.cols);
   return rows;
 }
 

@@ -38,6 +38,11 @@ class ThreadCluster {
     // is not the host.
     std::string implementation = "reference";
     std::function<std::unique_ptr<kernels::Kernels>()> make_kernels;  // instead of these, if there is one
+    // Instead of staging.
+    std::function<std::unique_ptr<collective::Communicator>(std::unique_ptr<collective::Communicator>,
+                                                            kernels::Kernels&)>
+        suit_group;
+    bool device_logits = false;  // are what a step gives
     TransformerOptions transformer = {
         .num_blocks = 64, .block_size = 4, .max_batch_tokens = 64, .max_batch_sequences = 8, .max_logits_rows = 64};
   };
@@ -70,6 +75,8 @@ class ThreadCluster {
   };
 
   std::unique_ptr<kernels::Kernels> make_kernels() const;
+  std::unique_ptr<collective::Communicator> suited(std::unique_ptr<collective::Communicator> group,
+                                                   kernels::Kernels& kernels) const;
 
   Options options_;
   std::vector<Stage> stages_;
