@@ -266,7 +266,7 @@ BOOST_AUTO_TEST_CASE(a_step_that_is_launched_before_tokens_are_known_has_the_res
     }
     ++open;
   }
-  BOOST_TEST(open > 20u);
+  BOOST_TEST(open > 10u);
   BOOST_TEST(postponed > 20u);
 }
 

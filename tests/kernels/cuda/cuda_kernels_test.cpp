@@ -206,14 +206,14 @@ BOOST_AUTO_TEST_CASE(tokens_that_the_batch_before_has_drawn_are_put_into_a_step)
   const OnDevice table_there(memory(), table.view().data, kVocabulary * kCols * sizeof(float));
   WeightView view = table.view();
   view.data = table_there.data();
-  Strided logits(3, kVocabulary, 0);
   const std::vector<std::uint32_t> drawn{7, 0, 19};
-  for (std::size_t row = 0; row < 3; ++row) logits.view().row(row)[drawn[row]] = 1;
-  const Rows logits_there(memory(), logits);
+  std::vector<float> logits(3 * kVocabulary, 0);
+  for (std::size_t row = 0; row < 3; ++row) logits[row * kVocabulary + drawn[row]] = 1;
+  const Floats logits_there(memory(), logits);
   const std::vector<SamplingRow> rows(3, {.temperature = 0});
   for (int round = 0; round < 3; ++round) {
     kernels->sampler()->begin({.rows = rows});
-    kernels->sampler()->draw(0, logits_there.view());
+    kernels->sampler()->draw(0, {logits_there.data(), 3, kVocabulary});
     kernels->sampler()->send();
     const std::vector<std::uint32_t> tokens{0, 5, 0, 0}, sources{2, kTokenIsKnown, 0, 1}, expected{19, 5, 7, 0};
     const std::vector<std::uint32_t> positions{0, 1, 2, 3}, slots{0, 1, 2, 3};
