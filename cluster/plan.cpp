@@ -190,6 +190,12 @@ class Planner {
           diagnostics_.error(shard.place, name + " on " + shard.device.to_string() + ": " + *why);
           continue;
         }
+        if (shard.device.kind == Device::Kind::kCuda && model_.head_dim > kernels::kMaxGpuHeadDim) {
+          diagnostics_.error(shard.place, name + " on " + shard.device.to_string() + ": the model's head_dim is " +
+                                              std::to_string(model_.head_dim) + ", and kernels for GPUs take up to " +
+                                              std::to_string(kernels::kMaxGpuHeadDim) + "; use cpu:N");
+          continue;
+        }
         for (std::uint32_t index = shard.device.first; index <= shard.device.last; ++index) {
           shards_of_unit[{shard.device.kind, index}].push_back(name);
           last_place[{shard.device.kind, index}] = shard.place;

@@ -66,9 +66,9 @@ struct QkvWeights {
 struct PagedKv {
   void* keys = nullptr;           // (num_blocks, num_kv_heads, head_dim, block_size)
   void* values = nullptr;         // (num_blocks, num_kv_heads, block_size, head_dim)
-  float* key_scales = nullptr;    // kI8: (num_blocks, num_kv_heads, block_size), the factor of each token's key
+  float* key_scales = nullptr;    // has_page_scales: (num_blocks, num_kv_heads, block_size), of each token's key
   float* value_scales = nullptr;  // the same of values
-  DType dtype = DType::kF32;      // kF32, kF16, kBF16 or kI8
+  DType dtype = DType::kF32;      // kF32, kF16, kBF16, kI8 or kE4M3
   std::size_t num_blocks = 0;
   std::size_t block_size = 0;
   std::size_t num_kv_heads = 0;
@@ -216,7 +216,7 @@ class Kernels {
 
   // Projects, norms where there are norms, and rotates queries and keys (not values) by the step's positions; writes
   // queries, (rows, num_heads * head_dim), and the keys and values to the step's slots of the pages, rounded to the
-  // pages' type (kI8: by head, to 127ths of its largest element).
+  // pages' type (kI8 and kE4M3: by head, whose largest element becomes 127 or 448).
   virtual void project_qkv(ConstMatrixF32 in, const QkvWeights& weights, const Rotary& rotary, MatrixF32 queries,
                            const PagedKv& kv) = 0;
 

@@ -129,20 +129,30 @@ std::vector<int> packing_cores(std::uint32_t gpu) {
   return cores;
 }
 
-// The library for products that the environment asks for; null where it does not.
-Result<std::unique_ptr<CublasLt>> find_gpu_library() {
+// The library for products that the environment asks for; none where it does not.
+Result<GpuLibrary> find_gpu_library(const Gpu& gpu) {
   const char* const named = std::getenv("TROUPE_GPU_LIBRARY");
   const std::string_view wanted = named == nullptr ? "" : named;
-  if (wanted.empty()) return std::unique_ptr<CublasLt>();
-  if (wanted != "cublaslt") {
-    return invalid_argument("no library for GPUs is called '" + std::string(wanted) + "'; it may be cublaslt, or unset",
-                            "TROUPE_GPU_LIBRARY");
+  if (wanted.empty()) return GpuLibrary();
+  if (wanted != "cublaslt" && wanted != "cublaslt_fp8") {
+    return invalid_argument(
+        "no library for GPUs is called '" + std::string(wanted) + "'; it may be cublaslt, cublaslt_fp8, or unset",
+        "TROUPE_GPU_LIBRARY");
   }
   if (gpus_are_emulated()) {
     return unsupported("cuBLASLt needs a real GPU: unset TROUPE_GPU_LIBRARY, or TROUPE_GPU=emulated",
                        "TROUPE_GPU_LIBRARY");
   }
-  return open_cublaslt();
+  const bool fp8 = wanted == "cublaslt_fp8";
+  const int capability = gpu.properties().compute_capability;
+  if (fp8 && capability < kMinFp8Capability) {
+    return unsupported("cublaslt_fp8 needs compute capability " + std::to_string(kMinFp8Capability / 10) + "." +
+                           std::to_string(kMinFp8Capability % 10) + ", and this GPU has " +
+                           std::to_string(capability / 10) + "." + std::to_string(capability % 10) + ": use cublaslt",
+                       "TROUPE_GPU_LIBRARY");
+  }
+  TROUPE_ASSIGN_OR_RETURN(auto library, open_cublaslt());
+  return GpuLibrary{std::move(library), fp8 ? LargeProducts::kFp8 : LargeProducts::kBf16};
 }
 
 }  // namespace
@@ -204,7 +214,7 @@ ComputeDevice compute_device(const Device& device) {
 Result<std::unique_ptr<Kernels>> make_kernels(const ComputeDevice& device) {
   if (device.gpu) {
     TROUPE_ASSIGN_OR_RETURN(auto gpu, find_gpu(*device.gpu));
-    TROUPE_ASSIGN_OR_RETURN(auto library, find_gpu_library());
+    TROUPE_ASSIGN_OR_RETURN(auto library, find_gpu_library(*gpu));
     return make_cuda_kernels(std::move(gpu), std::move(library), packing_cores(*device.gpu));
   }
   assert(!device.cores.empty());

@@ -52,7 +52,8 @@ ComputeDevice compute_device(const Device& device);
 
 // The best kernels for the device, for use by the calling thread, which is pinned to cores.front(): memory that it
 // touches first is then near. The environment's TROUPE_GPU_LIBRARY=cublaslt has that library multiply many rows on
-// GPUs. Errors: a core that this process may not use; of open_gpu (kernels/cuda/gpu.h); a library that is not there.
+// GPUs, =cublaslt_fp8 in FP8. Errors: a core that this process may not use; of open_gpu (kernels/cuda/gpu.h); a library
+// that is not there.
 Result<std::unique_ptr<Kernels>> make_kernels(const ComputeDevice& device);
 
 }  // namespace troupe::kernels

@@ -16,6 +16,7 @@ enum class DType : std::uint8_t {
   kI8,
   kI32,
   kU8,
+  kE4M3,  // KV pages (kernels/cpu/e4m3.h)
   // Quantised weights (kernels/quant.h): GGUF's block formats ...
   kQ8_0,
   kQ4_0,
@@ -36,10 +37,14 @@ constexpr std::size_t size_of(DType dtype) {
     case DType::kF16:
     case DType::kBF16: return 2;
     case DType::kI8:
-    case DType::kU8: return 1;
+    case DType::kU8:
+    case DType::kE4M3: return 1;
     default: return 0;
   }
 }
+
+// Types of KV pages in which each token's key and value of a head has a factor of its own.
+constexpr bool has_page_scales(DType dtype) { return dtype == DType::kI8 || dtype == DType::kE4M3; }
 
 // Where memory lives. A pointer of another device is never dereferenced by the host.
 enum class DeviceKind : std::uint8_t { kCpu, kCuda };

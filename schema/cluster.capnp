@@ -37,7 +37,7 @@ struct ModelSpec {
   numBlocks @4 :UInt32;     # KV blocks of every shard of a replica
   maxBatchTokens @5 :UInt32;
   maxBatchSequences @6 :UInt32;
-  kvDtype @7 :Text;         # of the KV pages: f32, f16, bf16 or int8
+  kvDtype @7 :Text;         # of the KV pages: f32, f16, bf16, int8 or fp8
   packedCache @8 :Text;     # a folder for packed weights, as seen by the node, or empty
   numSwapBlocks @9 :UInt32; # KV blocks of every shard beside the pages, for what was preempted
 }

@@ -160,7 +160,7 @@ void add_bench_local_options(CLI::App& app, BenchLocalOptions& options) {
   count("--threads", options.threads, 1, "Cores to compute on; default: all that this process may use");
   count("--shards", local.shards, 1, "Tensor-parallel ranks, which share the threads")->capture_default_str();
   count("--repetitions", local.repetitions, 1, "Of which medians are printed")->capture_default_str();
-  app.add_option("--kv-dtype", options.kv_dtype, "What KV pages are stored as: f32, f16, bf16 or int8")
+  app.add_option("--kv-dtype", options.kv_dtype, "What KV pages are stored as: f32, f16, bf16, int8 or fp8")
       ->capture_default_str()
       ->group(kBenchLocalGroup);
   app.add_option(

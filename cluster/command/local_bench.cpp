@@ -56,6 +56,7 @@ std::string_view name_of(kernels::DType dtype) {
     case kernels::DType::kF16: return "F16";
     case kernels::DType::kBF16: return "BF16";
     case kernels::DType::kI8: return "I8";
+    case kernels::DType::kE4M3: return "E4M3";
     case kernels::DType::kI32: return "I32";
     case kernels::DType::kU8: return "U8";
     case kernels::DType::kQ8_0: return "Q8_0";

@@ -126,7 +126,7 @@ VerbRun prepare_serve(CLI::App& app) {
                  "what clients call it; default: the model's own name");
   app.add_option("--max-model-len", options->max_model_len, "prompt and answer together; default: the model's");
   app.add_option("--kv-memory", options->kv_memory, "for KV pages, such as 2GiB; default 256MiB");
-  app.add_option("--kv-dtype", options->kv_dtype, "what KV pages are stored as: f32, f16, bf16 or int8")
+  app.add_option("--kv-dtype", options->kv_dtype, "what KV pages are stored as: f32, f16, bf16, int8 or fp8")
       ->capture_default_str();
   app.add_option("--packed-cache", options->packed_cache, "a folder that keeps packed weights for later starts");
   app.add_option(

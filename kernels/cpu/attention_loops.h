@@ -60,7 +60,7 @@ void score_keys(const AttendCall& call, const AttendGroup& group) {
                          sums[q] = V::fma(V::set(group.queries[q][element]), key, sums[q]);
                      }
                      auto scale = V::set(call.scale);
-                     if constexpr (D == DType::kI8) {
+                     if constexpr (has_page_scales(D)) {
                        scale = V::mul(scale, load_f32<V>(call.key_scales + page * call.block_size + offset + i, lanes));
                      }
 #pragma GCC unroll 8
@@ -198,7 +198,7 @@ void attend_chunk(const AttendCall& call, const AttendState& state, std::size_t 
       group.corrections[q] = soften<V>(scores[done + q], state.highest[query], state.sums[query]);
     }
   }
-  if constexpr (D == DType::kI8) {
+  if constexpr (has_page_scales(D)) {
     for_each_block(call, begin, end,
                    [&](std::size_t position, std::size_t page, std::size_t offset, std::size_t parts) {
                      for_each_vector<V>(parts, [&](std::size_t i, std::size_t lanes) {
@@ -266,6 +266,7 @@ void attend(const AttendCall& call, const AttendState& state) {
     case DType::kF16: return attend_of<V, DType::kF16>(call, state);
     case DType::kBF16: return attend_of<V, DType::kBF16>(call, state);
     case DType::kI8: return attend_of<V, DType::kI8>(call, state);
+    case DType::kE4M3: return attend_of<V, DType::kE4M3>(call, state);
     default: return attend_of<V, DType::kF32>(call, state);
   }
 }

@@ -41,6 +41,24 @@ struct Avx2 {
     return load_bytes(lanes);
   }
 
+  // E4M3, shifted to where F16 has exponent and mantissa, is 2^-8 of the number.
+  static Reg widen_e4m3(__m128i bytes) {
+    const __m128i bits = _mm_cvtepu8_epi16(bytes);
+    const __m128i sign = _mm_slli_epi16(_mm_and_si128(bits, _mm_set1_epi16(0x80)), 8);
+    const __m128i magnitude = _mm_slli_epi16(_mm_and_si128(bits, _mm_set1_epi16(0x7f)), 7);
+    const __m128i is_nan = _mm_cmpeq_epi16(magnitude, _mm_set1_epi16(0x7f << 7));
+    const __m128i half = _mm_or_si128(_mm_or_si128(sign, magnitude), _mm_and_si128(is_nan, _mm_set1_epi16(0x7e00)));
+    return _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(0x1p8f));
+  }
+  static Reg load_e4m3(const std::uint8_t* data) {
+    return widen_e4m3(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(data)));
+  }
+  static Reg load_some_e4m3(const std::uint8_t* data, std::size_t count) {
+    alignas(8) std::uint8_t lanes[kWidth] = {};
+    for (std::size_t i = 0; i < count; ++i) lanes[i] = data[i];
+    return load_e4m3(lanes);
+  }
+
   static Halves load_halves(const std::uint16_t* data) {
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(data));
   }

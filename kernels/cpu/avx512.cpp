@@ -31,6 +31,22 @@ struct Avx512 {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first_lanes(count), data)));
   }
 
+  static Reg widen_e4m3(__m128i bytes) {
+    const __m256i bits = _mm256_cvtepu8_epi16(bytes);
+    const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(bits, _mm256_set1_epi16(0x80)), 8);
+    const __m256i magnitude = _mm256_slli_epi16(_mm256_and_si256(bits, _mm256_set1_epi16(0x7f)), 7);
+    const __mmask16 is_nan = _mm256_cmpeq_epi16_mask(magnitude, _mm256_set1_epi16(0x7f << 7));
+    const __m256i nan = _mm256_maskz_set1_epi16(is_nan, 0x7e00);
+    const __m256i half = _mm256_or_si256(_mm256_or_si256(sign, magnitude), nan);
+    return _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(0x1p8f));
+  }
+  static Reg load_e4m3(const std::uint8_t* data) {
+    return widen_e4m3(_mm_loadu_si128(reinterpret_cast<const __m128i*>(data)));
+  }
+  static Reg load_some_e4m3(const std::uint8_t* data, std::size_t count) {
+    return widen_e4m3(_mm_maskz_loadu_epi8(first_lanes(count), data));
+  }
+
   static Halves load_halves(const std::uint16_t* data) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(data));
   }

@@ -15,6 +15,8 @@ template <class V, DType D>
 typename V::Reg load_some(const void* data, std::size_t index, std::size_t count) {
   if constexpr (D == DType::kI8) {
     return V::load_some_bytes(static_cast<const std::int8_t*>(data) + index, count);
+  } else if constexpr (D == DType::kE4M3) {
+    return V::load_some_e4m3(static_cast<const std::uint8_t*>(data) + index, count);
   } else if constexpr (D == DType::kF32) {
     return V::load_some(static_cast<const float*>(data) + index, count);
   } else {
@@ -26,6 +28,8 @@ template <class V, DType D>
 typename V::Reg load(const void* data, std::size_t index) {
   if constexpr (D == DType::kI8) {
     return V::load_bytes(static_cast<const std::int8_t*>(data) + index);
+  } else if constexpr (D == DType::kE4M3) {
+    return V::load_e4m3(static_cast<const std::uint8_t*>(data) + index);
   } else if constexpr (D == DType::kF32) {
     return V::load(static_cast<const float*>(data) + index);
   } else {

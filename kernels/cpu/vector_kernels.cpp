@@ -246,7 +246,7 @@ class VectorKernels : public CpuKernels {
     assert(slot < kv.slots());
     if (part == 1) {
       store_key(values, kv, slot, head);
-    } else if (kv.dtype == DType::kI8) {
+    } else if (has_page_scales(kv.dtype)) {
       store_value(values, kv, slot, head);
     } else {
       const std::size_t offset = kv.value_index(slot, head) * size_of(kv.dtype);

@@ -1,15 +1,10 @@
+#include "kernels/cuda/attention_plan.h"
+
 #include <algorithm>
 #include <cassert>
 
-#include "kernels/cuda/paged_attention.h"
-
 namespace troupe::kernels {
 namespace {
-
-constexpr std::size_t kTile = 64;
-
-// Blocks that keep a multiprocessor busy: those that it holds at a time, twice.
-constexpr std::size_t kBlocksAMultiprocessor = 4;
 
 std::uint32_t u32(std::size_t value) { return static_cast<std::uint32_t>(value); }
 
@@ -20,8 +15,8 @@ std::size_t heads_of(const AttentionShape& shape, std::size_t lines) {
 
 // Appends the tiles of one sequence.
 void add_tiles(const AttentionBatch& batch, const AttentionShape& shape, std::size_t sequence, std::size_t lines,
-               std::vector<AttentionItem>& items) {
-  const std::size_t rows = lines / heads_of(shape, lines);
+               std::size_t positions, std::vector<AttentionItem>& items) {
+  const std::size_t rows = attention_rows(shape, lines);
   const std::size_t end_row = batch.row_starts[sequence + 1];
   for (std::size_t row = batch.row_starts[sequence]; row < end_row; row += rows) {
     AttentionItem item;
@@ -31,7 +26,7 @@ void add_tiles(const AttentionBatch& batch, const AttentionShape& shape, std::si
     item.table_start = batch.block_table_starts[sequence];
     const std::size_t window = shape.sliding_window;
     const std::size_t begin = window != 0 && item.first_end > window ? item.first_end - window : 0;
-    item.first_position = u32(begin / kTile * kTile);
+    item.first_position = u32(begin / positions * positions);
     item.end_position = item.first_end + item.rows - 1;
     item.piece = AttentionItem::kWhole;
     items.push_back(item);
@@ -44,8 +39,7 @@ std::size_t stretches(const AttentionItem& item) {
 }
 
 // Replaces each item of several stretches by one item for each.
-void cut(AttentionPlan& plan) {
-  std::vector<AttentionItem>& items = plan.narrow;
+void cut(std::vector<AttentionItem>& items, AttentionPlan& plan) {
   const std::size_t tiles = items.size();
   std::size_t count = 0;
   for (const AttentionItem& item : items) count += stretches(item);
@@ -59,45 +53,42 @@ void cut(AttentionPlan& plan) {
       items[to] = whole;
       continue;
     }
-    plan.merges.push_back({whole.first_row, whole.rows, u32(plan.pieces), u32(pieces)});
+    plan.merges.push_back({whole.first_row, whole.rows, u32(plan.piece_rows), u32(pieces)});
     for (std::size_t i = 0; i < pieces; ++i) {
       AttentionItem& item = items[to + i];
       item = whole;
       const std::size_t begin = (first_stretch(whole) + i) * kAttentionStretch;
       item.first_position = u32(std::max<std::size_t>(begin, whole.first_position));
       item.end_position = u32(std::min<std::size_t>(begin + kAttentionStretch, whole.end_position));
-      item.piece = u32(plan.pieces++);
+      item.piece = u32(plan.piece_rows);
+      plan.piece_rows += whole.rows;
     }
   }
 }
 
 }  // namespace
 
-void plan_attention(const AttentionBatch& batch, const AttentionShape& shape, int multiprocessors,
-                    AttentionPlan& plan) {
+void plan_attention(const AttentionBatch& batch, const AttentionShape& shape, const AttentionTiles& tiles,
+                    int multiprocessors, AttentionPlan& plan) {
+  assert(kAttentionStretch % tiles.positions == 0);
   plan.wide.clear();
   plan.narrow.clear();
   plan.merges.clear();
-  plan.pieces = 0;
+  plan.piece_rows = 0;
   for (std::size_t sequence = 0; sequence < batch.context_lengths.size(); ++sequence) {
     const std::size_t rows = batch.row_starts[sequence + 1] - batch.row_starts[sequence];
     assert(rows <= batch.context_lengths[sequence]);
-    if (rows * heads_of(shape, kWideLines) > kWideLines) {
-      add_tiles(batch, shape, sequence, kWideLines, plan.wide);
+    if (rows * heads_of(shape, tiles.wide_lines) > tiles.most_narrow_lines) {
+      add_tiles(batch, shape, sequence, tiles.wide_lines, tiles.positions, plan.wide);
     } else {
-      add_tiles(batch, shape, sequence, kNarrowLines, plan.narrow);
+      add_tiles(batch, shape, sequence, tiles.narrow_lines, tiles.positions, plan.narrow);
     }
   }
-  const std::size_t group = shape.num_heads / shape.num_kv_heads;
-  const std::size_t parts = (group + kNarrowLines - 1) / kNarrowLines;
-  const std::size_t blocks = plan.narrow.size() * shape.num_kv_heads * parts;
-  if (blocks < kBlocksAMultiprocessor * static_cast<std::size_t>(multiprocessors)) cut(plan);
-}
-
-std::size_t attention_piece_bytes(const AttentionShape& shape) {
-  const std::size_t group = shape.num_heads / shape.num_kv_heads;
-  const std::size_t parts = (group + kNarrowLines - 1) / kNarrowLines;
-  return shape.num_kv_heads * parts * kNarrowLines * (shape.head_dim + 2) * sizeof(float);
+  std::size_t blocks = plan.narrow.size() * attention_blocks(shape, tiles.narrow_lines);
+  if (tiles.cuts_wide) blocks += plan.wide.size() * attention_blocks(shape, tiles.wide_lines);
+  if (blocks >= tiles.blocks_a_multiprocessor * static_cast<std::size_t>(multiprocessors)) return;
+  cut(plan.narrow, plan);
+  if (tiles.cuts_wide) cut(plan.wide, plan);
 }
 
 }  // namespace troupe::kernels

@@ -45,11 +45,32 @@ __device__ __forceinline__ void multiply_tiles(float (&d)[4], const std::uint32_
   }
 }
 
+// Bytes first and first + 1 of a word of E4M3 numbers, as BF16, which has room for them: shifted to where BF16 has
+// exponent and mantissa, they are 2^-120 of the number.
+template <unsigned kFirst>
+__device__ __forceinline__ std::uint32_t widen_e4m3(std::uint32_t word) {
+  const std::uint32_t bits = __byte_perm(word, 0, kFirst == 0 ? 0x4140 : 0x4342);
+  std::uint32_t magnitude = (bits & 0x007f007f) << 4;
+  const std::uint32_t is_nan = (magnitude + 0x00100010) & 0x08000800;
+  magnitude |= (is_nan << 4) - is_nan;
+  const std::uint32_t powers = 0x7b807b80;  // 2^120, twice
+  return bits_as<std::uint32_t>(
+      __hmul2(bits_as<__nv_bfloat162>((bits & 0x00800080) << 8 | magnitude), bits_as<__nv_bfloat162>(powers)));
+}
+
 // Eight neighbours of a page to shared memory.
 template <DType kPages>
 __device__ __forceinline__ void copy_chunk(std::uint16_t* to, const void* pages, std::size_t first, bool is_there) {
   if constexpr (kPages == DType::kF16 || kPages == DType::kBF16) {
     cp_async_16(to, static_cast<const std::uint16_t*>(pages) + first, is_there);
+  } else if constexpr (kPages == DType::kE4M3) {
+    uint4 chunk = make_uint4(0, 0, 0, 0);
+    if (is_there) {
+      const uint2 bytes = *reinterpret_cast<const uint2*>(static_cast<const std::uint8_t*>(pages) + first);
+      chunk =
+          make_uint4(widen_e4m3<0>(bytes.x), widen_e4m3<2>(bytes.x), widen_e4m3<0>(bytes.y), widen_e4m3<2>(bytes.y));
+    }
+    *reinterpret_cast<uint4*>(to) = chunk;
   } else {
     uint4 chunk = make_uint4(0, 0, 0, 0);
     if (is_there) {
@@ -60,6 +81,7 @@ __device__ __forceinline__ void copy_chunk(std::uint16_t* to, const void* pages,
         x[0] = low.x, x[1] = low.y, x[2] = low.z, x[3] = low.w;
         x[4] = high.x, x[5] = high.y, x[6] = high.z, x[7] = high.w;
       } else {
+        static_assert(kPages == DType::kI8);
         const uint2 bytes = *reinterpret_cast<const uint2*>(static_cast<const std::int8_t*>(pages) + first);
 #pragma unroll
         for (unsigned i = 0; i < kChunk; ++i) {
@@ -79,6 +101,8 @@ __device__ __forceinline__ std::uint16_t load_one(const void* pages, std::size_t
     return static_cast<const std::uint16_t*>(pages)[index];
   } else if constexpr (kPages == DType::kF32) {
     return round_one<kPages>(static_cast<const float*>(pages)[index]);
+  } else if constexpr (kPages == DType::kE4M3) {
+    return static_cast<std::uint16_t>(widen_e4m3<0>(static_cast<const std::uint8_t*>(pages)[index]));
   } else {
     return round_one<kPages>(float(static_cast<const std::int8_t*>(pages)[index]));
   }
@@ -88,7 +112,7 @@ __device__ __forceinline__ std::uint16_t load_one(const void* pages, std::size_t
 struct TilePlaces {
   std::uint32_t place[kTilePositions];   // PagedKv::scale_index
   std::uint32_t offset[kTilePositions];  // within the block
-  float key_scale[kTilePositions];       // of kI8
+  float key_scale[kTilePositions];       // has_page_scales
   float value_scale[kTilePositions];
 };
 
@@ -106,14 +130,14 @@ __device__ __forceinline__ void find_places(TilePlaces& places, const PagedKv& k
     offset = position % block_size;
     place =
         (block_table[position / block_size] * static_cast<unsigned>(kv.num_kv_heads) + kv_head) * block_size + offset;
-    if constexpr (kPages == DType::kI8) {
+    if constexpr (has_page_scales(kPages)) {
       key_scale = kv.key_scales[place];
       value_scale = kv.value_scales[place];
     }
   }
   places.place[i] = place;
   places.offset[i] = offset;
-  if constexpr (kPages == DType::kI8) {
+  if constexpr (has_page_scales(kPages)) {
     places.key_scale[i] = key_scale;
     places.value_scale[i] = value_scale;
   }

@@ -62,12 +62,44 @@ Result<Functions> find_all(const Library& library) {
 
 // What decides which of the library's kernels is taken.
 struct Shape {
+  DType dtype;
   std::size_t rows, cols, outs;
   std::size_t in_stride, weight_stride, out_stride;
   std::uint32_t out_alignment;
   bool has_bias;
   auto operator<=>(const Shape&) const = default;
 };
+
+// The library's types for a product: of operands, of sums, of the result and of what it is scaled with.
+struct Types {
+  const char* name;
+  cudaDataType_t in;
+  cublasComputeType_t compute;
+  cudaDataType_t scale;
+  int min_compute_capability;
+};
+
+Types types_of(DType dtype) {
+  switch (dtype) {
+    case DType::kI8: return {"INT8", CUDA_R_8I, CUBLAS_COMPUTE_32I, CUDA_R_32I, 80};
+    case DType::kE4M3: return {"FP8", CUDA_R_8F_E4M3, CUBLAS_COMPUTE_32F, CUDA_R_32F, kMinFp8Capability};
+    default: return {"BF16", CUDA_R_16BF, CUBLAS_COMPUTE_32F, CUDA_R_32F, 80};
+  }
+}
+
+// Of the GPU that this thread uses.
+Result<void> check_device(const Types& types) {
+  int device = 0, major = 0, minor = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess) {
+    return internal_error("cuBLASLt: the GPU does not tell its compute capability");
+  }
+  if (major * 10 + minor >= types.min_compute_capability) return {};
+  return unsupported("this GPU has compute capability " + std::to_string(major) + "." + std::to_string(minor) +
+                     ", and " + types.name + " products need " + std::to_string(types.min_compute_capability / 10) +
+                     "." + std::to_string(types.min_compute_capability % 10) + ": multiply in BF16");
+}
 
 // An object of the library and the function that ends it.
 template <class Handle>
@@ -108,9 +140,10 @@ class LoadedCublasLt final : public CublasLt {
   LoadedCublasLt(Library library, const Functions& functions, Owned<cublasLtHandle_t> handle)
       : library_(std::move(library)), f_(functions), handle_(std::move(handle)) {}
 
-  Result<void> multiply(Stream stream, const Bf16Product& product, std::byte* workspace) override {
+  Result<void> multiply(Stream stream, const LibraryProduct& product, std::byte* workspace) override {
     const auto address = reinterpret_cast<std::uintptr_t>(product.out) | product.out_stride * sizeof(float);
-    const Shape shape{.rows = product.rows,
+    const Shape shape{.dtype = product.dtype,
+                      .rows = product.rows,
                       .cols = product.cols,
                       .outs = product.outs,
                       .in_stride = product.in_stride,
@@ -131,9 +164,13 @@ class LoadedCublasLt final : public CublasLt {
                 shape));
     }
     const float one = 1, zero = 0;
-    return check(f_.matmul(handle_.get(), plan.product.get(), &one, product.weight, plan.weight.get(), product.in,
-                           plan.in.get(), &zero, product.out, plan.out.get(), product.out, plan.out.get(),
-                           &plan.algorithm, workspace, kWorkspaceBytes, static_cast<cudaStream_t>(stream.handle)),
+    const std::int32_t whole_one = 1, whole_zero = 0;
+    const bool is_whole = product.dtype == DType::kI8;
+    return check(f_.matmul(handle_.get(), plan.product.get(), is_whole ? static_cast<const void*>(&whole_one) : &one,
+                           product.weight, plan.weight.get(), product.in, plan.in.get(),
+                           is_whole ? static_cast<const void*>(&whole_zero) : &zero, product.out, plan.out.get(),
+                           product.out, plan.out.get(), &plan.algorithm, workspace, kWorkspaceBytes,
+                           static_cast<cudaStream_t>(stream.handle)),
                  shape);
   }
 
@@ -144,16 +181,19 @@ class LoadedCublasLt final : public CublasLt {
 
   Result<void> check(cublasStatus_t status, const Shape& shape) const {
     if (status == CUBLAS_STATUS_SUCCESS) return {};
-    return internal_error("cuBLASLt: " + std::string(f_.status_string(status)) + " for (" + std::to_string(shape.rows) +
-                          ", " + std::to_string(shape.cols) + ") times (" + std::to_string(shape.outs) + ", " +
+    return internal_error("cuBLASLt: " + std::string(f_.status_string(status)) + " for the " +
+                          types_of(shape.dtype).name + " product (" + std::to_string(shape.rows) + ", " +
+                          std::to_string(shape.cols) + ") times (" + std::to_string(shape.outs) + ", " +
                           std::to_string(shape.cols) + ") transposed");
   }
 
   // The library's matrices go by columns: it computes out^T (outs, rows) = weight * in^T.
   Result<Plan> plan(const Shape& shape) const {
     const auto ok = [&](cublasStatus_t status) { return check(status, shape); };
+    const Types types = types_of(shape.dtype);
+    TROUPE_RETURN_IF_ERROR(check_device(types));
     Plan made;
-    TROUPE_RETURN_IF_ERROR(ok(f_.desc_create(made.product.room(f_.desc_destroy), CUBLAS_COMPUTE_32F, CUDA_R_32F)));
+    TROUPE_RETURN_IF_ERROR(ok(f_.desc_create(made.product.room(f_.desc_destroy), types.compute, types.scale)));
     const cublasOperation_t transposed = CUBLAS_OP_T;
     TROUPE_RETURN_IF_ERROR(
         ok(f_.desc_set(made.product.get(), CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed)));
@@ -164,11 +204,11 @@ class LoadedCublasLt final : public CublasLt {
       TROUPE_RETURN_IF_ERROR(
           ok(f_.desc_set(made.product.get(), CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type, sizeof type)));
     }
-    TROUPE_RETURN_IF_ERROR(ok(f_.layout_create(made.weight.room(f_.layout_destroy), CUDA_R_16BF, shape.cols, shape.outs,
+    TROUPE_RETURN_IF_ERROR(ok(f_.layout_create(made.weight.room(f_.layout_destroy), types.in, shape.cols, shape.outs,
                                                static_cast<std::int64_t>(shape.weight_stride))));
-    TROUPE_RETURN_IF_ERROR(ok(f_.layout_create(made.in.room(f_.layout_destroy), CUDA_R_16BF, shape.cols, shape.rows,
+    TROUPE_RETURN_IF_ERROR(ok(f_.layout_create(made.in.room(f_.layout_destroy), types.in, shape.cols, shape.rows,
                                                static_cast<std::int64_t>(shape.in_stride))));
-    TROUPE_RETURN_IF_ERROR(ok(f_.layout_create(made.out.room(f_.layout_destroy), CUDA_R_32F, shape.outs, shape.rows,
+    TROUPE_RETURN_IF_ERROR(ok(f_.layout_create(made.out.room(f_.layout_destroy), types.scale, shape.outs, shape.rows,
                                                static_cast<std::int64_t>(shape.out_stride))));
 
     Owned<cublasLtMatmulPreference_t> preference;

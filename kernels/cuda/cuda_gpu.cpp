@@ -94,6 +94,7 @@ class CudaGpu final : public Gpu {
         name_(properties.name),
         properties_{.compute_capability = properties.major * 10 + properties.minor,
                     .multiprocessors = properties.multiProcessorCount,
+                    .shared_bytes_a_block = properties.sharedMemPerBlockOptin,
                     .unique_id = unique_id(properties.uuid)},
         stream_(stream),
         notices_(notices),

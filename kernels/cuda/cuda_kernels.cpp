@@ -13,6 +13,7 @@
 #include "kernels/cuda/gpu_row_sampler.h"
 #include "kernels/cuda/linear.h"
 #include "kernels/cuda/norm.h"
+#include "kernels/cuda/normed_input.h"
 #include "kernels/cuda/packed_weight.h"
 #include "kernels/cuda/paged_attention.h"
 #include "kernels/cuda/rope.h"
@@ -48,7 +49,7 @@ class GpuPackedWeight final : public PackedWeight {
 
 class CudaKernels final : public Kernels {
  public:
-  CudaKernels(std::unique_ptr<GpuMemory> memory, std::unique_ptr<CublasLt> library)
+  CudaKernels(std::unique_ptr<GpuMemory> memory, GpuLibrary library)
       : memory_(std::move(memory)),
         library_(std::move(library)),
         stream_(memory_->gpu().stream()),
@@ -56,6 +57,7 @@ class CudaKernels final : public Kernels {
         step_(*memory_),
         graphs_(*memory_),
         inputs_(*memory_, "the inputs of products"),
+        normed_(*memory_),
         unpacked_(*memory_, "products by a library"),
         keys_(*memory_, "keys"),
         values_(*memory_, "values"),
@@ -106,13 +108,19 @@ class CudaKernels final : public Kernels {
   RowSampler* sampler() override { return &sampler_; }
 
   StepRows begin_step(const StepLists& lists) override {
+    normed_.forget();
     step_.begin(lists);
     step_.take_tokens(sampler_.tokens(), sampler_.rows());
     return step_.rows();
   }
 
   Result<void> repeat(StepPart part, const std::function<Result<void>()>& work) override {
-    return step_.sizes().empty() ? work() : graphs_.run(part, step_.sizes(), work);
+    if (step_.sizes().empty()) return work();
+    // What is repeated neither finds inputs prepared nor leaves them so.
+    normed_.forget();
+    auto done = graphs_.run(part, step_.sizes(), work);
+    normed_.forget();
+    return done;
   }
   void forget_repeated() override { graphs_.forget(); }
 
@@ -156,18 +164,19 @@ class CudaKernels final : public Kernels {
 
   void embed(const WeightView& table, std::uint32_t first_row, MatrixF32 out) override {
     assert(out.rows == step_.rows().rows && out.cols == table.cols);
+    normed_.forget();
     const EmbedArgs args = {step_.tokens(), table, first_row, out};
     if (!memory_->failed()) TROUPE_GPU_CALL(embed, stream_, args);
   }
 
   void rms_norm(ConstMatrixF32 in, std::span<const float> weight, float eps, MatrixF32 out) override {
-    const RmsNormArgs args = {in, weight.data(), eps, out};
+    const RmsNormArgs args = {in, weight.data(), eps, out, before_norm(weight, out)};
     TROUPE_GPU_CALL(rms_norm, stream_, args);
   }
 
   void add_rms_norm(ConstMatrixF32 addend, MatrixF32 sum, std::span<const float> weight, float eps,
                     MatrixF32 out) override {
-    const AddRmsNormArgs args = {addend, sum, weight.data(), eps, out};
+    const AddRmsNormArgs args = {addend, sum, weight.data(), eps, out, before_norm(weight, out)};
     TROUPE_GPU_CALL(add_rms_norm, stream_, args);
   }
 
@@ -175,6 +184,7 @@ class CudaKernels final : public Kernels {
     const StepBuffer::Plan plan = step_.plan(shape);
     assert(queries.cols == plan.shape.num_heads * plan.shape.head_dim);
     assert(out.cols == queries.cols && out.rows == queries.rows);
+    normed_.forget();
     const PagedAttentionArgs args = {
         .queries = queries,
         .kv = kv,
@@ -182,23 +192,28 @@ class CudaKernels final : public Kernels {
         .block_tables = step_.block_tables(),
         .wide = plan.wide,
         .num_wide = plan.num_wide,
+        .wide_lines = plan.wide_lines,
         .narrow = plan.narrow,
         .num_narrow = plan.num_narrow,
         .merges = plan.merges,
         .num_merges = plan.num_merges,
-        .pieces = room(pieces_, std::bit_ceil(plan.pieces), attention_piece_bytes(plan.shape) / sizeof(float)).data,
+        .pieces = room(pieces_, std::bit_ceil(plan.piece_rows),
+                       attention_piece_floats(plan.shape.num_heads, plan.shape.head_dim))
+                      .data,
         .out = out,
     };
     if (!memory_->failed()) TROUPE_GPU_CALL(paged_attention, stream_, args);
   }
 
   void add(ConstMatrixF32 addend, MatrixF32 sum) override {
+    normed_.forget();
     const AddArgs args = {addend, sum};
     TROUPE_GPU_CALL(add, stream_, args);
   }
 
   void gather_logits_rows(ConstMatrixF32 in, std::size_t first, MatrixF32 out) override {
     assert(out.cols == in.cols);
+    normed_.forget();
     const GatherRowsArgs args = {in.data,  in.row_stride, step_.logits_rows() + first, out.data, out.row_stride,
                                  out.rows, out.cols};
     if (!memory_->failed()) TROUPE_GPU_CALL(gather_rows, stream_, args);
@@ -207,11 +222,13 @@ class CudaKernels final : public Kernels {
   void mix(ConstMatrixF32 in, ConstMatrixF32 router_logits, const Mixture& mixture, const MixtureScratch& scratch,
            MatrixF32 sum) override {
     assert(dynamic_cast<const GpuMixture*>(&mixture) != nullptr);
+    normed_.forget();
     static_cast<const GpuMixture&>(mixture).mix(in, router_logits, scratch, step_.live_rows(), inputs_, choices_, sum);
   }
 
   void scale_by_sigmoid(ConstMatrixF32 in, std::span<const float> weight, MatrixF32 out) override {
     assert(in.rows == out.rows && in.cols == weight.size());
+    normed_.forget();
     const SigmoidCall call = {in.data,       in.rows,  in.cols,  in.row_stride,
                               weight.data(), out.data, out.cols, out.row_stride};
     TROUPE_GPU_CALL(weigh_by_sigmoid, stream_, call);
@@ -237,9 +254,19 @@ class CudaKernels final : public Kernels {
     if (in.rows == 0) return;
     LinearCall call = {.in = in.data, .rows = in.rows, .cols = in.cols, .in_stride = in.row_stride};
     for (const LinearProduct& product : products) call.products[call.num_products++] = product;
-    if (library_ != nullptr && in.rows >= kLeastLibraryRows) return multiply_by_library(call);
+    if (goes_to_library(in.rows)) return multiply_by_library(call);
     call.workspace = inputs_.of(linear_workspace_bytes(in.rows, in.cols));
-    if (call.workspace != nullptr) TROUPE_GPU_CALL(linear, stream_, call);
+    if (call.workspace == nullptr) return;
+    normed_.before_products(call);
+    TROUPE_GPU_CALL(linear, stream_, call);
+  }
+
+  bool goes_to_library(std::size_t rows) const { return library_.library != nullptr && rows >= kLeastLibraryRows; }
+
+  PreparedNorm before_norm(std::span<const float> weight, ConstMatrixF32 out) {
+    const bool prepares = !goes_to_library(out.rows);
+    return normed_.before_norm(weight.data(), out,
+                               prepares ? inputs_.of(linear_workspace_bytes(out.rows, out.cols)) : nullptr);
   }
 
   void multiply_by_library(const LinearCall& call) {
@@ -249,19 +276,20 @@ class CudaKernels final : public Kernels {
     }
     std::byte* const workspace = unpacked_.of(large_linear_workspace_bytes(call.rows, call.cols, most_outs));
     if (workspace == nullptr) return;
-    if (auto done = large_linear(*library_, stream_, call, workspace); !done.ok()) {
+    if (auto done = large_linear(*library_.library, stream_, call, library_.products, workspace); !done.ok()) {
       memory_->fail(std::move(done).error());
     }
   }
 
   std::unique_ptr<GpuMemory> memory_;
-  const std::unique_ptr<CublasLt> library_;  // or null
+  const GpuLibrary library_;
   const Stream stream_;
   const std::string_view name_;
 
   StepBuffer step_;
   StepGraphs graphs_;
   Workspace inputs_;    // of products
+  NormedInput normed_;  // what they hold of a norm's result
   Workspace unpacked_;  // of products by the library
   Workspace keys_;
   Workspace values_;
@@ -272,7 +300,7 @@ class CudaKernels final : public Kernels {
 
 }  // namespace
 
-Result<std::unique_ptr<Kernels>> make_cuda_kernels(std::unique_ptr<Gpu> gpu, std::unique_ptr<CublasLt> library,
+Result<std::unique_ptr<Kernels>> make_cuda_kernels(std::unique_ptr<Gpu> gpu, GpuLibrary library,
                                                    const std::vector<int>& cores) {
   TROUPE_ASSIGN_OR_RETURN(auto memory, GpuMemory::make(std::move(gpu), cores));
   return std::unique_ptr<Kernels>(std::make_unique<CudaKernels>(std::move(memory), std::move(library)));

@@ -9,6 +9,12 @@
 
 namespace troupe::kernels {
 
+// What computes the products of many rows instead of our own kernels, and how.
+struct GpuLibrary {
+  std::unique_ptr<CublasLt> library;  // or null
+  LargeProducts products = LargeProducts::kBf16;
+};
+
 // The operations of a transformer on one GPU, queued on its one stream: nothing waits for the device but what asks
 // memory() for a result. The lists of a step are sent by one copy when it begins. Small
 // steps are padded (kernels/cuda/step_buffer.h) and repeated from recordings (kernels/cuda/step_graphs.h); a row has
@@ -18,11 +24,10 @@ namespace troupe::kernels {
 // the CPU does (quantised weights); sums are float32.
 // Errors: what goes wrong in an operation comes out of memory().download() and synchronize().
 //
-// library: null, or what computes the products of many rows instead; then a row's bits depend on how many there are.
+// library: with one, a row's bits depend on how many rows there are, but with weights of kInt8.
 // cores: of the host's threads that pack weights, the calling one being the first; empty = that one alone.
 // Errors of making them: no memory for the staging area; a core that this process may not use.
-Result<std::unique_ptr<Kernels>> make_cuda_kernels(std::unique_ptr<Gpu> gpu,
-                                                   std::unique_ptr<CublasLt> library = nullptr,
+Result<std::unique_ptr<Kernels>> make_cuda_kernels(std::unique_ptr<Gpu> gpu, GpuLibrary library = {},
                                                    const std::vector<int>& cores = {});
 
 // Rows from which on a library pays: it unpacks weights for each product.

@@ -46,7 +46,8 @@ struct Stream {
 struct GpuProperties {
   int compute_capability = 0;  // 80 = 8.0
   int multiprocessors = 0;
-  std::uint64_t unique_id = 0;  // that of GpuInfo (gpu_list.h): the same wherever the same GPU is looked at
+  std::size_t shared_bytes_a_block = 0;  // that a kernel may ask for
+  std::uint64_t unique_id = 0;           // that of GpuInfo (gpu_list.h): the same wherever the same GPU is looked at
 };
 
 struct GpuMemoryInfo {

@@ -20,6 +20,9 @@ struct GpuInfo {
 // The oldest GPU that the kernels are compiled for.
 inline constexpr int kMinComputeCapability = 80;
 
+// The largest head_dim that kernels for GPUs take.
+inline constexpr std::uint32_t kMaxGpuHeadDim = 256;
+
 // Whether the environment asks for GPUs that are emulated on the CPU: TROUPE_GPU=emulated. There are kEmulatedGpus of
 // them then, and no others.
 bool gpus_are_emulated();

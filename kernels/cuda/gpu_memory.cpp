@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <utility>
 
 namespace troupe::kernels {
@@ -50,6 +51,7 @@ Result<void*> GpuMemory::allocate(std::uint64_t bytes, std::string_view purpose)
 }
 
 void GpuMemory::release(void* memory, std::uint64_t bytes) {
+  note_change(memory, bytes);
   gpu_->free(memory);
   use_.bytes -= bytes;
   ++releases_;
@@ -91,6 +93,7 @@ Result<void> GpuMemory::download(void* host, const void* device, std::uint64_t b
 }
 
 void GpuMemory::copy_in(void* device, const void* pinned, std::uint64_t bytes) {
+  note_change(device, bytes);
   if (bytes > 0) gpu_->copy_to_device(device, pinned, bytes);
 }
 
@@ -99,10 +102,12 @@ void GpuMemory::copy_out(void* pinned, const void* device, std::uint64_t bytes) 
 }
 
 void GpuMemory::copy(void* to, const void* from, std::uint64_t bytes) {
+  note_change(to, bytes);
   if (bytes > 0) gpu_->copy(to, from, bytes);
 }
 
 void GpuMemory::clear(void* device, std::uint64_t bytes) {
+  note_change(device, bytes);
   if (bytes > 0) gpu_->fill(device, 0, bytes);
 }
 
@@ -148,5 +153,17 @@ Result<void> GpuMemory::Pinned::download(void* host, const void* device, std::ui
 void GpuMemory::Pinned::copy(void* to, const void* from, std::uint64_t bytes) { host_memory().copy(to, from, bytes); }
 
 void GpuMemory::Pinned::clear(void* device, std::uint64_t bytes) { host_memory().clear(device, bytes); }
+
+void GpuMemory::watch(const void* memory, std::uint64_t bytes) {
+  watched_ = static_cast<const std::byte*>(memory);
+  watched_bytes_ = bytes;
+  watched_has_changed_ = false;
+}
+
+void GpuMemory::note_change(const void* memory, std::uint64_t bytes) {
+  const std::less<> before;
+  const auto* first = static_cast<const std::byte*>(memory);
+  if (before(first, watched_ + watched_bytes_) && before(watched_, first + bytes)) watched_has_changed_ = true;
+}
 
 }  // namespace troupe::kernels

@@ -52,6 +52,7 @@ class GpuMemory final : public DeviceMemory {
   // returns. REQUIRES: 0 < grain <= kSlotBytes
   template <class Write>
   void send(void* device, std::uint64_t bytes, std::uint64_t grain, const Write& write) {
+    note_change(device, bytes);
     const std::uint64_t most = kSlotBytes / grain * grain;
     for (std::uint64_t offset = 0; offset < bytes; offset += most) {
       const std::uint64_t piece = std::min(bytes - offset, most);
@@ -74,6 +75,10 @@ class GpuMemory final : public DeviceMemory {
   // Keeps the first error of what returns none itself: it comes out of download() and synchronize().
   void fail(Error error);
   bool failed() const { return error_.has_value(); }
+
+  // Whether anything was copied to the place that was watched last, other than by operations, or it was released.
+  void watch(const void* memory, std::uint64_t bytes);
+  bool watched_has_changed() const { return watched_has_changed_; }
 
  private:
   // What one thread writes at a time: some tens of microseconds.
@@ -112,6 +117,7 @@ class GpuMemory final : public DeviceMemory {
       : gpu_(std::move(gpu)), team_(std::move(team)), pinned_(*gpu_) {}
 
   std::byte* staging_room(std::uint64_t bytes);
+  void note_change(const void* memory, std::uint64_t bytes);
 
   const std::unique_ptr<Gpu> gpu_;
   const std::unique_ptr<Team> team_;
@@ -123,6 +129,9 @@ class GpuMemory final : public DeviceMemory {
   std::uint64_t slot_used_ = 0;  // bytes of it
   std::uint64_t releases_ = 0;
   std::optional<Error> error_;
+  const std::byte* watched_ = nullptr;
+  std::uint64_t watched_bytes_ = 0;
+  bool watched_has_changed_ = false;
 };
 
 }  // namespace troupe::kernels

@@ -348,8 +348,8 @@ void linear(Stream stream, const LinearCall& call) {
   assert(call.num_products >= 1 && call.num_products <= kMostProducts);
   if (call.rows == 0) return;
   Task task{};
-  bool prepared = false;
-  InputForm form{};
+  bool is_prepared = call.is_prepared;
+  InputForm form = call.form;
   for (std::size_t i = 0; i < call.num_products;) {
     const LinearProduct* products = call.products + i;
     const DType dtype = products->weight.dtype;
@@ -363,10 +363,11 @@ void linear(Stream stream, const LinearCall& call) {
         ++count;
       }
     }
-    if (!prepared || form != input_form(dtype)) {
-      form = input_form(dtype);
-      prepared = true;
-      task.in = PreparedLayout(form, call.rows, call.cols).at(call.workspace);
+    const bool is_there = is_prepared && form == input_form(dtype);
+    is_prepared = true;
+    form = input_form(dtype);
+    task.in = PreparedLayout(form, call.rows, call.cols).at(call.workspace);
+    if (!is_there) {
       prepare_input(stream, form, {call.in, call.in_stride, nullptr, static_cast<unsigned>(call.cols)}, task.in);
     }
     for (std::size_t j = 0; j < count; ++j) {

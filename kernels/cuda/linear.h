@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/packed_weight.h"
+#include "kernels/cuda/prepared_input.h"
 
 namespace troupe::kernels {
 
@@ -37,8 +38,11 @@ struct LinearCall {
   LinearProduct products[kMostProducts];
   std::size_t num_products = 0;
   // Device memory for what the inputs are turned into, at a multiple of 16 bytes: linear_workspace_bytes(rows, cols).
-  // Free again for the next call on the same stream.
+  // Until the next call on the same stream it holds the inputs in the last product's form.
   std::byte* workspace = nullptr;
+  // Whether the workspace holds the inputs already, in `form`.
+  bool is_prepared = false;
+  InputForm form = InputForm::kBf16;
 };
 
 // The same for the experts of a mixture (kernels/cuda/experts.h): rows [starts[e], starts[e + 1]) are multiplied with

@@ -3,17 +3,26 @@
 #include <cstddef>
 
 #include "kernels/cuda/gpu.h"
+#include "kernels/cuda/prepared_input.h"
 #include "kernels/tensor.h"
 
 namespace troupe::kernels {
 
 // All pointers are of the device.
 
+// What products will read of a norm's result, written by the norm as well, to the bits that they would make of it.
+struct PreparedNorm {
+  bool is_wanted = false;
+  InputForm form = InputForm::kBf16;
+  PreparedInput to;  // PreparedLayout(form, rows, cols)
+};
+
 struct RmsNormArgs {
   ConstMatrixF32 in;              // (rows, cols)
   const float* weight = nullptr;  // (cols)
   float eps = 0;
   MatrixF32 out;  // (rows, cols); may be in
+  PreparedNorm prepared;
 };
 
 struct AddRmsNormArgs {
@@ -22,6 +31,7 @@ struct AddRmsNormArgs {
   const float* weight = nullptr;  // (cols)
   float eps = 0;
   MatrixF32 out;  // (rows, cols)
+  PreparedNorm prepared;
 };
 
 struct AddArgs {

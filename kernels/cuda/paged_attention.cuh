@@ -1,19 +1,18 @@
 #pragma once
 
+#include <cassert>
+
+#include "kernels/cuda/attention_lines.cuh"
 #include "kernels/cuda/attention_tile.cuh"
-#include "kernels/cuda/softmax_state.cuh"
-#include "kernels/cuda/warp.cuh"
 
 // The kernel of paged_attention for one type of pages; each has a file of its own, because they take long to compile.
 //
-// A warp has 16 lines. Of wide items, as a rule it has all positions of a tile as well, so that probabilities stay in
+// A warp has 16 lines. Of many lines, as a rule it has all positions of a tile as well, so that probabilities stay in
 // its registers. Else some warps share lines: for scores, each has some of the positions, for values, some of the
 // elements. While a tile's keys are multiplied its values are on their way, and the next keys while values are.
 
 namespace troupe::kernels::TROUPE_GPU_NAMESPACE {
 
-constexpr unsigned kMmaRows = 16;
-constexpr unsigned kMmaDepth = 16;
 constexpr unsigned kTileRow = kTilePositions + kPadding;
 
 // What PagedAttentionArgs has for every item, of one width.
@@ -24,55 +23,35 @@ struct AttentionCall {
   bool keys_are_aligned, values_are_aligned;
 };
 
-// Two 16 x 8 operands side by side, from 16 rows of shared memory `row_length` apart: b[0] of the first 8 columns, b[1]
-// of the next.
-__device__ __forceinline__ void load_operands(std::uint32_t (&b)[2][2], const std::uint16_t* from,
-                                              unsigned row_length) {
-  const unsigned lane = threadIdx.x % kWarpSize;
-  std::uint32_t r[4];
-  ldmatrix_x4_trans(r, from + lane % 16 * row_length + lane / 16 * 8);
-  b[0][0] = r[0], b[0][1] = r[1], b[1][0] = r[2], b[1][1] = r[3];
-}
-
-// The 16 x 16 operand at `from`.
-__device__ __forceinline__ void load_lines(std::uint32_t (&a)[4], const std::uint16_t* from, unsigned row_length) {
-  const unsigned lane = threadIdx.x % kWarpSize;
-  ldmatrix_x4(a, from + lane % 16 * row_length + lane / 16 * 8);
-}
-
 // How the warps of a block divide an item.
-template <unsigned kDim, bool kWide>
+template <unsigned kDim, unsigned kLines>
 struct AttentionWarps {
-  static constexpr unsigned kLines = kWide ? kWideLines : kNarrowLines;
   // Warps that share lines. The values of 16 lines and 256 elements would fill a thread's registers.
-  static constexpr unsigned kSharing = !kWide ? 4 : kDim > 128 ? 2 : 1;
+  static constexpr unsigned kSharing = kLines == kMmaRows ? 4 : kDim > 128 ? 2 : 1;
   static constexpr unsigned kThreads = kLines / kMmaRows * kSharing * kWarpSize;
 };
 
-template <DType kPages, unsigned kDim, bool kWide>
+template <DType kPages, unsigned kDim, unsigned kLines>
 struct AttentionShared {
-  using Warps = AttentionWarps<kDim, kWide>;
+  static constexpr unsigned kSharing = AttentionWarps<kDim, kLines>::kSharing;
   static constexpr unsigned kRow = kDim + kPadding;
 
   std::uint16_t keys[kDim * kTileRow];
   std::uint16_t values[kTilePositions * kRow];
-  std::uint16_t queries[Warps::kLines * kRow];
+  std::uint16_t queries[kLines * kRow];
   // What one warp has and those that share its lines need.
-  std::uint16_t probabilities[Warps::kSharing > 1 ? Warps::kLines* kTileRow : 8];
-  std::uint16_t value_weights[Warps::kSharing > 1 && kPages == DType::kI8 ? Warps::kLines* kTileRow : 8];
-  float highest[Warps::kSharing][Warps::kLines];
+  std::uint16_t probabilities[kSharing > 1 ? kLines* kTileRow : 8];
+  std::uint16_t value_weights[kSharing > 1 && has_page_scales(kPages) ? kLines* kTileRow : 8];
+  float highest[kSharing][kLines];
   TilePlaces places[2];  // of this tile and the next
 };
 
-// Lines of this thread: its group's in the upper and the lower half of the warp's 16.
-constexpr unsigned kOwnLines = 2;
-
-template <DType kPages, unsigned kDim, bool kWide>
-__global__ void __launch_bounds__(AttentionWarps<kDim, kWide>::kThreads, kWide ? 1 : 4)
+template <DType kPages, unsigned kDim, unsigned kLines>
+__global__ void __launch_bounds__(AttentionWarps<kDim, kLines>::kThreads, kLines == kMmaRows ? 4 : 1)
     attend_items(AttentionCall call) {
-  using Shared = AttentionShared<kPages, kDim, kWide>;
-  using Warps = AttentionWarps<kDim, kWide>;
-  constexpr unsigned kLines = Warps::kLines, kSharing = Warps::kSharing, kThreads = Warps::kThreads;
+  using Shared = AttentionShared<kPages, kDim, kLines>;
+  using Warps = AttentionWarps<kDim, kLines>;
+  constexpr unsigned kSharing = Warps::kSharing, kThreads = Warps::kThreads;
   constexpr unsigned kScorePairs = kTilePositions / 16 / kSharing;  // pairs of 8 positions of a warp
   constexpr unsigned kValuePairs = kDim / 16 / kSharing;            // pairs of 8 elements of a warp
   constexpr unsigned kSteps = kDim / kMmaDepth;
@@ -101,9 +80,7 @@ __global__ void __launch_bounds__(AttentionWarps<kDim, kWide>::kThreads, kWide ?
   const unsigned first_score = share * kScorePairs * 16;  // position within the tile
   const unsigned first_value = share * kValuePairs * 16;
 
-  const auto column_of = [&](unsigned line) {  // in queries and out
-    return (kv_head * group_heads + first_head + line % heads) * head_dim;
-  };
+  const auto head_of = [&](unsigned line) { return kv_head * group_heads + first_head + line % heads; };
 
   // What this thread's lines see: [begin, end).
   unsigned begins[kOwnLines], ends[kOwnLines];
@@ -120,7 +97,7 @@ __global__ void __launch_bounds__(AttentionWarps<kDim, kWide>::kThreads, kWide ?
   for (unsigned i = threadIdx.x; i < kLines * kDim / 2; i += kThreads) {
     const unsigned line = i / (kDim / 2), dim = i % (kDim / 2) * 2;
     const float* const from =
-        args.queries.data + (item.first_row + line / heads) * args.queries.row_stride + column_of(line) + dim;
+        args.queries.data + (item.first_row + line / heads) * args.queries.row_stride + head_of(line) * head_dim + dim;
     const float x = line < lines && dim < head_dim ? from[0] : 0;
     const float y = line < lines && dim + 1 < head_dim ? from[1] : 0;
     const std::uint32_t pair = round_pair<kPages>(x, y);
@@ -138,12 +115,7 @@ __global__ void __launch_bounds__(AttentionWarps<kDim, kWide>::kThreads, kWide ?
                                     item.first_position, end, call.keys_are_aligned);
   cp_async_commit();
 
-  // A stretch's state, and what the stretches before it came to (their values lie in `out`).
-  float values[kValuePairs][2][4] = {};
-  float sums[4] = {};  // as a product with ones: [0] of the upper line, [2] of the lower
-  float highest[kOwnLines] = {minus_infinity(), minus_infinity()};
-  float total_sums[kOwnLines] = {};
-  float total_highest[kOwnLines] = {minus_infinity(), minus_infinity()};
+  LineState<kValuePairs> state;
   const std::uint32_t one_pair = round_pair<kPages>(1, 1);
   const std::uint32_t ones[2] = {one_pair, one_pair};
 
@@ -185,7 +157,7 @@ __global__ void __launch_bounds__(AttentionWarps<kDim, kWide>::kThreads, kWide ?
         for (unsigned i = 0; i < 4; ++i) {
           const unsigned index = first_score + pair * 16 + half * 8 + member * 2 + i % 2;
           float& score = scores[pair][half][i];
-          if constexpr (kPages == DType::kI8) score = __fmul_rn(score, places.key_scale[index]);
+          if constexpr (has_page_scales(kPages)) score = __fmul_rn(score, places.key_scale[index]);
           const bool is_seen = first + index >= begins[i / 2] && first + index < ends[i / 2];
           score = is_seen ? __fmul_rn(score, call.scale_log2) : minus_infinity();
           tile_highest[i / 2] = fmaxf(tile_highest[i / 2], score);
@@ -194,8 +166,7 @@ __global__ void __launch_bounds__(AttentionWarps<kDim, kWide>::kThreads, kWide ?
     }
 #pragma unroll
     for (unsigned i = 0; i < kOwnLines; ++i) {
-      tile_highest[i] = fmaxf(tile_highest[i], __shfl_xor_sync(kAllLanes, tile_highest[i], 1));
-      tile_highest[i] = fmaxf(tile_highest[i], __shfl_xor_sync(kAllLanes, tile_highest[i], 2));
+      tile_highest[i] = highest_of_line(tile_highest[i]);
       if constexpr (kSharing > 1) {
         if (member == 0) shared->highest[share][first_line + group + 8 * i] = tile_highest[i];
       }
@@ -211,26 +182,11 @@ __global__ void __launch_bounds__(AttentionWarps<kDim, kWide>::kThreads, kWide ?
       }
     }
 
-    float factors[kOwnLines], references[kOwnLines];
-#pragma unroll
-    for (unsigned i = 0; i < kOwnLines; ++i) {
-      const float before = highest[i];
-      highest[i] = fmaxf(before, tile_highest[i]);
-      references[i] = reference_score(highest[i]);
-      factors[i] = exp2f(before - references[i]);
-      sums[2 * i] = __fmul_rn(sums[2 * i], factors[i]);
-      sums[2 * i + 1] = __fmul_rn(sums[2 * i + 1], factors[i]);
-    }
-#pragma unroll
-    for (unsigned pair = 0; pair < kValuePairs; ++pair) {
-#pragma unroll
-      for (unsigned i = 0; i < 8; ++i) {
-        values[pair][i / 4][i % 4] = __fmul_rn(values[pair][i / 4][i % 4], factors[i % 4 / 2]);
-      }
-    }
+    float references[kOwnLines];
+    state.raise(tile_highest, references);
 
     // Probabilities as the left operands of the products with values: of each pair of 8 positions, 16 x 16.
-    std::uint32_t weights[kScorePairs][4], value_weights[kPages == DType::kI8 ? kScorePairs : 1][4];
+    std::uint32_t weights[kScorePairs][4], value_weights[has_page_scales(kPages) ? kScorePairs : 1][4];
 #pragma unroll
     for (unsigned pair = 0; pair < kScorePairs; ++pair) {
 #pragma unroll
@@ -238,7 +194,7 @@ __global__ void __launch_bounds__(AttentionWarps<kDim, kWide>::kThreads, kWide ?
         const float x = exp2f(scores[pair][i / 2][i % 2 * 2] - references[i % 2]);
         const float y = exp2f(scores[pair][i / 2][i % 2 * 2 + 1] - references[i % 2]);
         weights[pair][i] = round_pair<kPages>(x, y);
-        if constexpr (kPages == DType::kI8) {
+        if constexpr (has_page_scales(kPages)) {
           const unsigned index = first_score + pair * 16 + i / 2 * 8 + member * 2;
           // What is not seen stays 0, whatever its scale.
           value_weights[pair][i] = round_pair<kPages>(x == 0 ? 0 : __fmul_rn(x, places.value_scale[index]),
@@ -254,7 +210,7 @@ __global__ void __launch_bounds__(AttentionWarps<kDim, kWide>::kThreads, kWide ?
           const unsigned at =
               (first_line + group + 8 * (i % 2)) * kTileRow + first_score + pair * 16 + i / 2 * 8 + member * 2;
           memcpy(shared->probabilities + at, &weights[pair][i], sizeof weights[pair][i]);
-          if constexpr (kPages == DType::kI8) {
+          if constexpr (has_page_scales(kPages)) {
             memcpy(shared->value_weights + at, &value_weights[pair][i], sizeof value_weights[pair][i]);
           }
         }
@@ -274,80 +230,48 @@ __global__ void __launch_bounds__(AttentionWarps<kDim, kWide>::kThreads, kWide ?
 #pragma unroll
         for (unsigned i = 0; i < 4; ++i) {
           a[i] = weights[step][i];
-          value_a[i] = kPages == DType::kI8 ? value_weights[kPages == DType::kI8 ? step : 0][i] : a[i];
+          value_a[i] = has_page_scales(kPages) ? value_weights[has_page_scales(kPages) ? step : 0][i] : a[i];
         }
       } else {
         load_lines(a, shared->probabilities + first_line * kTileRow + step * kMmaDepth, kTileRow);
-        if constexpr (kPages == DType::kI8) {
+        if constexpr (has_page_scales(kPages)) {
           load_lines(value_a, shared->value_weights + first_line * kTileRow + step * kMmaDepth, kTileRow);
         } else {
 #pragma unroll
           for (unsigned i = 0; i < 4; ++i) value_a[i] = a[i];
         }
       }
-      multiply_tiles<kPages>(sums, a, ones);
+      multiply_tiles<kPages>(state.sums, a, ones);
 #pragma unroll
       for (unsigned pair = 0; pair < kValuePairs; ++pair) {
         if (first_value + pair * 16 < head_dim) {
           std::uint32_t b[2][2];
           load_operands(b, shared->values + step * kMmaDepth * Shared::kRow + first_value + pair * 16, Shared::kRow);
-          multiply_tiles<kPages>(values[pair][0], value_a, b[0]);
-          multiply_tiles<kPages>(values[pair][1], value_a, b[1]);
+          multiply_tiles<kPages>(state.values[pair][0], value_a, b[0]);
+          multiply_tiles<kPages>(state.values[pair][1], value_a, b[1]);
         }
       }
     }
 
     const bool is_last = next >= end;
     if (!is_last && next % kAttentionStretch != 0) continue;
-
-      // The end of a stretch.
-#pragma unroll
-    for (unsigned i = 0; i < kOwnLines; ++i) {
-      const unsigned line = first_line + group + 8 * i;
-      const bool is_piece = item.piece != AttentionItem::kWhole;
-      const bool is_first = first / kAttentionStretch == item.first_position / kAttentionStretch;
-      const StateWeights state = weigh_states(total_highest[i], highest[i]);
-      const float sum = add_states(state, total_sums[i], sums[2 * i]);
-      total_highest[i] = state.highest;
-      total_sums[i] = sum;
-      if (line < lines) {
-        float* const piece =
-            args.pieces + ((std::size_t{item.piece} * gridDim.y + blockIdx.y) * kLines + line) * (head_dim + 2);
-        float* const to =
-            is_piece ? piece : args.out.data + (item.first_row + line / heads) * args.out.row_stride + column_of(line);
-#pragma unroll
-        for (unsigned j = 0; j < kValuePairs * 4; ++j) {
-          const unsigned dim = first_value + j / 2 * 8 + member * 2 + j % 2;
-          if (dim < head_dim) {
-            float value = values[j / 4][j / 2 % 2][i * 2 + j % 2];
-            if (!is_piece) {
-              value = add_states(state, is_first ? 0 : to[dim], value);
-              if (is_last) value = finished(value, sum);
-            }
-            to[dim] = value;
-          }
-        }
-        if (is_piece && first_value == 0 && member == 0) {
-          to[head_dim] = highest[i];
-          to[head_dim + 1] = sums[2 * i];
-        }
+    const bool is_first = first / kAttentionStretch == item.first_position / kAttentionStretch;
+    state.end_stretch(is_first, is_last, head_dim, first_value, [&](unsigned i) -> LinePlace {
+      const unsigned line = first_line + group + 8 * i, row = line / heads;
+      if (line >= lines) return {nullptr, false};
+      if (item.piece == AttentionItem::kWhole) {
+        return {args.out.data + (item.first_row + row) * args.out.row_stride + head_of(line) * head_dim, false};
       }
-      highest[i] = minus_infinity();
-    }
-#pragma unroll
-    for (unsigned pair = 0; pair < kValuePairs; ++pair) {
-#pragma unroll
-      for (unsigned i = 0; i < 8; ++i) values[pair][i / 4][i % 4] = 0;
-    }
-#pragma unroll
-    for (unsigned i = 0; i < 4; ++i) sums[i] = 0;
+      const std::size_t piece = (std::size_t{item.piece} + row) * args.shape.num_heads + head_of(line);
+      return {args.pieces + piece * (head_dim + 2), true};
+    });
   }
 }
 
-template <DType kPages, unsigned kDim, bool kWide>
-void launch_items(Stream stream, const PagedAttentionArgs& args) {
-  const AttentionItem* const items = kWide ? args.wide : args.narrow;
-  const std::size_t count = kWide ? args.num_wide : args.num_narrow;
+template <DType kPages, unsigned kDim, unsigned kLines>
+void launch_items(Stream stream, const PagedAttentionArgs& args, const AttentionItem* items, std::size_t count) {
+  using Shared = AttentionShared<kPages, kDim, kLines>;
+  static_assert(sizeof(Shared) <= (kDim > 128 && kLines == 64 ? kServerSharedBytes : kLeastSharedBytes));
   if (count == 0) return;
   constexpr float kLog2E = 1.44269504088896340736f;
   const PagedKv& kv = args.kv;
@@ -355,18 +279,19 @@ void launch_items(Stream stream, const PagedAttentionArgs& args) {
   const AttentionCall call = {args, items, args.shape.scale * kLog2E,
                               kv.block_size % kChunk == 0 && is_aligned(kv.keys),
                               kv.head_dim % kChunk == 0 && is_aligned(kv.values)};
-  const std::size_t group = args.shape.num_heads / args.shape.num_kv_heads;
-  const std::size_t lines = kWide ? kWideLines : kNarrowLines;
-  const std::size_t parts = (group + lines - 1) / lines;
-  launch(stream, {static_cast<unsigned>(count), static_cast<unsigned>(args.shape.num_kv_heads * parts)},
-         AttentionWarps<kDim, kWide>::kThreads, sizeof(AttentionShared<kPages, kDim, kWide>),
-         attend_items<kPages, kDim, kWide>, call);
+  launch(stream, {static_cast<unsigned>(count), static_cast<unsigned>(attention_blocks(args.shape, kLines))},
+         AttentionWarps<kDim, kLines>::kThreads, sizeof(Shared), attend_items<kPages, kDim, kLines>, call);
 }
 
 template <DType kPages, unsigned kDim>
 void launch_both(Stream stream, const PagedAttentionArgs& args) {
-  launch_items<kPages, kDim, true>(stream, args);
-  launch_items<kPages, kDim, false>(stream, args);
+  if constexpr (kDim > 128) {
+    if (args.wide_lines == 32) launch_items<kPages, kDim, 32>(stream, args, args.wide, args.num_wide);
+  } else {
+    assert(args.wide_lines == 64);
+  }
+  if (args.wide_lines == 64) launch_items<kPages, kDim, 64>(stream, args, args.wide, args.num_wide);
+  launch_items<kPages, kDim, 16>(stream, args, args.narrow, args.num_narrow);
 }
 
 template <DType kPages>

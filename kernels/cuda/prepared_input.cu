@@ -5,53 +5,6 @@ namespace {
 
 constexpr unsigned kThreads = 256;
 constexpr unsigned kWarps = kThreads / 32;
-constexpr unsigned kAll = 0xffffffff;
-
-// Where word `word` of a unit (of 16) lies in it.
-__device__ __forceinline__ unsigned word_place(unsigned word) {
-  return word % 4 * 16 + word / 8 * 8 + word % 8 / 4 * 4;
-}
-
-__device__ __forceinline__ void put_word(const PreparedInput& to, unsigned unit, unsigned row, unsigned word,
-                                         std::uint32_t value) {
-  const std::size_t place = (std::size_t{unit} * to.rows + row) * kGpuUnitBytes + word_place(word);
-  *reinterpret_cast<std::uint32_t*>(to.units + place) = value;
-}
-
-// Four inputs of a row, zeros where it ends.
-__device__ __forceinline__ void load_four(const float* in, unsigned first, unsigned cols, float (&values)[4]) {
-#pragma unroll
-  for (unsigned i = 0; i < 4; ++i) values[i] = first + i < cols ? __ldg(in + first + i) : 0.0f;
-}
-
-__device__ __forceinline__ float largest_of(const float (&values)[4]) {
-  float largest = 0;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float magnitude = fabsf(values[i]);
-    largest = magnitude > largest ? magnitude : largest;  // passes a NaN over
-  }
-  return largest;
-}
-
-// 127 steps to the largest |x|; nothing where a float32 cannot express that (kernels/cpu/quantised_loops.h).
-__device__ __forceinline__ float steps_a_unit(float largest) {
-  return largest > 1e-35f && largest < 1e38f ? 127.0f / largest : 0.0f;
-}
-
-// Four quants as a word, and their sum.
-__device__ __forceinline__ std::uint32_t quantise(const float (&values)[4], float steps, int& sum) {
-  std::uint32_t word = 0;
-  sum = 0;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float step = values[i] * steps;
-    const int quant = step == step ? static_cast<int>(rintf(step)) : 0;
-    word |= static_cast<std::uint32_t>(quant & 255) << (8 * i);
-    sum += quant;
-  }
-  return word;
-}
 
 // One block of threads takes 1,024 inputs of a row, a thread four of them.
 __global__ void __launch_bounds__(kThreads) quantise_blocks(InputRows rows, PreparedInput to) {
@@ -59,21 +12,7 @@ __global__ void __launch_bounds__(kThreads) quantise_blocks(InputRows rows, Prep
   const unsigned first = (blockIdx.x * kThreads + threadIdx.x) * 4;
   float values[4];
   load_four(rows.row(row), first, rows.cols, values);
-  float largest = largest_of(values);
-#pragma unroll
-  for (unsigned step = 1; step < 8; step *= 2) largest = fmaxf(largest, __shfl_xor_sync(kAll, largest, step));
-  const float steps = steps_a_unit(largest);
-  int sum;
-  const std::uint32_t word = quantise(values, steps, sum);
-  sum += __shfl_xor_sync(kAll, sum, 1);
-  sum += __shfl_xor_sync(kAll, sum, 2);
-  const int other = __shfl_xor_sync(kAll, sum, 4);
-  if (first >= to.units_a_row * 64) return;
-  put_word(to, first / 64, row, first % 64 / 4, word);
-  if (threadIdx.x % 8 != 0) return;
-  const std::size_t block = std::size_t{first / 32} * to.rows + row;
-  to.scales[block] = steps == 0 ? 0 : largest / 127;
-  to.half_sums[block] = static_cast<std::uint32_t>(sum & 0xffff) | static_cast<std::uint32_t>(other) << 16;
+  put_block_part(to, row, first, values);
 }
 
 // One block of threads a row.
@@ -88,7 +27,7 @@ __global__ void __launch_bounds__(kThreads) quantise_row(InputRows rows, Prepare
     largest = fmaxf(largest, largest_of(values));
   }
 #pragma unroll
-  for (unsigned step = 1; step < 32; step *= 2) largest = fmaxf(largest, __shfl_xor_sync(kAll, largest, step));
+  for (unsigned step = 1; step < 32; step *= 2) largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, step));
   if (threadIdx.x % 32 == 0) warp_largest[threadIdx.x / 32] = largest;
   __syncthreads();
 #pragma unroll
@@ -96,17 +35,9 @@ __global__ void __launch_bounds__(kThreads) quantise_row(InputRows rows, Prepare
   const float steps = steps_a_unit(largest);
   for (unsigned first = threadIdx.x * 4; first < to.units_a_row * 64; first += kThreads * 4) {
     load_four(in, first, rows.cols, values);
-    int sum;
-    put_word(to, first / 64, row, first % 64 / 4, quantise(values, steps, sum));
+    put_row_part(to, row, first, values, steps);
   }
   if (threadIdx.x == 0) to.scales[row] = steps == 0 ? 0 : largest / 127;
-}
-
-// The bits of a number rounded to bf16 (nearest, ties to even), a NaN staying one.
-__device__ __forceinline__ std::uint32_t rounded_bf16(float value) {
-  const std::uint32_t bits = __float_as_uint(value);
-  if ((bits & 0x7fffffff) > 0x7f800000) return bits >> 16 | 0x40;
-  return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
 // One block of threads takes 1,024 inputs of a row.
@@ -116,21 +47,7 @@ __global__ void __launch_bounds__(kThreads) round_to_bf16(InputRows rows, Prepar
   if (first >= to.units_a_row * 32) return;
   float values[4];
   load_four(rows.row(row), first, rows.cols, values);
-#pragma unroll
-  for (unsigned pair = 0; pair < 2; ++pair) {
-    std::uint32_t upper = 0, lower = 0;
-#pragma unroll
-    for (unsigned i = 0; i < 2; ++i) {
-      const float value = values[2 * pair + i];
-      const std::uint32_t bits = rounded_bf16(value);
-      upper |= bits << (16 * i);
-      const float rest = value - __uint_as_float(bits << 16);
-      // Of an infinity nothing is left.
-      if ((bits & 0x7f80) != 0x7f80) lower |= rounded_bf16(rest) << (16 * i);
-    }
-    put_word(to, first / 32, row, first % 32 / 2 + pair, upper);
-    if (parts) put_word(to, to.units_a_row + first / 32, row, first % 32 / 2 + pair, lower);
-  }
+  put_bf16_part(to, row, first, values, parts);
 }
 
 unsigned divide_up(std::size_t value, std::size_t divisor) {

@@ -9,6 +9,7 @@ namespace {
 
 constexpr unsigned kHeadsABlock = 8;  // one a warp
 constexpr unsigned kMostPairs = kMaxGpuHeadDim / 2;
+constexpr float kNoPageScale = 0x1p-118f;  // as kernels/cpu/kv_slots.h has it
 
 // cos and sin of position * frequency, as good as float has them at any position: the product takes double, and what
 // is left of it after whole turns does not.
@@ -48,7 +49,7 @@ __device__ __forceinline__ void rotate(float* head, const float2* turns, unsigne
 __device__ __forceinline__ void store_head(const float* head, unsigned head_dim, DType dtype, void* to,
                                            std::size_t first, std::size_t step, float* scale) {
   const unsigned lane = threadIdx.x % kWarpSize;
-  if (dtype != DType::kI8) {
+  if (!has_page_scales(dtype)) {
     for (unsigned i = lane; i < head_dim; i += kWarpSize) {
       const std::size_t index = first + i * step;
       if (dtype == DType::kF32) static_cast<float*>(to)[index] = head[i];
@@ -65,14 +66,15 @@ __device__ __forceinline__ void store_head(const float* head, unsigned head_dim,
   }
   is_finite = __all_sync(kAllLanes, is_finite) != 0;
   largest = warp_max(largest);
-  const bool is_usable = is_finite && largest > 0;
-  const float inverse = is_usable ? __fdiv_rn(127.0f, largest) : 0;
+  const float limit = dtype == DType::kI8 ? 127.0f : 448.0f;
+  const float inverse = is_finite && largest > kNoPageScale ? __fdiv_rn(limit, largest) : 0;
   for (unsigned i = lane; i < head_dim; i += kWarpSize) {
-    const float scaled = is_usable ? fminf(fmaxf(head[i] * inverse, -127.0f), 127.0f) : 0;
-    static_cast<std::int8_t*>(to)[first + i * step] =
-        static_cast<std::int8_t>(static_cast<int>(scaled + (scaled < 0 ? -0.5f : 0.5f)));
+    const float scaled = inverse != 0 ? head[i] * inverse : 0;
+    static_cast<std::uint8_t*>(to)[first + i * step] =
+        dtype == DType::kI8 ? static_cast<std::uint8_t>(static_cast<int>(scaled + (scaled < 0 ? -0.5f : 0.5f)))
+                            : __nv_cvt_float_to_fp8(scaled, __NV_SATFINITE, __NV_E4M3);
   }
-  if (lane == 0) *scale = is_finite ? __fdiv_rn(largest, 127.0f) : __uint_as_float(0x7fffffff);
+  if (lane == 0) *scale = is_finite ? __fdiv_rn(largest, limit) : __uint_as_float(0x7fffffff);
 }
 
 // Blocks: (rows, heads of queries, keys and values in turn / kHeadsABlock).

@@ -4,12 +4,10 @@
 #include <cstdint>
 
 #include "kernels/cuda/gpu.h"
+#include "kernels/cuda/gpu_list.h"
 #include "kernels/kernels.h"
 
 namespace troupe::kernels {
-
-// The largest head_dim that rotate_and_store and paged_attention take.
-constexpr std::size_t kMaxGpuHeadDim = 256;
 
 // The slot of a row whose key and value are stored nowhere.
 constexpr std::uint32_t kNoSlot = 0xffffffff;

@@ -4,6 +4,7 @@
 #include <cassert>
 #include <cstring>
 
+#include "kernels/cuda/rope.h"
 #include "kernels/cuda/row_ops.h"
 
 namespace troupe::kernels {
@@ -77,10 +78,11 @@ void StepBuffer::make_plans(const StepLists& lists) {
   for (std::size_t i = 0; i < num_plans_; ++i) {
     PlanPlaces& places = plans_[i];
     places.shape = lists.shapes[i];
-    plan_attention(lists.attention, places.shape, multiprocessors_, places.plan);
+    places.tiles = paged_attention_tiles(places.shape.head_dim, properties_.shared_bytes_a_block);
+    plan_attention(lists.attention, places.shape, places.tiles, properties_.multiprocessors, places.plan);
     places.num_narrow = places.plan.narrow.size();
     places.num_merges = places.plan.merges.size();
-    places.pieces = places.plan.pieces;
+    places.piece_rows = places.plan.piece_rows;
   }
 }
 
@@ -101,7 +103,7 @@ void StepBuffer::pad(const StepLists& lists) {
     // Each merge has rows of its own.
     if (places.num_merges > 0) {
       places.num_merges = rows_.rows;
-      places.pieces = places.num_narrow;
+      places.piece_rows = places.num_narrow * attention_rows(places.shape, places.tiles.narrow_lines);
     }
     sizes_.push_back(static_cast<std::uint32_t>(places.num_narrow));
     sizes_.push_back(static_cast<std::uint32_t>(places.num_merges));
@@ -114,11 +116,12 @@ StepBuffer::Plan StepBuffer::plan(std::size_t shape) const {
   return {.shape = places.shape,
           .wide = reinterpret_cast<const AttentionItem*>(at(places.wide)),
           .num_wide = places.plan.wide.size(),
+          .wide_lines = places.tiles.wide_lines,
           .narrow = reinterpret_cast<const AttentionItem*>(at(places.narrow)),
           .num_narrow = places.num_narrow,
           .merges = reinterpret_cast<const AttentionMerge*>(at(places.merges)),
           .num_merges = places.num_merges,
-          .pieces = places.pieces};
+          .piece_rows = places.piece_rows};
 }
 
 }  // namespace troupe::kernels

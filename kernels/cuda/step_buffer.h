@@ -28,17 +28,16 @@ class StepBuffer {
     AttentionShape shape;
     const AttentionItem* wide = nullptr;
     std::size_t num_wide = 0;
+    std::size_t wide_lines = 0;
     const AttentionItem* narrow = nullptr;
     std::size_t num_narrow = 0;
     const AttentionMerge* merges = nullptr;
     std::size_t num_merges = 0;
-    std::size_t pieces = 0;
+    std::size_t piece_rows = 0;
   };
 
   explicit StepBuffer(GpuMemory& memory)
-      : memory_(memory),
-        multiprocessors_(memory.gpu().properties().multiprocessors),
-        device_(memory, "a step's lists") {}
+      : memory_(memory), properties_(memory.gpu().properties()), device_(memory, "a step's lists") {}
 
   // Sends the lists; padded, if they say that matrices have room and no attention is wide. Where the device has no
   // memory for them the pointers below are null, and `memory` keeps the error.
@@ -64,13 +63,14 @@ class StepBuffer {
   struct PlanPlaces {
     AttentionPlan plan;
     AttentionShape shape;
+    AttentionTiles tiles;
     std::size_t wide = 0;
     std::size_t narrow = 0;
     std::size_t merges = 0;
     // With padding.
     std::size_t num_narrow = 0;
     std::size_t num_merges = 0;
-    std::size_t pieces = 0;
+    std::size_t piece_rows = 0;
   };
 
   void make_plans(const StepLists& lists);
@@ -82,7 +82,7 @@ class StepBuffer {
   const std::uint32_t* at(std::size_t word) const { return data_ == nullptr ? nullptr : data_ + word; }
 
   GpuMemory& memory_;
-  const int multiprocessors_;
+  const GpuProperties properties_;
   Workspace device_;
   const std::uint32_t* data_ = nullptr;  // words_ on the device
   std::vector<std::uint32_t> words_;

@@ -32,4 +32,14 @@ __device__ __forceinline__ float block_sum(float value, float* partial) {
   return warp_sum(threadIdx.x % kWarpSize < warps ? partial[threadIdx.x % kWarpSize] : 0);
 }
 
+// The same of maxima.
+__device__ __forceinline__ float block_max(float value, float* partial) {
+  const unsigned warps = blockDim.x / kWarpSize;
+  value = warp_max(value);
+  if (warps == 1) return value;
+  if (threadIdx.x % kWarpSize == 0) partial[threadIdx.x / kWarpSize] = value;
+  __syncthreads();
+  return warp_max(partial[threadIdx.x % kWarpSize < warps ? threadIdx.x % kWarpSize : 0]);
+}
+
 }  // namespace troupe::kernels::TROUPE_GPU_NAMESPACE

@@ -13,11 +13,12 @@
 namespace troupe::model {
 namespace {
 
-constexpr std::array<std::pair<std::string_view, kernels::DType>, 4> kNames = {{
+constexpr std::array<std::pair<std::string_view, kernels::DType>, 5> kNames = {{
     {"f32", kernels::DType::kF32},
     {"f16", kernels::DType::kF16},
     {"bf16", kernels::DType::kBF16},
     {"int8", kernels::DType::kI8},
+    {"fp8", kernels::DType::kE4M3},
 }};
 
 }  // namespace
@@ -25,7 +26,7 @@ constexpr std::array<std::pair<std::string_view, kernels::DType>, 4> kNames = {{
 Result<kernels::DType> parse_kv_dtype(std::string_view name) {
   const auto known = std::find_if(kNames.begin(), kNames.end(), [&](const auto& entry) { return entry.first == name; });
   if (known != kNames.end()) return known->second;
-  return invalid_argument(std::string("KV pages are f32, f16, bf16 or int8, not '").append(printable(name)) + "'",
+  return invalid_argument(std::string("KV pages are f32, f16, bf16, int8 or fp8, not '").append(printable(name)) + "'",
                           "kv_dtype");
 }
 
@@ -39,7 +40,7 @@ Result<KvPages> KvPages::create(const ModelConfig& config, const Slice& slice, s
                                 std::uint32_t block_size, kernels::DType kv_dtype, std::uint32_t num_swap_blocks,
                                 kernels::DeviceMemory& memory) {
   if (std::none_of(kNames.begin(), kNames.end(), [&](const auto& entry) { return entry.second == kv_dtype; })) {
-    return invalid_argument("KV pages are stored as F32, F16, BF16 or I8", "kv_dtype");
+    return invalid_argument("KV pages are stored as F32, F16, BF16, I8 or E4M3", "kv_dtype");
   }
   if (num_blocks == 0)
     return invalid_argument("a shard needs at least one KV block; give it more kv_memory", "kv_memory");
@@ -53,7 +54,8 @@ Result<KvPages> KvPages::create(const ModelConfig& config, const Slice& slice, s
   const std::uint64_t kv_heads = rank_shape(config, slice).kv_heads.size();
   const std::uint64_t tokens = std::uint64_t{num_blocks} * block_size;
   const std::uint64_t piece = Arena::rounded(kv_heads * config.head_dim * tokens * kernels::size_of(kv_dtype));
-  const std::uint64_t scales = kv_dtype == kernels::DType::kI8 ? Arena::rounded(kv_heads * tokens * sizeof(float)) : 0;
+  const std::uint64_t scales =
+      kernels::has_page_scales(kv_dtype) ? Arena::rounded(kv_heads * tokens * sizeof(float)) : 0;
   std::uint64_t bytes = 0;
   if (__builtin_mul_overflow(piece + scales, 2 * std::uint64_t{slice.layer_count()}, &bytes)) {
     return invalid_argument("the KV pages of " + std::to_string(num_blocks) + " blocks overflow 64 bits", "kv_memory");

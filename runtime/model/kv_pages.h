@@ -14,7 +14,7 @@
 
 namespace troupe::model {
 
-// What KV pages may be stored as, by the names that topologies and commands use: f32, f16, bf16, int8.
+// What KV pages may be stored as, by the names that topologies and commands use: f32, f16, bf16, int8, fp8.
 // Errors: kInvalidArgument, "kv_dtype".
 Result<kernels::DType> parse_kv_dtype(std::string_view name);
 std::string_view kv_dtype_name(kernels::DType dtype);  // REQUIRES: one of them
@@ -25,7 +25,7 @@ std::string_view kv_dtype_name(kernels::DType dtype);  // REQUIRES: one of them
 // which the host itself takes when it is first written to. Owns the memory; one thread.
 class KvPages {
  public:
-  // kv_dtype: kF32, kF16, kBF16 or kI8 (with a scale for each token and head). Errors: kInvalidArgument,
+  // kv_dtype: kF32, kF16, kBF16, or kI8 or kE4M3 (with a scale for each token and head). Errors: kInvalidArgument,
   // kResourceExhausted (names kv_memory). REQUIRES: check_slice(config, slice).ok()
   static Result<KvPages> create(const ModelConfig& config, const Slice& slice, std::uint32_t num_blocks,
                                 std::uint32_t block_size, kernels::DType kv_dtype = kernels::DType::kF32,

@@ -281,7 +281,7 @@ std::uint64_t weight_bytes(const ModelConfig& config, const Slice& slice) {
 std::uint64_t bytes_per_block(const ModelConfig& config, const Slice& slice, std::uint32_t block_size,
                               kernels::DType kv_dtype) {
   const std::uint64_t kv_heads = rank_shape(config, slice).kv_heads.size();
-  const std::uint64_t scale = kv_dtype == kernels::DType::kI8 ? sizeof(float) : 0;
+  const std::uint64_t scale = kernels::has_page_scales(kv_dtype) ? sizeof(float) : 0;
   const std::uint64_t of_a_head = config.head_dim * kernels::size_of(kv_dtype) + scale;
   return 2 * slice.layer_count() * kv_heads * block_size * of_a_head;
 }

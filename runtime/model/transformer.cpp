@@ -7,6 +7,8 @@
 #include <functional>
 #include <utility>
 
+#include "kernels/cuda/gpu_list.h"
+
 namespace troupe::model {
 namespace {
 
@@ -55,6 +57,11 @@ Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::pa
   TROUPE_RETURN_IF_ERROR(check_options(options));
   TROUPE_RETURN_IF_ERROR(check_slice(config, slice));
   kernels::DeviceMemory& memory = kernels.memory();
+  if (!memory.is_host() && config.head_dim > kernels::kMaxGpuHeadDim) {
+    return unsupported("head_dim is " + std::to_string(config.head_dim) + ", and kernels for GPUs take up to " +
+                           std::to_string(kernels::kMaxGpuHeadDim) + "; use cpu devices",
+                       "head_dim");
+  }
   const StepSize size{options.max_batch_tokens, options.max_logits_rows, memory.is_host()};
   const ScratchBytes bytes = scratch_bytes(config, slice, size);
   if (!memory.is_host()) {

@@ -339,6 +339,7 @@ struct Bench {
       case DType::kInt8: return "int8";
       case DType::kInt4: return "int4";
       case DType::kI8: return "i8";
+      case DType::kE4M3: return "e4m3";
       default: break;
     }
     return dtype == DType::kF32 ? "f32" : dtype == DType::kF16 ? "f16" : "bf16";
@@ -407,5 +408,6 @@ int main(int argc, char** argv) {
   bench.attention(DType::kF32, 16, 4096);
   bench.attention(DType::kBF16, 16, 4096);
   bench.attention(DType::kI8, 16, 4096);
+  bench.attention(DType::kE4M3, 16, 4096);
   bench.attention(DType::kBF16, 1, 4096);
 }

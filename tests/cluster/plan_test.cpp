@@ -255,6 +255,12 @@ BOOST_AUTO_TEST_CASE(gpus_that_are_missing_too_old_or_too_small_are_errors_with_
   BOOST_TEST(found("cuda:1", with_gpus(8ull << 30)) ==
              "t.yaml:2:29: shard/0/0/0 on cuda:1: this GPU, old, has compute capability 7.5; the kernels need 8.0 "
              "(Ampere) or newer; use cpu:N");
+  model::ModelConfig wide = tutor_like();
+  wide.head_dim = 320;
+  BOOST_TEST(
+      only_finding(make_plan(wide, topology("nodes: [{name: a, devices: [cuda:0]}]\n"), with_gpus(8ull << 30))) ==
+      "t.yaml:2:29: shard/0/0/0 on cuda:0: the model's head_dim is 320, and kernels for GPUs take up to 256; use "
+      "cpu:N");
   BOOST_TEST(
       found("cuda:0", with_gpus(1000)) ==
       "t.yaml: what weights, scratch and a reserve leave of cuda:0 (0 bytes) holds not one block of 16 tokens on "
@@ -364,14 +370,16 @@ BOOST_AUTO_TEST_CASE(kv_blocks_are_what_the_tightest_shard_holds) {
   BOOST_TEST(planned.plan->num_blocks == (1u << 20) / block);
   BOOST_TEST(planned.plan->find("shard/0/0/0")->kv_bytes == planned.plan->num_blocks * block);
   BOOST_TEST(planned.plan->find("shard/0/1/0")->kv_bytes == planned.plan->num_blocks * block / 5);
-  const auto narrow = planning("kv_dtype: int8\n" + kFour + "limits: {kv_memory: 1MiB}\n");
-  BOOST_TEST_REQUIRE(narrow.plan.has_value());
-  const std::uint64_t narrow_block = narrow.plan->find("shard/0/0/0")->kv_bytes / narrow.plan->num_blocks;
   const auto wide = planning(kFour + "limits: {kv_memory: 1MiB}\n");
   const std::uint64_t wide_block = wide.plan->find("shard/0/0/0")->kv_bytes / wide.plan->num_blocks;
-  BOOST_TEST(narrow_block * 4 > wide_block);  // a scale for each token and head
-  BOOST_TEST(narrow_block * 2 < wide_block);
-  BOOST_TEST(narrow.plan->num_blocks > 2 * wide.plan->num_blocks);
+  for (const std::string dtype : {"int8", "fp8"}) {
+    const auto narrow = planning("kv_dtype: " + dtype + "\n" + kFour + "limits: {kv_memory: 1MiB}\n");
+    BOOST_TEST_REQUIRE(narrow.plan.has_value());
+    const std::uint64_t narrow_block = narrow.plan->find("shard/0/0/0")->kv_bytes / narrow.plan->num_blocks;
+    BOOST_TEST(narrow_block * 4 > wide_block);  // a scale for each token and head
+    BOOST_TEST(narrow_block * 2 < wide_block);
+    BOOST_TEST(narrow.plan->num_blocks > 2 * wide.plan->num_blocks);
+  }
 }
 
 BOOST_AUTO_TEST_CASE(a_max_model_len_that_cannot_be_served_is_an_error_or_lowered) {

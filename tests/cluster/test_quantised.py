@@ -54,7 +54,7 @@ class Quantised(unittest.TestCase):
 
     def test_narrow_kv_pages_keep_the_right_answers(self):
         whole = right_answers(ONE_PROCESS, TUTOR, "whole")
-        for kv_dtype in ("f16", "bf16", "int8"):
+        for kv_dtype in ("f16", "bf16", "int8", "fp8"):
             kept = right_answers(ONE_PROCESS + f"kv_dtype: {kv_dtype}\n", TUTOR, kv_dtype)
             print(f"tutor with KV pages in {kv_dtype}: {kept} right, {whole} before")
             self.assertGreaterEqual(kept, 0.98 * whole, kv_dtype)

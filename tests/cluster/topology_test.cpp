@@ -231,7 +231,7 @@ BOOST_AUTO_TEST_CASE(wrong_types_name_what_was_expected) {
                   "packed_cache, nodes, parallel, routing, place, speculation, limits or fabric, not a list"});
   check_findings("", {"t.yaml:1:1: the file is empty"});
   check_findings("model: m\nkv_dtype: q4\nnodes: [{name: a}]\n",
-                 {"t.yaml:2:11: kv_dtype: KV pages are f32, f16, bf16 or int8, not 'q4'"});
+                 {"t.yaml:2:11: kv_dtype: KV pages are f32, f16, bf16, int8 or fp8, not 'q4'"});
 }
 
 BOOST_AUTO_TEST_CASE(a_key_given_twice_is_an_error_at_the_second) {

@@ -105,7 +105,7 @@ BOOST_AUTO_TEST_CASE(pages_of_every_type_hold_what_float32_pages_hold_as_near_as
   names.push_back("reference");
   for (const auto& name : names) {
     for (std::uint32_t seed = 0; seed < 12; ++seed) {
-      for (const DType dtype : {DType::kF16, DType::kBF16, DType::kI8}) {
+      for (const DType dtype : {DType::kF16, DType::kBF16, DType::kI8, DType::kE4M3}) {
         Projection projection(seed, DType::kBF16, DType::kF32);
         const auto expected = projection.run(*make(name), 0, projection.rows);
         projection.dtype = dtype;
@@ -118,8 +118,9 @@ BOOST_AUTO_TEST_CASE(pages_of_every_type_hold_what_float32_pages_hold_as_near_as
             }
             for (std::size_t i = 0; i < projection.head_dim; ++i) {
               const float key = expected.pages.key(slot, head, i);
-              // Half of a step: of 127 in the largest element, or of the mantissa (or of F16's smallest number).
+              // Half of a step: of 127 in the largest element, or of the mantissa (or of the smallest number).
               const float bound = dtype == DType::kI8     ? largest / 127 * 0.501f
+                                  : dtype == DType::kE4M3 ? std::abs(key) * 0x1.01p-4f + largest / 448 * 0x1.01p-10f
                                   : dtype == DType::kBF16 ? std::abs(key) * 0x1p-8f
                                                           : std::abs(key) * 0x1p-11f + 0x1p-25f;
               BOOST_REQUIRE_LE(std::abs(result.pages.key(slot, head, i) - key), bound);
@@ -131,15 +132,20 @@ BOOST_AUTO_TEST_CASE(pages_of_every_type_hold_what_float32_pages_hold_as_near_as
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_key_or_value_that_is_not_finite_stays_visible_in_int8_pages) {
+BOOST_AUTO_TEST_CASE(a_key_or_value_that_is_not_finite_stays_visible_in_pages_with_scales) {
   auto names = vector_implementations();
   names.push_back("reference");
   for (const auto& name : names) {
-    for (const float bad : {INFINITY, -INFINITY, NAN}) {
+    for (const auto& [dtype, bad] : {std::pair{DType::kI8, INFINITY},
+                                     {DType::kI8, -INFINITY},
+                                     {DType::kI8, NAN},
+                                     {DType::kE4M3, INFINITY},
+                                     {DType::kE4M3, -INFINITY},
+                                     {DType::kE4M3, NAN}}) {
       const auto kernels = make(name);
       const std::vector<float> zeros(8), biases = {1, 2, 3, bad, 5, 6, 7, 8};
       const auto zero = kernels->pack({zeros.data(), DType::kF32, 8, 1, 1}, 8).value();
-      Pages pages(DType::kI8, 1, 2, 1, 8);
+      Pages pages(dtype, 1, 2, 1, 8);
       std::vector<float> queries(8);
       const float in = 0;
       const std::uint32_t position = 0, slot = 1;

@@ -183,7 +183,7 @@ class Pages {
   std::vector<float> value_scales_;
 };
 
-constexpr DType kPageTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kI8};
+constexpr DType kPageTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kI8, DType::kE4M3};
 constexpr DType kStorageTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
 
 // The largest |a - b| of two matrices; infinite where one of them is not finite and the other differs.

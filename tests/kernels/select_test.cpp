@@ -70,7 +70,9 @@ BOOST_AUTO_TEST_CASE(a_library_that_gpus_cannot_use_is_refused_with_what_to_chan
     return made.error().message;
   };
   BOOST_TEST(refusal_of("cublas").find("it may be cublaslt") != std::string::npos);
-  BOOST_TEST(refusal_of("cublaslt").find("needs a real GPU") != std::string::npos);
+  for (const char* library : {"cublaslt", "cublaslt_fp8"}) {
+    BOOST_TEST(refusal_of(library).find("needs a real GPU") != std::string::npos);
+  }
   ::setenv("TROUPE_GPU_LIBRARY", "", 1);
   BOOST_TEST(make_kernels({.cores = {}, .gpu = 0}).ok());
   ::unsetenv("TROUPE_GPU_LIBRARY");

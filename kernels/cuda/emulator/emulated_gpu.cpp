@@ -40,7 +40,10 @@ class EmulatedGpu final : public Gpu {
 
   std::string_view name() const override { return "emulated GPU"; }
   GpuProperties properties() const override {
-    return {.compute_capability = 80, .multiprocessors = 4, .unique_id = index_};
+    return {.compute_capability = 80,
+            .multiprocessors = 4,
+            .shared_bytes_a_block = emulated::kMaxDynamicShared,
+            .unique_id = index_};
   }
   Stream stream() const override { return {&stream_, true}; }
   Result<void> use_in_this_thread() override { return {}; }

@@ -41,7 +41,6 @@ namespace {
 
 constexpr unsigned kWarp = 32;
 constexpr std::size_t kMaxThreads = 1024;
-constexpr std::size_t kMaxDynamicShared = 163 * 1024;  // of compute capability 8.0
 constexpr std::size_t kPage = 4096;
 constexpr std::size_t kStackBytes = 64 * 1024;  // sanitizers need much of it
 
@@ -355,7 +354,8 @@ void run_grid(EmulatedStream& stream, const Grid& grid, const Block& block, std:
   if (block.count() == 0 || block.count() > kMaxThreads) return fail("a block has 1 to 1024 threads");
   if (grid.count() == 0 || grid.y > 65535 || grid.z > 65535) return fail("a grid has 1 to 65535 blocks in y and z");
   if (dynamic_shared_bytes > kMaxDynamicShared) {
-    return fail(std::to_string(dynamic_shared_bytes) + " bytes of shared memory, 166912 are the most");
+    return fail(std::to_string(dynamic_shared_bytes) + " bytes of shared memory, " + std::to_string(kMaxDynamicShared) +
+                " are the most");
   }
   const std::lock_guard lock(running);
   machine().set_sizes(grid, block, dynamic_shared_bytes);

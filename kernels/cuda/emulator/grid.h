@@ -28,6 +28,8 @@ struct Grid : dim3 {
       : dim3(size), file(file), line(line) {}
 };
 
+constexpr std::size_t kMaxDynamicShared = 163 * 1024;  // bytes, as compute capability 8.0 has
+
 // What a Stream's handle points at. Everything runs at once, unless it is being recorded.
 struct EmulatedStream {
   std::string error;  // of the first kernel that failed; nothing runs from then on

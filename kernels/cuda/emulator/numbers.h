@@ -1,14 +1,16 @@
 #pragma once
 
 #include <bit>
+#include <cassert>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/cpu/e4m3.h"
 #include "kernels/cpu/half.h"
 
-// CUDA's vectors and 16-bit numbers, and its functions of them, as far as kernels use them. Rounding and NaNs (0x7fff)
-// as CUDA's headers have them.
+// CUDA's vectors, 16-bit and 8-bit numbers, and its functions of them, as far as kernels use them. Rounding and NaNs
+// (0x7fff) as CUDA's headers have them.
 
 namespace troupe::kernels::emulated {
 
@@ -87,6 +89,21 @@ inline float __low2float(__nv_bfloat162 value) { return __bfloat162float(value.x
 inline float __high2float(__nv_bfloat162 value) { return __bfloat162float(value.y); }
 inline unsigned short __bfloat16_as_ushort(__nv_bfloat16 value) { return value.bits; }
 inline __nv_bfloat16 __ushort_as_bfloat16(unsigned short bits) { return {bits}; }
+
+inline __nv_bfloat162 __hmul2(__nv_bfloat162 a, __nv_bfloat162 b) {
+  return __floats2bfloat162_rn(__bfloat162float(a.x) * __bfloat162float(b.x),
+                               __bfloat162float(a.y) * __bfloat162float(b.y));
+}
+
+using __nv_fp8_storage_t = unsigned char;
+enum __nv_saturation_t { __NV_NOSAT, __NV_SATFINITE };
+enum __nv_fp8_interpretation_t { __NV_E4M3, __NV_E5M2 };
+
+inline __nv_fp8_storage_t __nv_cvt_float_to_fp8(float value, [[maybe_unused]] __nv_saturation_t saturation,
+                                                [[maybe_unused]] __nv_fp8_interpretation_t interpretation) {
+  assert(saturation == __NV_SATFINITE && interpretation == __NV_E4M3);
+  return e4m3_of_f32(value);
+}
 
 inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
 inline double __longlong_as_double(long long bits) { return std::bit_cast<double>(bits); }

@@ -25,15 +25,15 @@ double library_seconds(const Bench& bench, CublasLt& library, Gpu& gpu, std::siz
   auto* workspace = static_cast<std::byte*>(must(gpu.allocate(CublasLt::kWorkspaceBytes), "memory"));
   for (std::uint16_t* to : {in, weight}) gpu.copy_to_device(to, halves.data(), bytes);
   must(gpu.synchronize(), "copying");
-  const Bf16Product product = {.in = in,
-                               .in_stride = size,
-                               .weight = weight,
-                               .weight_stride = size,
-                               .out = out,
-                               .out_stride = size,
-                               .rows = size,
-                               .cols = size,
-                               .outs = size};
+  const LibraryProduct product = {.in = in,
+                                  .in_stride = size,
+                                  .weight = weight,
+                                  .weight_stride = size,
+                                  .out = out,
+                                  .out_stride = size,
+                                  .rows = size,
+                                  .cols = size,
+                                  .outs = size};
   const double seconds = bench.seconds_of([&] { must(library.multiply(gpu.stream(), product, workspace), "cuBLASLt"); },
                                           10, [&] { return gpu.synchronize(); });
   for (void* memory :

@@ -118,6 +118,48 @@ BOOST_AUTO_TEST_CASE(more_memory_than_there_is_is_an_error_that_names_purpose_an
   BOOST_TEST(memory().synchronize().ok());
 }
 
+// From the second time on, norms prepare what the products behind them read.
+BOOST_AUTO_TEST_CASE(products_behind_a_norm_give_the_same_bits_each_time_and_see_what_changed_since) {
+  Random random(8);
+  const std::size_t rows = 3, cols = 96, outs = 40;
+  Strided in(rows, cols, 0, random), other(rows, cols, 0, random), zeros(rows, cols, 0), result(rows, outs, 0);
+  for (std::size_t row = 0; row < rows; ++row) std::fill_n(zeros.view().row(row), cols, 0.0f);
+  const Floats norm(memory(), random.normals(cols));
+  const Stored first(DType::kBF16, outs, cols, 0, random), second(DType::kF32, outs, cols, 0, random);
+  const auto bf16 = kernels->pack(first.view()).value(), f32 = kernels->pack(second.view()).value();
+  const Rows in_there(memory(), in), normed(memory(), zeros), out(memory(), result);
+  const auto product_of = [&](const PackedWeight& weight) {
+    kernels->linear(normed.view(), {&weight}, out.view());
+    const Strided fetched = out.fetch();
+    std::vector<float> all;
+    for (std::size_t row = 0; row < rows; ++row) {
+      for (const float value : fetched.row(row)) all.push_back(value);
+    }
+    return all;
+  };
+  std::vector<float> of_norm[2];
+  for (int time = 0; time < 3; ++time) {
+    kernels->rms_norm(in_there.view(), norm.span(), 1e-6f, normed.view());
+    const auto with_bf16 = product_of(*bf16), with_f32 = product_of(*f32);
+    if (time == 0) {
+      of_norm[0] = with_bf16;
+      of_norm[1] = with_f32;
+    }
+    BOOST_TEST(with_bf16 == of_norm[0], boost::test_tools::per_element());
+    BOOST_TEST(with_f32 == of_norm[1], boost::test_tools::per_element());
+  }
+  // Sums, and what the host sends, are seen.
+  kernels->rms_norm(in_there.view(), norm.span(), 1e-6f, normed.view());
+  kernels->add(in_there.view(), normed.view());
+  BOOST_TEST(product_of(*bf16) != of_norm[0]);
+  kernels->rms_norm(in_there.view(), norm.span(), 1e-6f, normed.view());
+  memory().upload(normed.view().data, other.view().data, rows * cols * sizeof(float));
+  BOOST_TEST(product_of(*bf16) != of_norm[0]);
+  kernels->rms_norm(in_there.view(), norm.span(), 1e-6f, normed.view());
+  memory().clear(normed.view().data, rows * cols * sizeof(float));
+  for (const float value : product_of(*bf16)) BOOST_REQUIRE_EQUAL(value, 0);
+}
+
 BOOST_AUTO_TEST_CASE(norms_sums_and_moved_rows_agree_with_the_reference) {
   Random random(1);
   for (int round = 0; round < 6; ++round) {
@@ -354,10 +396,10 @@ BOOST_AUTO_TEST_CASE(experts_that_differ_in_type_or_are_too_many_a_token_are_ref
 // A library whose products are all one number, but never on a real GPU.
 class Sevens final : public CublasLt {
  public:
-  Result<void> multiply(Stream stream, const Bf16Product& product, std::byte*) override {
+  Result<void> multiply(Stream stream, const LibraryProduct& product, std::byte*) override {
     if (!stream.is_emulated) return unsupported("not here");
     for (std::size_t row = 0; row < product.rows; ++row) {
-      std::fill_n(product.out + row * product.out_stride, product.outs, 7.0f);
+      std::fill_n(static_cast<float*>(product.out) + row * product.out_stride, product.outs, 7.0f);
     }
     return {};
   }
@@ -369,7 +411,7 @@ BOOST_AUTO_TEST_CASE(a_library_multiplies_many_rows_and_what_it_reports_comes_ou
   for (const bool emulated : {true, false}) {
     auto gpu = emulated ? Result<std::unique_ptr<troupe::kernels::Gpu>>(open_emulated_gpu()) : open_gpu(0);
     if (!gpu.ok()) continue;
-    const auto with_library = make_cuda_kernels(std::move(*gpu), std::make_unique<Sevens>()).value();
+    const auto with_library = make_cuda_kernels(std::move(*gpu), {.library = std::make_unique<Sevens>()}).value();
     const auto packed = with_library->pack(weight.view()).value();
     for (const std::size_t rows : {kLeastLibraryRows - 1, kLeastLibraryRows}) {
       Strided in(rows, 16, 0, random), out(rows, 5, 1);

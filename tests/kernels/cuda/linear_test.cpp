@@ -4,18 +4,11 @@
 #include <cmath>
 #include <numeric>
 
-#include "tests/kernels/any_weight.h"
-#include "tests/kernels/cuda/test_gpu.h"
+#include "tests/kernels/cuda/gpu_weights.h"
 
 using namespace troupe::kernels;
 
 BOOST_AUTO_TEST_SUITE(gpu_linear)
-
-GpuWeight upload(TestGpu& gpu, const WeightView& weight) {
-  std::vector<std::byte> image(gpu_image_bytes(weight.dtype, weight.rows, weight.cols));
-  pack_for_gpu(weight, image);
-  return {gpu.upload(image.data(), image.size()), weight.dtype, weight.rows, weight.cols};
-}
 
 // A matrix on the device, with gaps between its rows.
 class Rows {
@@ -159,20 +152,11 @@ BOOST_AUTO_TEST_CASE(float_products_are_those_of_inputs_rounded_to_bf16) {
 BOOST_AUTO_TEST_CASE(a_row_has_the_same_bits_alone_and_in_a_batch_of_any_size) {
   Random random(4);
   for (const auto& device : gpus_to_test()) {
-    std::vector<DType> types(kFormats, std::end(kFormats));
-    types.insert(types.end(), std::begin(kStorageTypes), std::end(kStorageTypes));
-    for (const DType dtype : types) {
+    for (const DType dtype : kWeightTypes) {
       TestGpu gpu(*device);
       // Several segments of several groups.
       const std::size_t cols = 4352, outs = 20;
-      std::unique_ptr<AnyWeight> quantised;
-      std::unique_ptr<Stored> floats;
-      if (is_quantised(dtype)) {
-        quantised = std::make_unique<AnyWeight>(dtype, outs, cols, 0, random);
-      } else {
-        floats = std::make_unique<Stored>(dtype, outs, cols, 0, random);
-      }
-      const GpuWeight weight = upload(gpu, quantised ? quantised->view() : floats->view());
+      const GpuWeight weight = upload(gpu, AnyTypeWeight(dtype, outs, cols, random).view());
       Strided in(40, cols, 3, random);
       const auto all = product(gpu, in, weight, {});
       for (const std::size_t count : {1, 7, 9, 32, 33}) {

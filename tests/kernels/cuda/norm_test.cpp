@@ -1,10 +1,13 @@
 #include "kernels/cuda/norm.h"
 
+#include <array>
 #include <boost/test/unit_test.hpp>
+#include <cstring>
 #include <optional>
 
 #include "kernels/cpu/reference.h"
-#include "tests/kernels/cuda/devices.h"
+#include "kernels/cuda/linear.h"
+#include "tests/kernels/cuda/gpu_weights.h"
 
 using namespace troupe::kernels;
 
@@ -87,6 +90,60 @@ BOOST_AUTO_TEST_CASE(adding_and_norming_at_once_is_adding_and_then_norming) {
           BOOST_REQUIRE(out.row(row) == expected.row(row));
         }
         BOOST_REQUIRE(sum.gaps_untouched() && plain_sum.gaps_untouched() && out.gaps_untouched());
+      }
+    }
+  }
+}
+
+// The workspace that a norm has filled gives products the bits of one that they fill themselves.
+BOOST_AUTO_TEST_CASE(what_a_norm_prepares_is_what_products_make_of_its_result) {
+  for (const auto& device : gpus_to_test()) {
+    for (std::uint32_t seed = 0; seed < 24; ++seed) {
+      // Of each form: int8 by row, blocks, bf16 and bf16 in parts; rows that threads hold, and longer ones.
+      const DType dtype = std::array{DType::kInt8, DType::kQ8_0, DType::kBF16, DType::kF32}[seed % 4];
+      TestGpu gpu(*device);
+      Random random(seed);
+      const std::size_t rows = random.pick(1, 4);
+      std::size_t cols = seed < 4 ? 32 * random.pick(513, 540) : 32 * random.pick(1, 40);
+      if (dtype != DType::kQ8_0) cols += random.pick(0, 31);
+      Strided in(rows, cols, 4, random, seed % 3 == 0 ? 1e-4f : 1e3f), addend(rows, cols, 0, random);
+      if (seed % 8 >= 4) in.view().row(0)[random.pick(0, cols - 1)] = NAN;
+      const auto norm = random.normals(cols);
+      const AnyTypeWeight weight(dtype, 20, cols, random);
+      const GpuWeight weight_there = upload(gpu, weight.view());
+      const std::size_t bytes = linear_workspace_bytes(rows, cols);
+      const std::vector<std::byte> old(bytes, std::byte{0x7f});
+      std::vector<std::vector<float>> results;
+      for (const bool prepares : {false, true}) {
+        MatrixF32 sum(gpu.upload(in.view().data, rows * in.view().row_stride), rows, cols, in.view().row_stride);
+        const MatrixF32 normed(gpu.room<float>(rows * cols), rows, cols);
+        auto* workspace = gpu.upload(old.data(), bytes);
+        const InputForm form = input_form(dtype);
+        const PreparedNorm prepared = {prepares, form, PreparedLayout(form, rows, cols).at(workspace)};
+        const float* const norm_there = gpu.upload(norm.data(), cols);
+        if (seed % 2 == 0) {
+          TROUPE_GPU_CALL(rms_norm, gpu.stream(), RmsNormArgs{sum, norm_there, kEps, normed, prepared});
+        } else {
+          const ConstMatrixF32 more(gpu.upload(addend.view().data, rows * cols), rows, cols);
+          TROUPE_GPU_CALL(add_rms_norm, gpu.stream(), AddRmsNormArgs{more, sum, norm_there, kEps, normed, prepared});
+        }
+        LinearCall call = {.in = normed.data, .rows = rows, .cols = cols, .in_stride = cols};
+        float* const out = gpu.room<float>(rows * 20);
+        call.products[0] = {weight_there, nullptr, out, 20};
+        call.num_products = 1;
+        call.workspace = workspace;
+        call.is_prepared = prepares;
+        call.form = form;
+        TROUPE_GPU_CALL(linear, gpu.stream(), call);
+        results.push_back(gpu.download(normed.data, rows * cols));
+        results.push_back(gpu.download(out, rows * 20));
+      }
+      BOOST_TEST_CONTEXT(device->name() << " seed " << seed << " cols " << cols) {
+        const auto same_bits = [](const std::vector<float>& a, const std::vector<float>& b) {
+          return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+        };
+        BOOST_REQUIRE(same_bits(results[0], results[2]));
+        BOOST_REQUIRE(same_bits(results[1], results[3]));
       }
     }
   }

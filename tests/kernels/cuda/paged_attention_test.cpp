@@ -13,16 +13,24 @@ BOOST_AUTO_TEST_SUITE(paged_attention_on_gpus)
 constexpr int kFew = 0;
 constexpr int kMany = 1'000'000;
 
-static Strided attend(Gpu& gpu, Scene& scene, const AttentionBatch& batch, MatrixF32 queries, int multiprocessors) {
+static AttentionPlan plan_of(const Scene& scene, const AttentionBatch& batch, int multiprocessors,
+                             std::size_t shared_bytes = kServerSharedBytes) {
   AttentionPlan plan;
-  plan_attention(batch, scene.shape, multiprocessors, plan);
+  plan_attention(batch, scene.shape, paged_attention_tiles(scene.shape.head_dim, shared_bytes), multiprocessors, plan);
+  return plan;
+}
+
+static Strided attend(Gpu& gpu, Scene& scene, const AttentionBatch& batch, MatrixF32 queries, int multiprocessors,
+                      std::size_t shared_bytes = kServerSharedBytes) {
+  const AttentionPlan plan = plan_of(scene, batch, multiprocessors, shared_bytes);
   Strided out(queries.rows, queries.cols, 2);
   const MatrixOnGpu queries_there(gpu, queries), out_there(gpu, out.view());
   const PagesOnGpu pages(gpu, scene.kv);
   const OnGpu<std::uint32_t> tables(gpu, batch.block_tables);
   const OnGpu<AttentionItem> wide(gpu, plan.wide), narrow(gpu, plan.narrow);
   const OnGpu<AttentionMerge> merges(gpu, plan.merges);
-  const OnGpu<float> pieces(gpu, std::vector<float>(plan.pieces * attention_piece_bytes(scene.shape) / sizeof(float)));
+  const OnGpu<float> pieces(
+      gpu, std::vector<float>(plan.piece_rows * attention_piece_floats(scene.shape.num_heads, scene.shape.head_dim)));
   TROUPE_GPU_CALL(paged_attention, gpu.stream(),
                   PagedAttentionArgs{.queries = queries_there.view(),
                                      .kv = pages.view(),
@@ -30,6 +38,7 @@ static Strided attend(Gpu& gpu, Scene& scene, const AttentionBatch& batch, Matri
                                      .block_tables = tables.data(),
                                      .wide = wide.data(),
                                      .num_wide = plan.wide.size(),
+                                     .wide_lines = paged_attention_tiles(scene.shape.head_dim, shared_bytes).wide_lines,
                                      .narrow = narrow.data(),
                                      .num_narrow = plan.narrow.size(),
                                      .merges = merges.data(),
@@ -40,8 +49,8 @@ static Strided attend(Gpu& gpu, Scene& scene, const AttentionBatch& batch, Matri
   return out;
 }
 
-static Strided attend(Gpu& gpu, Scene& scene, int multiprocessors) {
-  return attend(gpu, scene, scene.batch(), scene.queries->view(), multiprocessors);
+static Strided attend(Gpu& gpu, Scene& scene, int multiprocessors, std::size_t shared_bytes = kServerSharedBytes) {
+  return attend(gpu, scene, scene.batch(), scene.queries->view(), multiprocessors, shared_bytes);
 }
 
 // Queries as the kernel rounds them, so that the rounding of probabilities is what remains.
@@ -97,8 +106,7 @@ BOOST_AUTO_TEST_CASE(a_row_has_the_same_bits_alone_and_in_a_chunk_in_one_piece_a
     std::size_t wide = 0, merged = 0;
     for (std::uint32_t seed = 100; seed < 118; ++seed) {
       Scene scene(seed, kPageTypes[seed % std::size(kPageTypes)]);
-      AttentionPlan plan;
-      plan_attention(scene.batch(), scene.shape, kMany, plan);
+      const AttentionPlan plan = plan_of(scene, scene.batch(), kMany);
       wide += plan.wide.size();
       merged += plan.merges.size();
       const Strided together = attend(*gpu, scene, kFew);
@@ -123,6 +131,44 @@ BOOST_AUTO_TEST_CASE(a_row_has_the_same_bits_alone_and_in_a_chunk_in_one_piece_a
     }
     BOOST_TEST(wide > 0u);
     BOOST_TEST(merged > 0u);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(wide_heads_have_the_same_bits_on_gpus_with_little_shared_memory) {
+  for (const auto& gpu : gpus_to_test()) {
+    std::size_t compared = 0;
+    for (std::uint32_t seed = 500; compared < 2; ++seed) {
+      Scene scene(seed, compared == 0 ? DType::kF16 : DType::kE4M3);
+      const bool is_small = scene.block_tables.size() * scene.kv.block_size < 400 && scene.kv.num_kv_heads == 1;
+      if (!is_small || scene.shape.head_dim <= 128 || plan_of(scene, scene.batch(), kFew).wide.empty()) continue;
+      const Strided ample = attend(*gpu, scene, kFew), little = attend(*gpu, scene, kFew, kLeastSharedBytes);
+      for (std::size_t row = 0; row < scene.rows(); ++row) BOOST_REQUIRE(same_bits(ample.row(row), little.row(row)));
+      ++compared;
+    }
+  }
+}
+
+// The one value that a query sees is what it gets, as far as BF16 has it: every number of E4M3.
+BOOST_AUTO_TEST_CASE(every_byte_of_e4m3_pages_is_read_as_the_cpu_reads_it) {
+  for (const auto& gpu : gpus_to_test()) {
+    for (std::uint32_t seed = 0; seed < 2; ++seed) {
+      Scene scene(600, DType::kE4M3);
+      scene.shape = {.num_heads = 1, .num_kv_heads = 1, .head_dim = seed == 0 ? 256u : 255u, .scale = 1};
+      scene.pages.emplace(DType::kE4M3, 1, 8, 1, scene.shape.head_dim);
+      scene.kv = scene.pages->view();
+      for (std::size_t i = 0; i < scene.shape.head_dim; ++i) {
+        static_cast<std::uint8_t*>(scene.kv.values)[i] = static_cast<std::uint8_t>(i);
+      }
+      scene.kv.key_scales[0] = scene.kv.value_scales[0] = 1;
+      const std::uint32_t starts[] = {0, 1}, context = 1, table = 0;
+      std::vector<float> query(scene.shape.head_dim);
+      const Strided out = attend(*gpu, scene, {starts, {&context, 1}, {&table, 1}, starts},
+                                 {query.data(), 1, scene.shape.head_dim}, kFew);
+      for (std::size_t i = 0; i < scene.shape.head_dim; ++i) {
+        const float expected = f32_of_e4m3(static_cast<std::uint8_t>(i));
+        BOOST_REQUIRE(std::isnan(expected) ? std::isnan(out.at(0, i)) : out.at(0, i) == expected);
+      }
+    }
   }
 }
 
@@ -165,8 +211,7 @@ BOOST_AUTO_TEST_CASE(a_plan_covers_every_row_and_every_position_that_it_sees_onc
   for (std::uint32_t seed = 0; seed < 60; ++seed) {
     const Scene scene(seed, DType::kF16);
     for (const int multiprocessors : {kFew, kMany}) {
-      AttentionPlan plan;
-      plan_attention(scene.batch(), scene.shape, multiprocessors, plan);
+      const AttentionPlan plan = plan_of(scene, scene.batch(), multiprocessors);
       std::vector<std::vector<AttentionItem>> of_row(scene.rows());
       for (const auto* items : {&plan.wide, &plan.narrow}) {
         for (const AttentionItem& item : *items) {
@@ -188,13 +233,13 @@ BOOST_AUTO_TEST_CASE(a_plan_covers_every_row_and_every_position_that_it_sees_onc
             BOOST_REQUIRE_EQUAL(items[i].first_end + row - items[i].first_row, end);
             BOOST_REQUIRE_EQUAL(items[i].piece == AttentionItem::kWhole, items.size() == 1);
             if (i > 0) BOOST_REQUIRE_EQUAL(items[i].first_position, items[i - 1].end_position);
-            if (i > 0) BOOST_REQUIRE_EQUAL(items[i].piece, items[i - 1].piece + 1);
+            if (i > 0) BOOST_REQUIRE_EQUAL(items[i].piece, items[i - 1].piece + items[i].rows);
           }
         }
       }
       for (const AttentionMerge& merge : plan.merges) {
         const auto& items = of_row[merge.first_row];
-        BOOST_REQUIRE_EQUAL(merge.pieces, items.size());
+        BOOST_REQUIRE_EQUAL(merge.stretches, items.size());
         BOOST_REQUIRE_EQUAL(merge.first_piece, items.front().piece);
         BOOST_REQUIRE_EQUAL(merge.rows, items.front().rows);
       }

@@ -110,7 +110,10 @@ BOOST_AUTO_TEST_CASE(heads_are_normed_turned_and_stored_as_the_reference_does_it
         BOOST_REQUIRE(queries.gaps_untouched());
         pages.compare(expected_pages, [&](float a, float b) {
           // A step of the type where the last bit decides, of numbers up to some ten.
-          const float step = dtype == DType::kF32 ? 0 : dtype == DType::kF16 ? 0x1p-10f : 0x1p-7f;
+          const float step = dtype == DType::kF32    ? 0
+                             : dtype == DType::kF16  ? 0x1p-10f
+                             : dtype == DType::kE4M3 ? 0x1p-3f
+                                                     : 0x1p-7f;
           BOOST_REQUIRE_LE(std::abs(a - b), 1e-4f + step * std::abs(b) + (dtype == DType::kI8 ? 0.1f : 0));
         });
       }
@@ -129,6 +132,30 @@ BOOST_AUTO_TEST_CASE(what_was_rounded_before_is_stored_to_the_bit) {
       test.run_reference(ignored, expected);
       test.run(*gpu, 0, test.rows, queries, pages);
       BOOST_REQUIRE(pages.same_bits(expected));
+    }
+  }
+}
+
+// Of numbers so small that their factor could not be expressed, among them zeros.
+BOOST_AUTO_TEST_CASE(the_smallest_keys_are_stored_with_scales_as_the_reference_stores_them) {
+  for (const auto& gpu : gpus_to_test()) {
+    for (const DType dtype : {DType::kI8, DType::kE4M3}) {
+      for (const float largest : {0x1p-149f, 0x1p-126f, 0x1p-118f, 0x1.1p-118f, 0x1p-100f}) {
+        Heads test(301, dtype);
+        test.frequencies.clear();
+        test.key_norm.clear();
+        for (std::size_t i = 0; i < test.head_dim; ++i) {
+          test.keys->view().row(0)[i] = i % 3 == 0 ? 0 : largest / static_cast<float>(i % 3);
+        }
+        Strided ignored = *test.queries, queries = *test.queries;
+        Pages expected = *test.pages, pages = *test.pages;
+        test.run_reference(ignored, expected);
+        test.run(*gpu, 0, test.rows, queries, pages);
+        BOOST_REQUIRE(pages.same_bits(expected));
+        for (std::size_t i = 0; i < test.head_dim; ++i) {
+          BOOST_REQUIRE_LE(std::abs(pages.key(test.slots[0], 0, i) - test.keys->at(0, i)), largest / 16 + 0x1p-118f);
+        }
+      }
     }
   }
 }
@@ -163,10 +190,15 @@ BOOST_AUTO_TEST_CASE(a_row_without_a_slot_is_stored_nowhere) {
   }
 }
 
-BOOST_AUTO_TEST_CASE(a_key_or_value_that_is_not_finite_stays_visible_in_int8_pages) {
+BOOST_AUTO_TEST_CASE(a_key_or_value_that_is_not_finite_stays_visible_in_pages_with_scales) {
   for (const auto& gpu : gpus_to_test()) {
-    for (const float bad : {INFINITY, -INFINITY, NAN}) {
-      Heads test(300, DType::kI8);
+    for (const auto& [dtype, bad] : {std::pair{DType::kI8, INFINITY},
+                                     {DType::kI8, -INFINITY},
+                                     {DType::kI8, NAN},
+                                     {DType::kE4M3, INFINITY},
+                                     {DType::kE4M3, -INFINITY},
+                                     {DType::kE4M3, NAN}}) {
+      Heads test(300, dtype);
       test.frequencies.clear();
       test.key_norm.clear();
       test.keys->view().row(0)[0] = bad;

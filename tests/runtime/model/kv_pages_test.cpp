@@ -57,8 +57,8 @@ bool holds(const KvPages& pages, std::uint32_t block, std::uint8_t first) {
 BOOST_AUTO_TEST_SUITE(kv_pages)
 
 BOOST_AUTO_TEST_CASE(a_copied_block_is_the_same_in_every_layer_and_no_other_changes) {
-  for (const kernels::DType dtype :
-       {kernels::DType::kF32, kernels::DType::kF16, kernels::DType::kBF16, kernels::DType::kI8}) {
+  for (const kernels::DType dtype : {kernels::DType::kF32, kernels::DType::kF16, kernels::DType::kBF16,
+                                     kernels::DType::kI8, kernels::DType::kE4M3}) {
     auto pages = pages_of(dtype);
     BOOST_REQUIRE(pages.ok());
     for (std::uint32_t block = 0; block < kBlocks; ++block) {

@@ -127,9 +127,11 @@ BOOST_AUTO_TEST_CASE(scratch_and_pages_take_what_was_foretold) {
     const auto pages = KvPages::create(config, slice, 64, 16);
     BOOST_REQUIRE(pages.ok());
     BOOST_TEST(pages->bytes() == 64 * bytes_per_block(config, slice, 16));
-    const auto narrow = KvPages::create(config, slice, 64, 16, kernels::DType::kI8);
-    BOOST_REQUIRE(narrow.ok());
-    BOOST_TEST(narrow->bytes() == 64 * bytes_per_block(config, slice, 16, kernels::DType::kI8));
+    for (const auto dtype : {kernels::DType::kI8, kernels::DType::kE4M3}) {
+      const auto narrow = KvPages::create(config, slice, 64, 16, dtype);
+      BOOST_REQUIRE(narrow.ok());
+      BOOST_TEST(narrow->bytes() == 64 * bytes_per_block(config, slice, 16, dtype));
+    }
   }
 }
 

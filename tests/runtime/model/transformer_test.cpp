@@ -206,7 +206,7 @@ BOOST_AUTO_TEST_CASE(narrow_pages_stay_close_to_float32_ones) {
   const TestModel model(small_config());
   const auto tokens = some_tokens(23, 5, model.config.vocab_size);
   const auto expected = double_forward(model.config, model.tensors, tokens);
-  for (const auto dtype : {kernels::DType::kF16, kernels::DType::kBF16, kernels::DType::kI8}) {
+  for (const auto dtype : {kernels::DType::kF16, kernels::DType::kBF16, kernels::DType::kI8, kernels::DType::kE4M3}) {
     ThreadCluster::Options options;
     options.transformer.kv_dtype = dtype;
     ThreadCluster cluster(model.directory.path(), model.config, options);
