@@ -15,6 +15,7 @@
 #include "actors/record_file.h"
 #include "actors/scheduler_metrics.h"
 #include "runtime/base/log.h"
+#include "runtime/engine/error_info.h"
 #include "runtime/engine/recorded_engine.h"
 
 namespace troupe {
@@ -106,13 +107,15 @@ class SchedulerState {
     sent_.erase(sent);
     // One stage computes steps one after the other: the next one begins now, if it did not yet.
     if (options_.engine.pipeline_stages == 1 && !sent_.empty()) sent_.front().sent = now();
-    if (result->getFailed()) {
-      spdlog::warn("step {} of epoch {} failed: {}", fence.getStep(), fence.getEpoch(),
-                   one_line(result->getError().getMessage().cStr()));
-    }
     std::vector<Delta> deltas = engine_.apply(result.root(), nanoseconds(now()));
     // One that went on from what this one did not draw has failed with it.
     sent_.erase(sent_.begin() + static_cast<std::ptrdiff_t>(engine_->steps_in_flight()), sent_.end());
+    if (result->getFailed()) {
+      const std::string reason = one_line(result->getError().getMessage().cStr());
+      spdlog::warn("step {} of epoch {} failed: {}", fence.getStep(), fence.getEpoch(), reason);
+      // Whoever failed takes no further step of this epoch.
+      if (engine::is_of_a_member(engine::read_error(result->getError()))) report_stuck("a step failed: " + reason);
+    }
     send_steps();  // first, so that the stages go on, and the gateways hear of the room that it makes in the queue
     send_deltas(std::move(deltas));
     turn();
@@ -160,7 +163,8 @@ class SchedulerState {
     away_since_.reset();
     sent_.clear();
     send_deltas(engine_.reset_for_epoch(
-        options_.replica, epoch_, unavailable("the replica was assembled anew while this request ran; send it again")));
+        options_.replica, epoch_,
+        unavailable("the replica lost a member each time that this request ran; send it again later")));
     turn();
     return outcome_of({});
   }
@@ -305,7 +309,7 @@ class SchedulerState {
     spdlog::warn("no steps until the next epoch: {}", reason);
     away_since_ = now();
     sent_.clear();
-    send_deltas(engine_.fail_in_flight(unavailable(reason + "; send the request again")));
+    send_deltas(engine_.fail_in_flight(unavailable(reason + "; send the request again later")));
     turn();
   }
 

@@ -8,6 +8,7 @@
 
 #include <caf/all.hpp>
 
+#include "actors/device_group.h"
 #include "actors/outcome.h"
 #include "actors/shard_compute.h"
 #include "actors/stats.h"
@@ -181,7 +182,11 @@ struct ShardState {
       if (stage_name(replica, stage_index) == address.getActor().cStr()) found = options.resolve(address);
     }
     if (!found) return unavailable(stage_name(replica, stage_index) + " cannot be reached");
-    TROUPE_ASSIGN_OR_RETURN(auto group, options.make_communicator(spawn->read()->getShard(), plan));
+    compute->leave("the replica is assembled anew");  // first: it may hold much of the device's memory
+    const auto order = spawn->read();
+    TROUPE_ASSIGN_OR_RETURN(auto host, options.make_communicator(order->getShard(), plan));
+    TROUPE_ASSIGN_OR_RETURN(auto group,
+                            join_device_group(std::move(host), order->getShard(), compute->memory(), options.limits));
     compute->join(std::move(group));
     stage = std::move(found);
     epoch = plan.getEpoch();

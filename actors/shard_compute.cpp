@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "runtime/model/staged_communicator.h"
-
 namespace troupe {
 namespace {
 
@@ -20,6 +18,7 @@ class NoGroup final : public collective::Communicator {
   Result<void> reduce_scatter(std::span<const float>, std::span<float>) override { return none(); }
   Result<void> all_to_all(std::span<const float>, std::span<float>) override { return none(); }
   Result<void> gather(std::span<const float>, std::span<float>, std::uint32_t) override { return none(); }
+  Result<void> check() override { return none(); }
   void abort(std::string_view) override {}
 
  private:
@@ -28,12 +27,6 @@ class NoGroup final : public collective::Communicator {
   std::uint32_t rank_;
   std::uint32_t world_size_;
 };
-
-// Of one piece: even a single sequence has the guesses of a step rated at once, so that lm_head is read once.
-std::uint32_t logits_rows(const ShardComputeOptions& options) {
-  constexpr std::uint32_t kLeast = 16;
-  return std::max(options.max_batch_sequences, std::min(kLeast, options.max_batch_tokens));
-}
 
 model::StepBatch batch_of(const engine::FlatStep& flat) {
   static_assert(engine::FlatStep::kKnown == kernels::kTokenIsKnown);
@@ -63,14 +56,15 @@ Result<std::unique_ptr<ShardCompute>> ShardCompute::load(const ShardComputeOptio
   TROUPE_ASSIGN_OR_RETURN(auto kernels, kernels::make_kernels(options.device));
 
   auto group = std::make_unique<NoGroup>(slice.rank, slice.world_size);
-  const model::TransformerOptions transformer_options = {.num_blocks = options.num_blocks,
-                                                         .num_swap_blocks = options.num_swap_blocks,
-                                                         .block_size = options.block_size,
-                                                         .max_batch_tokens = options.max_batch_tokens,
-                                                         .max_batch_sequences = options.max_batch_sequences,
-                                                         .max_logits_rows = logits_rows(options),
-                                                         .kv_dtype = options.kv_dtype,
-                                                         .packed_cache = options.packed_cache};
+  const model::TransformerOptions transformer_options = {
+      .num_blocks = options.num_blocks,
+      .num_swap_blocks = options.num_swap_blocks,
+      .block_size = options.block_size,
+      .max_batch_tokens = options.max_batch_tokens,
+      .max_batch_sequences = options.max_batch_sequences,
+      .max_logits_rows = model::logits_rows(options.max_batch_sequences, options.max_batch_tokens),
+      .kv_dtype = options.kv_dtype,
+      .packed_cache = options.packed_cache};
   TROUPE_ASSIGN_OR_RETURN(auto transformer, model::Transformer::load(options.model, config, slice, *kernels, *group,
                                                                      transformer_options, progress, limits));
   const engine::ShardSequencesOptions sequence_options = {.num_blocks = options.num_blocks,
@@ -97,7 +91,6 @@ ShardCompute::ShardCompute(std::unique_ptr<kernels::Kernels> kernels, std::uniqu
 }
 
 void ShardCompute::join(std::unique_ptr<collective::Communicator> group) {
-  if (!kernels_->memory().is_host()) group = model::make_staged_communicator(std::move(group), kernels_->memory());
   transformer_->set_communicator(*group);
   group_ = std::move(group);
   sequences_.clear();
@@ -110,6 +103,13 @@ Result<void> ShardCompute::begin_step(schema::Step::Reader step) {
 }
 
 Result<kernels::ConstMatrixF32> ShardCompute::launch(kernels::ConstMatrixF32 hidden_in) {
+  Result<kernels::ConstMatrixF32> out = forward(hidden_in);
+  // First: a group that has failed on a device leaves rubbish there, or what looks like a failure of the device.
+  TROUPE_RETURN_IF_ERROR(group_->check());
+  return out;
+}
+
+Result<kernels::ConstMatrixF32> ShardCompute::forward(kernels::ConstMatrixF32 hidden_in) {
   TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden,
                           transformer_->forward(batch_of(sequences_.flat()), hidden_in));
   if (!transformer_->slice().is_last_stage()) return transformer_->to_host(hidden);

@@ -51,7 +51,8 @@ class ShardCompute {
   static Result<std::unique_ptr<ShardCompute>> load(const ShardComputeOptions& options,
                                                     const model::ProgressCallback& progress, const Limits& limits);
 
-  // Takes a place in a group, and forgets all sequences. Before the first step; with one rank as well.
+  // Takes a place in a group whose tensors lie in memory(), and forgets all sequences. Before the first step; with one
+  // rank as well.
   void join(std::unique_ptr<collective::Communicator> group);
 
   // The group is of no more use to this rank: the others learn of it.
@@ -84,6 +85,7 @@ class ShardCompute {
     return sequences_.write_result(step, result);
   }
 
+  kernels::DeviceMemory& memory() { return kernels_->memory(); }
   const model::Transformer& transformer() const { return *transformer_; }
   std::string_view kernels_name() const { return kernels_->name(); }
 
@@ -91,6 +93,7 @@ class ShardCompute {
   ShardCompute(std::unique_ptr<kernels::Kernels> kernels, std::unique_ptr<collective::Communicator> group,
                std::unique_ptr<model::Transformer> transformer, engine::ShardSequences sequences);
 
+  Result<kernels::ConstMatrixF32> forward(kernels::ConstMatrixF32 hidden_in);
   Result<void> sample(kernels::ConstMatrixF32 hidden);
 
   std::unique_ptr<kernels::Kernels> kernels_;

@@ -28,6 +28,15 @@ void write_gateway(const Topology& topology, schema::GatewaySpec::Builder out) {
                                                        : schema::GatewaySpec::Routing::ROUND_ROBIN);
 }
 
+schema::ShardSpec::Exchange exchange_of(Exchange exchange) {
+  switch (exchange) {
+    case Exchange::kHost: return schema::ShardSpec::Exchange::HOST;
+    case Exchange::kStaged: return schema::ShardSpec::Exchange::STAGED;
+    case Exchange::kNccl: return schema::ShardSpec::Exchange::NCCL;
+  }
+  return schema::ShardSpec::Exchange::HOST;
+}
+
 void write_role(const Plan& plan, const Topology& topology, const PlannedActor& actor, schema::Spawn::Builder out) {
   switch (actor.kind) {
     case PlannedActor::Kind::kGateway: write_gateway(topology, out.initGateway()); return;
@@ -67,6 +76,8 @@ void write_role(const Plan& plan, const Topology& topology, const PlannedActor& 
       shard.setFirstLayer(actor.first_layer);
       shard.setLastLayer(actor.last_layer);
       shard.setDevice(actor.device->to_string());
+      shard.setExchange(exchange_of(actor.exchange));
+      shard.setExchangeReason(actor.exchange_reason);
       return;
     }
   }

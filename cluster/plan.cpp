@@ -1,13 +1,18 @@
 #include "cluster/plan.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
 #include <map>
 #include <set>
+#include <tuple>
+#include <utility>
 
 #include "actors/names.h"
 #include "cluster/plan_costs.h"
+#include "cluster/plan_memory.h"
 #include "runtime/model/config.h"
 #include "runtime/model/slice.h"
 
@@ -50,8 +55,9 @@ struct PlacedStage {
 
 class Planner {
  public:
-  Planner(const model::ModelConfig& model, const Topology& topology, const Machine& machine)
-      : model_(model), topology_(topology), machine_(machine) {}
+  Planner(const model::ModelConfig& model, const Topology& topology, const Machine& machine,
+          const model::ModelConfig* draft)
+      : model_(model), topology_(topology), machine_(machine), draft_(draft) {}
 
   Planning run() {
     plan_.cluster = *topology_.cluster;
@@ -65,7 +71,10 @@ class Planner {
     check_slices();
     if (!diagnostics_.has_errors()) place_actors();
     if (!diagnostics_.has_errors()) size_kv();
-    if (!diagnostics_.has_errors()) check_gpu_memory();
+    if (!diagnostics_.has_errors()) {
+      add_memory(model_, draft_, topology_.limits, plan_);
+      check_memory(machine_, plan_, place_of_limit("kv_memory"), diagnostics_);
+    }
     if (!diagnostics_.has_errors()) add_costs(model_, machine_, plan_);
     warn_of_idle_nodes();
 
@@ -225,22 +234,6 @@ class Planner {
   }
 
   // Weights and pages of the shards of each GPU; what else they need depends on the step.
-  void check_gpu_memory() {
-    std::map<std::pair<std::string, std::uint32_t>, std::uint64_t> needs;  // by node and GPU
-    for (const PlannedActor& actor : plan_.actors) {
-      if (actor.kind != PlannedActor::Kind::kShard || actor.device->kind != Device::Kind::kCuda) continue;
-      needs[{actor.node, actor.device->first}] += actor.weight_bytes + actor.kv_bytes;
-    }
-    for (const auto& [place, bytes] : needs) {
-      const std::uint64_t there = machine_.gpus[place.second].memory_bytes;
-      if (bytes <= there) continue;
-      diagnostics_.error(place_of_limit("kv_memory"),
-                         "weights and KV pages on " + place.first + "/cuda:" + std::to_string(place.second) + " take " +
-                             std::to_string(bytes) + " bytes, and it has " + std::to_string(there) +
-                             "; lower limits.kv_memory, quantise the model, or share it out among more devices");
-    }
-  }
-
   // The first core of the device that is not there.
   std::optional<std::uint32_t> absent_core(const Device& device) const {
     for (std::uint32_t core = device.first; core <= device.last; ++core) {
@@ -297,6 +290,7 @@ class Planner {
         actor.ranks = static_cast<std::uint32_t>(stage.shards.size());
         actor.first_layer = stage.first_layer;
         actor.last_layer = stage.last_layer;
+        std::tie(actor.exchange, actor.exchange_reason) = exchange_of(stage.shards);
       };
       describe(add(PlannedActor::Kind::kStage, stage_name(stage.replica, stage.index), stage.shards.front().node,
                    "beside its rank 0"));
@@ -307,7 +301,6 @@ class Planner {
         describe(shard);
         shard.rank = r;
         shard.device = placed.device;
-        shard.weight_bytes = model::weight_bytes(model_, slice_of(plan_, shard));
       }
     }
   }
@@ -327,6 +320,23 @@ class Planner {
                                                         " has more; write auto, or give it one stage of one shard");
     }
     return one_shard;
+  }
+
+  static std::pair<Exchange, std::string> exchange_of(const std::vector<PlacedShard>& shards) {
+    const auto on_gpu = [](const PlacedShard& shard) { return shard.device.kind == Device::Kind::kCuda; };
+    if (shards.size() == 1) return {Exchange::kHost, "one rank"};
+    if (std::none_of(shards.begin(), shards.end(), on_gpu)) return {Exchange::kHost, "no rank computes on a GPU"};
+    for (std::size_t i = 0; i < shards.size(); ++i) {
+      if (!on_gpu(shards[i])) {
+        return {Exchange::kStaged, "rank " + std::to_string(i) + " computes on " + shards[i].device.to_string()};
+      }
+      for (std::size_t j = 0; j < i; ++j) {
+        if (!shards[j].device.overlaps(shards[i].device)) continue;
+        return {Exchange::kStaged,
+                "ranks " + std::to_string(j) + " and " + std::to_string(i) + " share " + shards[i].device.to_string()};
+      }
+    }
+    return {Exchange::kNccl, "each rank has a GPU to itself"};
   }
 
   // Of a replica, whose scheduler has its place.
@@ -412,10 +422,6 @@ class Planner {
     const std::uint64_t most_swapped = limits.max_batch_sequences * ((max_len + block_size - 1) / block_size);
     plan_.num_swap_blocks = static_cast<std::uint32_t>(
         std::min({limits.swap_memory / block_bytes(*tightest), most_swapped, UINT32_MAX - blocks}));
-    for (PlannedActor& actor : plan_.actors) {
-      if (actor.kind != PlannedActor::Kind::kShard) continue;
-      actor.kv_bytes = blocks * block_bytes(actor);
-    }
   }
 
   std::uint64_t block_bytes(const PlannedActor& shard) const {
@@ -444,12 +450,22 @@ class Planner {
   const model::ModelConfig& model_;
   const Topology& topology_;
   const Machine& machine_;
+  const model::ModelConfig* const draft_;  // may be null
   std::vector<PlacedStage> stages_;
   Diagnostics diagnostics_;
   Plan plan_;
 };
 
 }  // namespace
+
+static std::uint64_t main_memory_bytes() {
+  const long pages = ::sysconf(_SC_PHYS_PAGES), page_bytes = ::sysconf(_SC_PAGESIZE);
+  std::uint64_t bytes = pages > 0 && page_bytes > 0 ? static_cast<std::uint64_t>(pages) * page_bytes : 0;
+  // Of a container; "max", which is no number, where there is no limit.
+  std::uint64_t limit = 0;
+  if (std::ifstream("/sys/fs/cgroup/memory.max") >> limit && (bytes == 0 || limit < bytes)) bytes = limit;
+  return bytes;
+}
 
 Machine this_machine(bool with_gpus) {
   Machine machine;
@@ -460,6 +476,7 @@ Machine this_machine(bool with_gpus) {
       machine.why_no_gpus = gpus.error().message;
     }
   }
+  machine.memory_bytes = main_memory_bytes();
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
   if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return machine;
@@ -484,8 +501,9 @@ const PlannedActor* Plan::find(const std::string& name) const {
   return found == actors.end() ? nullptr : &*found;
 }
 
-Planning make_plan(const model::ModelConfig& model, const Topology& topology, const Machine& machine) {
-  return Planner(model, topology, machine).run();
+Planning make_plan(const model::ModelConfig& model, const Topology& topology, const Machine& machine,
+                   const model::ModelConfig* draft) {
+  return Planner(model, topology, machine, draft).run();
 }
 
 }  // namespace troupe::cluster

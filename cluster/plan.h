@@ -20,6 +20,7 @@ struct Machine {
   std::vector<std::uint32_t> cores = {0};  // that this process may use, ascending
   double bytes_per_second_per_core = 8e9;  // of streaming weights from memory
   bool measured = false;                   // false: the number above is an assumption
+  std::uint64_t memory_bytes = 0;          // of its main memory, or what this process may have of it; 0 = not known
   std::vector<kernels::GpuInfo> gpus;      // by index
   std::string why_no_gpus;                 // for people, where there are none
 };
@@ -30,6 +31,9 @@ Machine this_machine(bool with_gpus);
 
 // Whether a device of the topology is a GPU.
 bool names_gpus(const Topology& topology);
+
+// How the ranks of a stage exchange tensors (ShardSpec in schema/cluster.capnp).
+enum class Exchange { kHost, kStaged, kNccl };
 
 // One actor and where it lives.
 struct PlannedActor {
@@ -53,9 +57,14 @@ struct PlannedActor {
 
   bool lookahead = false;  // of a scheduler: it forms steps before the tokens of the one before are known
 
-  // Of shards.
+  Exchange exchange = Exchange::kHost;  // of its ranks
+  std::string exchange_reason;          // for people
+
+  // Of shards and drafts, on their device.
   std::uint64_t weight_bytes = 0;
-  std::uint64_t kv_bytes = 0;  // pages of num_blocks blocks
+  std::uint64_t kv_bytes = 0;       // pages of num_blocks blocks
+  std::uint64_t scratch_bytes = 0;  // activations of the largest step, and what a group over NCCL exchanges
+  std::uint64_t host_bytes = 0;     // scratch in the host's memory, where the device is a GPU
 
   std::string reason;  // why it is there, for people
 };
@@ -113,8 +122,11 @@ struct Planning {
 // full batch of longest sequences can use. max_model_len: if the file does not set it, at most what those blocks hold.
 // Errors: layers beyond the model's or missing; ranks that do not divide the model; a max_model_len beyond the model's
 // or beyond the blocks; lookahead asked of a replica of several shards; cores that this machine does not have or that
-// are closed to this process; GPUs that it does not have, that are too old, or whose memory the weights and pages of
-// their shards exceed. Warnings: shards that share a core or a GPU, nodes without an actor.
-Planning make_plan(const model::ModelConfig& model, const Topology& topology, const Machine& machine);
+// are closed to this process; GPUs that it does not have, that are too old, or whose memory the weights, pages and
+// scratch of their shards and drafts exceed. Warnings: shards that share a core or a GPU, shards and drafts that exceed
+// the main memory, nodes without an actor. `draft`: the model of the topology's draft, if it has one and its memory is
+// to be counted.
+Planning make_plan(const model::ModelConfig& model, const Topology& topology, const Machine& machine,
+                   const model::ModelConfig* draft = nullptr);
 
 }  // namespace troupe::cluster

@@ -8,6 +8,8 @@
 
 namespace troupe::kernels {
 
+class Gpu;
+
 struct MemoryRoom {
   std::uint64_t free_bytes = 0;  // of all processes together
   std::uint64_t total_bytes = 0;
@@ -32,6 +34,9 @@ class DeviceMemory {
   virtual ~DeviceMemory() = default;
 
   virtual bool is_host() const = 0;
+
+  // The GPU whose memory it is, for whoever queues work of their own there; null for the host's. Same thread.
+  virtual Gpu* gpu_or_null() { return nullptr; }
 
   // Zeros, aligned to 256 bytes; released by the same object. Errors: kResourceExhausted, which names `purpose`, the
   // bytes, and what is free where that is known. REQUIRES: bytes > 0

@@ -109,7 +109,7 @@ const QuantisedOps& quantised_ops_of(const CpuFeatures& features, CpuImplementat
 
 Result<std::unique_ptr<Gpu>> find_gpu(std::uint32_t index) {
   if (!gpus_are_emulated()) return open_gpu(index);
-  if (index < kEmulatedGpus) return open_emulated_gpu();
+  if (index < kEmulatedGpus) return open_emulated_gpu(index);
   return not_found("there is no cuda:" + std::to_string(index) + ": " + std::to_string(kEmulatedGpus) +
                    " GPUs are emulated, from cuda:0 on");
 }

@@ -83,7 +83,14 @@ struct ShardSpec {
   ranks @4 :UInt32;
   firstLayer @5 :UInt32;    # the shard owns layers [firstLayer, lastLayer)
   lastLayer @6 :UInt32;
-  device @7 :Text;          # "cpu:0", "cpu:0-3"
+  device @7 :Text;          # "cpu:0", "cpu:0-3", "cuda:0"
+  exchange @8 :Exchange;    # how the ranks of the stage exchange tensors: the same for all of them
+  exchangeReason @9 :Text;  # why, for people
+  enum Exchange {
+    host @0;                # where they lie: there is one rank, or none computes on a GPU
+    staged @1;              # by copies in the host's memory
+    nccl @2;                # by NCCL if every rank finds the same library, else staged: each rank has a GPU to itself
+  }
 }
 
 struct DraftSpec {

@@ -8,6 +8,7 @@
 #include "cluster/plan.h"
 #include "kernels/cuda/gpu_list.h"
 #include "kernels/select.h"
+#include "runtime/collective/nccl_library.h"
 
 namespace troupe::cluster {
 namespace {
@@ -35,6 +36,12 @@ int run_doctor(const DoctorOptions& options) {
     const auto usable = kernels::make_kernels({.gpu = static_cast<std::uint32_t>(index)});
     fmt::print(": {}\n", usable.ok() ? "kernels " + std::string((*usable)->name()) : usable.error().message);
   }
+  const auto nccl = collective::open_nccl();
+  if (nccl.ok()) {
+    fmt::print("NCCL: {}\n", collective::nccl_version_text(nccl->version));
+  } else {
+    fmt::print("no NCCL, GPUs of a stage exchange through the host: {}\n", nccl.error().message);
+  }
   if (!machine.gpus.empty()) return 0;
   fmt::print("no GPU: {}\n", machine.why_no_gpus);
   return options.needs_gpu ? kNoGpu : 0;
@@ -46,7 +53,8 @@ VerbRun prepare_doctor(CLI::App& app) {
   auto options = std::make_shared<DoctorOptions>();
   app.add_flag("--gpu", options->needs_gpu, "exit with 3 if there is no GPU");
   app.footer(
-      "The cores and GPUs that this process may use, which kernels run on them, and why not.\n"
+      "The cores and GPUs that this process may use, which kernels run on them, the NCCL by which several GPUs work\n"
+      "on one stage, and why not.\n"
       "TROUPE_GPU=emulated offers GPUs that are emulated on the CPU: slow, for trying topologies.\n\n"
       "Exit codes: 0 shown, 3 no GPU (with --gpu).");
   return [options] { return run_doctor(*options); };

@@ -26,7 +26,16 @@ std::optional<LoadedPlan> load_plan(TopologyReading reading, const std::string& 
     report({{Diagnostic::Severity::kError, topology.model.place, model.error().message}});
     return std::nullopt;
   }
-  Planning planning = make_plan(*model, topology, this_machine(names_gpus(topology)));
+  std::optional<model::ModelConfig> draft;
+  if (*topology.speculation.kind == SpeculationSpec::Kind::kDraft) {
+    auto read = model::load_config(*topology.speculation.model, topology.limits);
+    if (!read.ok()) {
+      report({{Diagnostic::Severity::kError, topology.speculation.model.place, "the draft: " + read.error().message}});
+      return std::nullopt;
+    }
+    draft = std::move(*read);
+  }
+  Planning planning = make_plan(*model, topology, this_machine(names_gpus(topology)), draft ? &*draft : nullptr);
   report(planning.diagnostics);
   if (!planning.plan) return std::nullopt;
   return LoadedPlan{std::move(topology), std::move(*model), std::move(*planning.plan), warnings};

@@ -67,35 +67,57 @@ std::string_view kind_text(PlannedActor::Kind kind) {
   return "";
 }
 
+std::string_view exchange_text(Exchange exchange) {
+  switch (exchange) {
+    case Exchange::kHost: return "host";
+    case Exchange::kStaged: return "staged";
+    case Exchange::kNccl: return "nccl";
+  }
+  return "";
+}
+
+// How the ranks of stages with GPUs exchange tensors, a line each.
+void print_exchanges(const Plan& plan) {
+  for (const PlannedActor& actor : plan.actors) {
+    if (actor.kind != PlannedActor::Kind::kStage || actor.exchange == Exchange::kHost) continue;
+    std::cout << "\nThe ranks of " << actor.name << " exchange "
+              << (actor.exchange == Exchange::kNccl ? "by NCCL if all of them find it, else staged through the host"
+                                                    : "staged through the host")
+              << ": " << actor.exchange_reason << "\n";
+  }
+}
+
 void print_text(const Plan& plan) {
   std::cout << "cluster " << plan.cluster << ": model " << plan.served_model_name << " (" << plan.model_path << "), "
             << plan.num_layers << " layers in " << plan.stages << " stage(s)"
             << (plan.replicas > 1 ? " of " + std::to_string(plan.replicas) + " replicas" : "") << "\n\n";
 
-  std::vector<Row> actors = {{"ACTOR", "NODE", "DEVICE", "LAYERS", "WEIGHTS", "KV", "WHY"}};
+  std::vector<Row> actors = {{"ACTOR", "NODE", "DEVICE", "LAYERS", "WEIGHTS", "KV", "SCRATCH", "WHY"}};
   struct Sum {
     std::uint64_t weight_bytes = 0;
     std::uint64_t kv_bytes = 0;
+    std::uint64_t scratch_bytes = 0;
   };
   std::map<std::string, Sum> devices;
   for (const PlannedActor& actor : plan.actors) {
-    const bool is_shard = actor.kind == PlannedActor::Kind::kShard;
-    const bool has_layers = is_shard || actor.kind == PlannedActor::Kind::kStage;
+    const bool has_layers = actor.ranks > 0;
     actors.push_back({actor.name, actor.node, actor.device ? actor.device->to_string() : "-",
                       has_layers ? std::to_string(actor.first_layer) + "-" + std::to_string(actor.last_layer - 1) : "-",
-                      is_shard ? bytes_text(actor.weight_bytes) : "-", is_shard ? bytes_text(actor.kv_bytes) : "-",
-                      actor.reason});
-    if (is_shard) {
+                      actor.device ? bytes_text(actor.weight_bytes) : "-",
+                      actor.device ? bytes_text(actor.kv_bytes) : "-",
+                      actor.device ? bytes_text(actor.scratch_bytes) : "-", actor.reason});
+    if (actor.device) {
       Sum& sum = devices[actor.node + "/" + actor.device->to_string()];
       sum.weight_bytes += actor.weight_bytes;
       sum.kv_bytes += actor.kv_bytes;
+      sum.scratch_bytes += actor.scratch_bytes;
     }
   }
   print_table(actors);
 
-  std::vector<Row> sums = {{"DEVICE", "WEIGHTS", "KV"}};
+  std::vector<Row> sums = {{"DEVICE", "WEIGHTS", "KV", "SCRATCH"}};
   for (const auto& [device, sum] : devices) {
-    sums.push_back({device, bytes_text(sum.weight_bytes), bytes_text(sum.kv_bytes)});
+    sums.push_back({device, bytes_text(sum.weight_bytes), bytes_text(sum.kv_bytes), bytes_text(sum.scratch_bytes)});
   }
   std::cout << "\n";
   print_table(sums);
@@ -107,6 +129,7 @@ void print_text(const Plan& plan) {
   }
   std::cout << "\n";
   print_table(links);
+  print_exchanges(plan);
 
   std::cout << "\nKV cache: " << plan.num_blocks << " blocks of " << plan.block_size << " tokens in every shard, as "
             << model::kv_dtype_name(plan.kv_dtype) << "; beside them " << plan.num_swap_blocks
@@ -123,14 +146,18 @@ void print_json(const Plan& plan) {
     if (actor.kind == PlannedActor::Kind::kStage || actor.kind == PlannedActor::Kind::kShard) {
       object["stage"] = actor.stage;
       object["ranks"] = actor.ranks;
+      object["exchange"] = exchange_text(actor.exchange);
+      object["exchange_reason"] = actor.exchange_reason;
       object["first_layer"] = actor.first_layer;
       object["last_layer"] = actor.last_layer - 1;
     }
-    if (actor.kind == PlannedActor::Kind::kShard) {
-      object["rank"] = actor.rank;
+    if (actor.kind == PlannedActor::Kind::kShard) object["rank"] = actor.rank;
+    if (actor.device) {
       object["device"] = actor.device->to_string();
       object["weight_bytes"] = actor.weight_bytes;
       object["kv_bytes"] = actor.kv_bytes;
+      object["scratch_bytes"] = actor.scratch_bytes;
+      object["host_bytes"] = actor.host_bytes;
     }
     if (actor.kind == PlannedActor::Kind::kScheduler) object["lookahead"] = actor.lookahead;
     object["reason"] = actor.reason;

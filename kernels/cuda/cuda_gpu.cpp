@@ -1,5 +1,6 @@
 #include <cuda_runtime_api.h>
 
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <string>
@@ -46,12 +47,32 @@ Error stream_error(cudaError_t status) {
   switch (status) {
     case cudaErrorECCUncorrectable:
     case cudaErrorHardwareStackError:
-      return unavailable("the GPU's hardware failed: " + describe(status) + "; see dmesg for its Xid");
+      return unavailable("the GPU's hardware failed: " + describe(status) +
+                         "; see dmesg for its Xid, and replace it if that comes back");
     case cudaErrorDeviceUninitialized:
     case cudaErrorNoDevice:
-    case cudaErrorUnknown: return unavailable("the GPU was lost: " + describe(status) + "; see dmesg for its Xid");
-    default: return internal_error("the GPU stopped: " + describe(status));
+    case cudaErrorUnknown:
+      return unavailable("the GPU was lost: " + describe(status) +
+                         "; see dmesg for its Xid, and nvidia-smi whether it is there");
+    case cudaErrorIllegalAddress:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorLaunchFailure:
+    case cudaErrorMisalignedAddress:
+      return internal_error("a kernel broke off: " + describe(status) +
+                            "; see dmesg for its Xid, and if that comes back, run it under compute-sanitizer");
+    case cudaErrorLaunchTimeout:
+      return internal_error("a kernel was ended by the display's watchdog: " + describe(status) +
+                            "; compute on a GPU without a display");
+    default: return internal_error("the GPU stopped: " + describe(status) + "; see dmesg for its Xid");
   }
+}
+
+std::uint64_t unique_id(const cudaUUID_t& uuid) {
+  std::uint64_t id = 0;
+  std::memcpy(&id, uuid.bytes, sizeof id);
+  return id;
 }
 
 struct CudaGraph final : GpuGraph {
@@ -71,7 +92,9 @@ class CudaGpu final : public Gpu {
   CudaGpu(int index, const cudaDeviceProp& properties, cudaStream_t stream, cudaStream_t notices, cudaEvent_t done)
       : index_(index),
         name_(properties.name),
-        properties_{properties.major * 10 + properties.minor, properties.multiProcessorCount},
+        properties_{.compute_capability = properties.major * 10 + properties.minor,
+                    .multiprocessors = properties.multiProcessorCount,
+                    .unique_id = unique_id(properties.uuid)},
         stream_(stream),
         notices_(notices),
         done_(done) {}
@@ -175,6 +198,11 @@ class CudaGpu final : public Gpu {
     keep(cudaEventSynchronize(static_cast<const CudaEvent&>(event).event));
     if (failed_ != cudaSuccess) return stream_error(failed_);
     return {};
+  }
+  Result<bool> reached(const GpuEvent& event) override {
+    const auto status = cudaEventQuery(static_cast<const CudaEvent&>(event).event);
+    if (status != cudaSuccess && status != cudaErrorNotReady) return stream_error(status);
+    return status == cudaSuccess;
   }
   Result<double> milliseconds_between(const GpuEvent& first, const GpuEvent& second) override {
     const auto& last = static_cast<const CudaEvent&>(second);

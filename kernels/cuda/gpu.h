@@ -46,6 +46,7 @@ struct Stream {
 struct GpuProperties {
   int compute_capability = 0;  // 80 = 8.0
   int multiprocessors = 0;
+  std::uint64_t unique_id = 0;  // that of GpuInfo (gpu_list.h): the same wherever the same GPU is looked at
 };
 
 struct GpuMemoryInfo {
@@ -105,6 +106,9 @@ class Gpu {
   virtual void record(GpuEvent& event) = 0;
   // Returns when everything before the event is done. REQUIRES: it was recorded.
   virtual Result<void> wait(const GpuEvent& event) = 0;
+  // Whether everything before it is done; true if it was never recorded. From any thread that called
+  // use_in_this_thread(), but not while another one records it.
+  virtual Result<bool> reached(const GpuEvent& event) = 0;
   // From one to the other. Waits for both. REQUIRES: both were recorded.
   virtual Result<double> milliseconds_between(const GpuEvent& first, const GpuEvent& second) = 0;
 
@@ -119,6 +123,9 @@ class Gpu {
 Result<std::unique_ptr<Gpu>> open_gpu(std::uint32_t index);
 
 // A GPU that this process computes by itself, slowly: for tests, and to try out topologies.
-std::unique_ptr<Gpu> open_emulated_gpu();
+//
+// It can be broken: where the environment has TROUPE_EMULATED_GPU_FAULT=FILE, the first emulated GPU cuda:N whose
+// synchronize() finds FILE with the line "cuda:N WHAT" removes it, and has stopped because of WHAT.
+std::unique_ptr<Gpu> open_emulated_gpu(std::uint32_t index = 0);
 
 }  // namespace troupe::kernels

@@ -32,6 +32,7 @@ class GpuMemory final : public DeviceMemory {
   Gpu& gpu() { return *gpu_; }
 
   bool is_host() const override { return false; }
+  Gpu* gpu_or_null() override { return gpu_.get(); }
   Result<void*> allocate(std::uint64_t bytes, std::string_view purpose) override;
   void release(void* memory, std::uint64_t bytes) override;
   Result<MemoryRoom> room() override;

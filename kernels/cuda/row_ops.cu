@@ -24,6 +24,16 @@ __global__ void take_tokens_kernel(TakeTokensArgs args) {
   args.tokens[row] = token == kNoToken ? 0 : token;
 }
 
+// A thread an element, and further ones where the grid has fewer.
+__global__ void sum_rows_kernel(SumRowsArgs args) {
+  const std::size_t step = std::size_t{gridDim.x} * blockDim.x;
+  for (std::size_t col = std::size_t{blockIdx.x} * blockDim.x + threadIdx.x; col < args.cols; col += step) {
+    float sum = args.in[col];
+    for (std::size_t row = 1; row < args.rows; ++row) sum += args.in[row * args.cols + col];
+    args.out[col] = sum;
+  }
+}
+
 }  // namespace
 
 void take_tokens(Stream stream, const TakeTokensArgs& args) {
@@ -35,6 +45,14 @@ void take_tokens(Stream stream, const TakeTokensArgs& args) {
 void gather_rows(Stream stream, const GatherRowsArgs& args) {
   if (args.rows == 0) return;
   launch(stream, Grid(static_cast<unsigned>(args.rows)), Block(kThreads), 0, gather_rows_kernel, args);
+}
+
+void sum_rows(Stream stream, const SumRowsArgs& args) {
+  constexpr std::size_t kMostBlocks = 4096;  // enough to fill any GPU
+  if (args.cols == 0) return;
+  const std::size_t blocks = (args.cols + kThreads - 1) / kThreads;
+  launch(stream, Grid(static_cast<unsigned>(blocks < kMostBlocks ? blocks : kMostBlocks)), Block(kThreads), 0,
+         sum_rows_kernel, args);
 }
 
 }  // namespace troupe::kernels::TROUPE_GPU_NAMESPACE

@@ -30,8 +30,17 @@ struct TakeTokensArgs {
   std::size_t rows = 0;
 };
 
+// out(i) = ((in(0, i) + in(1, i)) + in(2, i)) + ...: the sum of a group of ranks, in their order.
+struct SumRowsArgs {
+  const float* in = nullptr;  // (rows, cols), contiguous; rows > 0
+  std::size_t rows = 0;
+  std::size_t cols = 0;
+  float* out = nullptr;  // (cols); overlaps nothing
+};
+
 // Asynchronous on the stream. Sizes that do not match are bugs.
 TROUPE_GPU_FUNCTIONS(void gather_rows(Stream stream, const GatherRowsArgs& args);
-                     void take_tokens(Stream stream, const TakeTokensArgs& args);)
+                     void take_tokens(Stream stream, const TakeTokensArgs& args);
+                     void sum_rows(Stream stream, const SumRowsArgs& args);)
 
 }  // namespace troupe::kernels

@@ -10,13 +10,15 @@
 namespace troupe::collective {
 
 // Exchanges float32 tensors, in memory that the communicator is made for, between the ranks of one group. Every rank
-// calls the same operations in the same order with the same sizes; a call returns when this rank's part is done.
+// calls the same operations in the same order with the same sizes; a call returns when this rank's part is done, or
+// where that is in the memory of a device, when it is queued there behind everything before it: what becomes of it
+// then, check() tells after the device was waited for.
 //
 // Determinism: sums are taken in rank order, so that every rank holds the same bits and a result does not depend
 // on who was first.
 // Errors: a peer that is gone (kUnavailable), nothing heard until the deadline (kDeadlineExceeded), or the group was
 // aborted (kCancelled). After an error the group is of no more use: the caller gives up the step.
-// Thread-safety: one thread a rank; abort() from any thread.
+// Thread-safety: one thread a rank; check() and abort() from any thread.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -43,6 +45,10 @@ class Communicator {
 
   // out on rank `root` = in of rank 0, in of rank 1, ...; out is empty elsewhere, and always in the host's memory.
   virtual Result<void> gather(std::span<const float> in, std::span<float> out, std::uint32_t root) = 0;
+
+  // What the group has failed of, as far as this rank knows by now: a peer that is gone, an abort, or what befell
+  // operations that had returned. Waits for nothing.
+  virtual Result<void> check() = 0;
 
   // Ends the group: every operation of this rank, waiting or yet to come, gives kCancelled with this reason, and the
   // other ranks learn of it as soon as the transport can tell them.

@@ -170,6 +170,7 @@ class InProcessCommunicator : public Communicator {
     return {};
   }
 
+  Result<void> check() override { return group_->check(); }
   void abort(std::string_view reason) override { group_->abort(reason); }
 
  private:

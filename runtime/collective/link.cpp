@@ -33,6 +33,7 @@ class ChannelLink final : public Link {
   Result<void> receive(std::span<std::byte> frame, milliseconds timeout) override {
     return receive_whole(channel_, frame, timeout);
   }
+  Result<void> check() const override { return channel_.check(); }
   void abort() override { channel_.abort(); }
 
  private:
@@ -60,6 +61,7 @@ class MappedLink final : public Link {
     TROUPE_RETURN_IF_ERROR(channel_.check());
     return take(in_, frame, timeout, interruption_);
   }
+  Result<void> check() const override { return channel_.check(); }
   void abort() override {
     channel_.abort();
     wake(out_);

@@ -13,7 +13,8 @@
 namespace troupe::collective {
 
 // The way to and from one other rank of a group: an ordered pipe of frames each way. The receiver knows how large the
-// next frame is. One thread sends and receives; abort() from any thread.
+// next frame is. One thread sends and receives; check() and abort() from any
+// thread.
 class Link {
  public:
   virtual ~Link() = default;
@@ -24,6 +25,9 @@ class Link {
 
   // The next frame, which must be as large as `frame`: kCorruptData if it is not. Errors as of send().
   virtual Result<void> receive(std::span<std::byte> frame, std::chrono::milliseconds timeout) = 0;
+
+  // What the next operation would fail with, if at all. Waits for nothing; from any thread.
+  virtual Result<void> check() const = 0;
 
   virtual void abort() = 0;
 };

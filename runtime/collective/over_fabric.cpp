@@ -21,6 +21,14 @@ class OverFabric final : public Communicator {
   std::uint32_t rank() const override { return rank_; }
   std::uint32_t world_size() const override { return static_cast<std::uint32_t>(links_.size()); }
 
+  Result<void> check() override {
+    for (std::uint32_t peer = 0; peer < world_size(); ++peer) {
+      if (peer == rank_) continue;
+      if (auto checked = links_[peer]->check(); !checked.ok()) return explained(std::move(checked).error(), peer);
+    }
+    return {};
+  }
+
   void abort(std::string_view reason) override {
     {
       std::lock_guard lock(abort_mutex_);

@@ -23,18 +23,18 @@ class SoloCommunicator : public Communicator {
     return copy(in, out);
   }
 
+  Result<void> check() override {
+    const std::lock_guard lock(mutex_);
+    if (reason_) return cancelled("the group was aborted: " + *reason_);
+    return {};
+  }
+
   void abort(std::string_view reason) override {
     const std::lock_guard lock(mutex_);
     if (!reason_) reason_ = reason;
   }
 
  private:
-  Result<void> check() {
-    const std::lock_guard lock(mutex_);
-    if (reason_) return cancelled("the group was aborted: " + *reason_);
-    return {};
-  }
-
   Result<void> copy(std::span<const float> in, std::span<float> out) {
     assert(in.size() == out.size());
     TROUPE_RETURN_IF_ERROR(check());

@@ -36,6 +36,16 @@ bool decodes(const BatchItem& item) { return item.ahead || item.sequence->phase 
 
 }  // namespace
 
+bool is_of_a_member(const Error& error) {
+  switch (error.code) {
+    case ErrorCode::kUnavailable:
+    case ErrorCode::kDeadlineExceeded:
+    case ErrorCode::kCancelled:
+    case ErrorCode::kInternal: return true;
+    default: return false;
+  }
+}
+
 Engine::Engine(const EngineOptions& options)
     : options_(options),
       blocks_(options.num_blocks, options.block_size, options.limits.prefix_cache_blocks),
@@ -223,9 +233,12 @@ std::vector<Delta> Engine::apply(schema::StepResult::Reader result, std::uint64_
   const auto found = std::find_if(in_flight_.begin(), in_flight_.end(),
                                   [&](const InFlightStep& flight) { return flight.step == fence.getStep(); });
   if (found == in_flight_.end()) return {};
-  if (result.getFailed()) return fail_from(found, read_error(result.getError()));
+  if (result.getFailed()) {
+    const Error error = read_error(result.getError());
+    return fail_from(found, error, is_of_a_member(error));
+  }
   if (const Result<void> checked = check_result(*found, result); !checked.ok())
-    return fail_from(found, checked.error());
+    return fail_from(found, checked.error(), false);
   const InFlightStep flight = std::move(*found);
   in_flight_.erase(found);
   // One stage computes steps one after the other, however early they were sent.
@@ -375,13 +388,17 @@ std::optional<Delta> Engine::report(Sequence& sequence, capnp::List<schema::Toke
   return delta;
 }
 
-std::vector<Delta> Engine::fail_step(const InFlightStep& flight, const Error& error) {
+std::vector<Delta> Engine::fail_step(const InFlightStep& flight, const Error& error, bool may_start_again) {
   std::vector<Delta> deltas;
   for (const InFlightItem& item : flight.items) {
     Sequence& sequence = *sequences_.find(item.sequence);
     --sequence.steps_in_flight;
     if (sequence.dropped) {
       drop(sequence);
+    } else if (may_start_again && sequence.in_flight()) {
+      continue;  // the step behind this one, which fails with it, goes on from what this one was to draw
+    } else if (may_start_again && ++sequence.lost_steps < kMostLostSteps) {
+      start_again(sequence);
     } else {
       deltas.push_back(fail(sequence, error));
     }
@@ -394,19 +411,26 @@ std::vector<Delta> Engine::fail_step(const InFlightStep& flight, const Error& er
   return deltas;
 }
 
-std::vector<Delta> Engine::fail_from(std::deque<InFlightStep>::iterator step, const Error& error) {
+std::vector<Delta> Engine::fail_from(std::deque<InFlightStep>::iterator step, const Error& error,
+                                     bool may_start_again) {
   std::vector<Delta> deltas;
   do {
     const InFlightStep flight = std::move(*step);
     step = in_flight_.erase(step);
-    move_to_end(fail_step(flight, error), deltas);
+    move_to_end(fail_step(flight, error, may_start_again), deltas);
   } while (step != in_flight_.end() && step->ahead);
   return deltas;
 }
 
+void Engine::start_again(Sequence& sequence) {
+  released_.push_back(sequence.id);
+  blocks_.release(sequence.id);
+  sequences_.restart(sequence.id);
+}
+
 std::vector<Delta> Engine::fail_in_flight(const Error& error) {
   std::vector<Delta> deltas;
-  while (!in_flight_.empty()) move_to_end(fail_from(in_flight_.begin(), error), deltas);
+  while (!in_flight_.empty()) move_to_end(fail_from(in_flight_.begin(), error, true), deltas);
   return deltas;
 }
 

@@ -22,6 +22,12 @@
 
 namespace troupe::engine {
 
+// Whether an error of a step is that of a member of the replica, whom a new epoch replaces, and not of what was asked.
+bool is_of_a_member(const Error& error);
+
+// Steps that a sequence may lose to members that fail.
+inline constexpr std::uint32_t kMostLostSteps = 3;
+
 struct EngineCounts {
   std::uint64_t waiting = 0;  // now
   std::uint64_t running = 0;  // now
@@ -73,8 +79,9 @@ class Engine {
   void stop_waiting_for_draft() { speculation_.draft().stop_waiting(sequences_); }
 
   // What a result, which has come at `now_ns`, means for the owners. A result of another epoch or of no step in flight
-  // gives nothing. A failed one, or one that does not match its step, fails that step's sequences, and with it a step
-  // that goes on from what it was to draw.
+  // gives nothing. One that does not match its step fails that step's sequences, and with it a step that goes on from
+  // what it was to draw; so does a failed one, unless it is a member that failed (is_of_a_member): then they are
+  // computed anew, as by fail_in_flight().
   std::vector<Delta> apply(schema::StepResult::Reader result, std::uint64_t now_ns);
 
   // Fails what its deadline has passed, and what waits and can no longer give its first token before it.
@@ -82,7 +89,9 @@ class Engine {
   // When expire() is to be called next.
   std::optional<std::uint64_t> next_expiry_ns() const { return deadlines_.next_ns(); }
 
-  // Fails the sequences of every step in flight; their late results will be dropped.
+  // Gives up every step in flight, because a member of the replica failed; late results will be dropped. The sequences
+  // wait to be computed anew, and go on with the same tokens; but one that has lost kMostLostSteps steps fails, lest it
+  // is what ends the members.
   std::vector<Delta> fail_in_flight(const Error& error);
 
   // Fails what waits since before `admitted_before_ns`.
@@ -91,8 +100,8 @@ class Engine {
   // Fails everything that waits or runs.
   std::vector<Delta> fail_all(const Error& error);
 
-  // The replica's next life: its shards know no sequence. Fails the sequences of steps in flight; all others are
-  // computed anew, and no prefix is known any more. REQUIRES: epoch is not one of an earlier life.
+  // The replica's next life: its shards know no sequence. Gives up the steps in flight as fail_in_flight() does; all
+  // other sequences are computed anew, and no prefix is known any more. REQUIRES: epoch is not one of an earlier life.
   std::vector<Delta> reset_for_epoch(std::uint32_t replica, std::uint64_t epoch, const Error& error);
 
   bool idle() const { return sequences_.waiting.empty() && sequences_.running.empty(); }
@@ -144,9 +153,11 @@ class Engine {
   bool ends(const Sequence& sequence) const;
   bool has_stopped(const Sequence& sequence) const;
   std::optional<Delta> report(Sequence& sequence, capnp::List<schema::TokenLogprobs>::Reader logprobs, Run run);
-  std::vector<Delta> fail_step(const InFlightStep& flight, const Error& error);
-  // Fails that step, and those that go on from what it was to draw.
-  std::vector<Delta> fail_from(std::deque<InFlightStep>::iterator step, const Error& error);
+  // Its sequences fail, or start again where they may.
+  std::vector<Delta> fail_step(const InFlightStep& flight, const Error& error, bool may_start_again);
+  // The same of that step, and of those that go on from what it was to draw.
+  std::vector<Delta> fail_from(std::deque<InFlightStep>::iterator step, const Error& error, bool may_start_again);
+  void start_again(Sequence& sequence);
   void cancel(Sequence& sequence);
   // Nobody hears of it any more; its blocks become free, its slot too, when no step works on them.
   void drop(Sequence& sequence);

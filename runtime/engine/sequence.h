@@ -43,6 +43,7 @@ struct Sequence {
   bool awaits_guesses = false;        // of the draft: takes part in no step until they come, or long enough did not
   bool begun = false;                 // has held KV blocks, now or earlier; its tenant has been charged for its prompt
   bool on_shards = false;             // a step has told them of it since it began
+  std::uint32_t lost_steps = 0;       // to members that failed
   bool dropped = false;               // nobody is to hear of it any more; forgotten when its steps are back
 
   std::uint64_t admitted_ns = 0;

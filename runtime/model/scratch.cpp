@@ -46,6 +46,11 @@ std::array<Piece, 15> pieces(const ModelConfig& config, const Slice& slice, cons
 
 }  // namespace
 
+std::uint32_t logits_rows(std::uint32_t max_batch_sequences, std::uint32_t max_batch_tokens) {
+  constexpr std::uint32_t kLeast = 16;
+  return std::max(max_batch_sequences, std::min(kLeast, max_batch_tokens));
+}
+
 std::uint64_t largest_vocab_part(const ModelConfig& config, const Slice& slice) {
   std::uint64_t largest = 0;
   Slice other = slice;

@@ -48,6 +48,10 @@ struct ScratchBytes {
   std::uint64_t host = 0;
 };
 
+// Rows of logits that a shard has memory for: even a single sequence has the guesses of a step rated at once, so that
+// lm_head is read once.
+std::uint32_t logits_rows(std::uint32_t max_batch_sequences, std::uint32_t max_batch_tokens);
+
 // Vocabulary rows of the rank that has most: what every rank sends when logits are gathered.
 std::uint64_t largest_vocab_part(const ModelConfig& config, const Slice& slice);
 

@@ -42,6 +42,7 @@ class StagedCommunicator final : public collective::Communicator {
     TROUPE_ASSIGN_OR_RETURN(const std::span<float> staged, fetch(in, 0));
     return group_->gather(staged, out, root);
   }
+  Result<void> check() override { return group_->check(); }
   void abort(std::string_view reason) override { group_->abort(reason); }
 
  private:

@@ -185,6 +185,14 @@ struct Cast : ManualSystem {
     return ok;
   }
 
+  // Whether the scheduler has told who assembled it that a member is lost.
+  bool asks_for_a_new_epoch() {
+    bool asked = false;
+    self->receive([&](const Message<schema::Lost>& lost) { asked = lost.read()->getActors().size() == 1; },
+                  caf::after(0s) >> [] {});
+    return asked;
+  }
+
   // Works off the oldest step and sends its result.
   void work() {
     BOOST_REQUIRE(!steps.empty());

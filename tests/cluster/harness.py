@@ -242,6 +242,10 @@ class Stream(threading.Thread):
     def complete(self):
         return bool(self.events) and self.events[-1] == "[DONE]"
 
+    def text(self):
+        pieces = [json.loads(event) for event in self.events if event != "[DONE]"]
+        return "".join(piece["choices"][0]["text"] for piece in pieces if piece["choices"])
+
     def failed(self):
         """It has an error event, or was cut."""
         if self.complete():

@@ -6,6 +6,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include "runtime/model/config.h"
+#include "runtime/model/scratch.h"
 #include "runtime/model/slice.h"
 
 namespace troupe::cluster {
@@ -254,8 +255,68 @@ BOOST_AUTO_TEST_CASE(gpus_that_are_missing_too_old_or_too_small_are_errors_with_
              "t.yaml:2:29: shard/0/0/0 on cuda:1: this GPU, old, has compute capability 7.5; the kernels need 8.0 "
              "(Ampere) or newer; use cpu:N");
   const std::string small = found("cuda:0", with_gpus(1000));
-  BOOST_TEST(small.find("weights and KV pages on a/cuda:0 take ") != std::string::npos);
-  BOOST_TEST(small.find("it has 1000; lower limits.kv_memory") != std::string::npos);
+  BOOST_TEST(small.find("weights (") != std::string::npos);
+  BOOST_TEST(small.find(" on cuda:0 take ") != std::string::npos);
+  BOOST_TEST(small.find("it has 1000; lower limits.kv_memory or limits.max_batch_tokens") != std::string::npos);
+}
+
+BOOST_AUTO_TEST_CASE(what_shards_and_drafts_take_of_a_gpu_is_counted_with_their_scratch) {
+  const std::string text = "nodes: [{name: a, devices: [cuda:0]}]\nlimits: {max_batch_tokens: 64}\n";
+  const auto plain = make_plan(tutor_like(), topology(text), with_gpus(1ull << 30));
+  BOOST_TEST_REQUIRE(plain.plan.has_value());
+  const PlannedActor& shard = *plain.plan->find("shard/0/0/0");
+  const model::ScratchBytes scratch = model::scratch_bytes(
+      tutor_like(), {0, 6, 6, 0, 1}, {.max_batch_tokens = 64, .max_logits_rows = 64, .on_host = false});
+  BOOST_TEST(shard.scratch_bytes == scratch.device);
+  BOOST_TEST(shard.host_bytes == scratch.host);
+  const std::uint64_t bytes = shard.weight_bytes + shard.kv_bytes + shard.scratch_bytes;
+  BOOST_TEST(make_plan(tutor_like(), topology(text), with_gpus(bytes)).plan.has_value());
+  BOOST_TEST(!make_plan(tutor_like(), topology(text), with_gpus(bytes - 1)).plan.has_value());
+
+  const auto guessed = topology(text + "speculation: {draft: {model: d}}\n");
+  model::ModelConfig draft = tutor_like();
+  draft.num_layers = 2;
+  const auto with_draft = make_plan(tutor_like(), guessed, with_gpus(1ull << 30), &draft);
+  BOOST_TEST_REQUIRE(with_draft.plan.has_value());
+  const PlannedActor& planned_draft = *with_draft.plan->find("draft/0");
+  BOOST_TEST(planned_draft.weight_bytes == model::weight_bytes(draft, {0, 2, 2, 0, 1}));
+  BOOST_TEST(planned_draft.kv_bytes == shard.kv_bytes / 3);
+  BOOST_TEST(planned_draft.scratch_bytes > 0u);
+  BOOST_TEST(!make_plan(tutor_like(), guessed, with_gpus(bytes), &draft).plan.has_value());
+}
+
+BOOST_AUTO_TEST_CASE(shards_on_cores_that_exceed_the_main_memory_are_a_warning) {
+  Machine machine;
+  machine.memory_bytes = 1000;
+  const auto planned = make_plan(tutor_like(), topology("nodes: [{name: a, devices: [cpu:0]}]\n"), machine);
+  BOOST_TEST(planned.plan.has_value());
+  const std::string found = only_finding(planned);
+  BOOST_TEST(found.find("warning: weights (") != std::string::npos);
+  BOOST_TEST(found.find(" on this machine take ") != std::string::npos);
+  const PlannedActor& shard = *planned.plan->find("shard/0/0/0");
+  BOOST_TEST(shard.scratch_bytes > 0u);
+  BOOST_TEST(shard.host_bytes == 0u);
+}
+
+BOOST_AUTO_TEST_CASE(ranks_use_nccl_only_where_each_has_a_gpu_to_itself) {
+  Machine machine = with_gpus(1ull << 30);
+  machine.gpus[1].compute_capability = 90;
+  const auto check = [&](const std::string& devices, Exchange exchange, const std::string& reason) {
+    const std::string text =
+        "nodes: [{name: a, devices: [" + devices + "]}]\nparallel: {tensor: 2}\nlimits: {max_batch_tokens: 64}\n";
+    const auto planned = make_plan(tutor_like(), topology(text), machine);
+    BOOST_TEST_REQUIRE(planned.plan.has_value());
+    for (const char* actor : {"stage/0/0", "shard/0/0/0", "shard/0/0/1"}) {
+      BOOST_TEST((planned.plan->find(actor)->exchange == exchange));
+      BOOST_TEST(planned.plan->find(actor)->exchange_reason == reason);
+    }
+    return planned.plan->find("shard/0/0/0")->scratch_bytes;
+  };
+  const std::uint64_t staged = check("cuda:0", Exchange::kStaged, "ranks 0 and 1 share cuda:0");
+  check("cuda:0, cpu:0", Exchange::kStaged, "rank 1 computes on cpu:0");
+  check("cpu:0", Exchange::kHost, "no rank computes on a GPU");
+  // Rank 0 collects the logits of both on its GPU.
+  BOOST_TEST(check("cuda:0, cuda:1", Exchange::kNccl, "each rank has a GPU to itself") == staged + 64 * 512 * 4);
 }
 
 BOOST_AUTO_TEST_CASE(a_node_without_devices_is_an_error) {

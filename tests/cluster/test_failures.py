@@ -1,4 +1,5 @@
-"""What happens when members die: errors, never silence; and the cluster comes back by itself."""
+"""What happens when members die: answers go on where their scheduler and gateway live, or end with an error, never in
+silence; and the cluster comes back by itself."""
 
 import json
 import os
@@ -36,6 +37,7 @@ class Failures(unittest.TestCase):
         return next(entry["pid"] for entry in self.cluster.status()["actors"] if entry["actor"] == actor)
 
     def kill_under_load(self, actor):
+        """Returns the streams that ran meanwhile."""
         streams = [Stream(self.cluster, LONG) for _ in range(4)]
         for stream in streams:
             self.assertTrue(stream.first.wait(30), "the stream has begun")
@@ -50,10 +52,14 @@ class Failures(unittest.TestCase):
         wait_ended([victim], 5, "the victim is dead")
         self.cluster.wait_ready_after(epoch)
         self.assertEqual(self.cluster.post("/v1/completions", dict(LONG, max_tokens=4))[0], 200)
+        return streams
 
-    def test_a_killed_shard_comes_back(self):
-        self.kill_under_load("shard/0/0/1")
-        self.kill_under_load("shard/0/1/0")
+    def test_a_killed_shard_comes_back_and_its_streams_go_on_with_the_same_tokens(self):
+        expected = self.cluster.post("/v1/completions", LONG)[1]["choices"][0]["text"]
+        for actor in ("shard/0/0/1", "shard/0/1/0"):
+            for stream in self.kill_under_load(actor):
+                self.assertTrue(stream.complete(), f"a stream of {actor} ended with {stream.events[-1:]} {stream.end}")
+                self.assertEqual(stream.text(), expected)
 
     def test_a_killed_scheduler_comes_back(self):
         self.kill_under_load("scheduler/0")

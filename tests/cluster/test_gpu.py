@@ -3,10 +3,13 @@ a real one."""
 
 import json
 import os
+import pathlib
+import re
 import subprocess
+import tempfile
 import unittest
 
-from harness import ROOT, TROUPE, TUTOR, Cluster
+from harness import ROOT, TROUPE, TUTOR, Cluster, Stream
 from topologies import ONE_PROCESS
 
 REAL = os.environ.get("TROUPE_TEST_GPU") == "cuda"
@@ -30,6 +33,26 @@ place:
     - {{layers: 0-5, shards: [left/cuda:0, right/cuda:0]}}
 """ + LIMITS
 
+# Each rank of the only stage has a GPU to itself.
+ONE_GPU_EACH = TWO_ON_ONE_GPU.replace("devices: [cuda:0]}}\nplace", "devices: [cuda:1]}}\nplace").replace(
+    "right/cuda:0", "right/cuda:1")
+
+# Two stages on GPUs, and the gateway and scheduler away from them.
+TWO_STAGES = """
+cluster: {name}
+model: {model}
+nodes:
+  - {{name: front, host: localhost}}
+  - {{name: left, host: localhost, devices: [cuda:0]}}
+  - {{name: right, host: localhost, devices: [cuda:1]}}
+place:
+  gateway: {{node: front, listen: 127.0.0.1:{port}}}
+  scheduler: {{node: front}}
+  stages:
+    - {{layers: 0-2, shards: [left/cuda:0]}}
+    - {{layers: 3-5, shards: [right/cuda:1]}}
+""" + LIMITS
+
 # A CPU stage behind a GPU stage, whose ranks are a GPU and a core.
 MIXED = """
 cluster: {name}
@@ -45,6 +68,12 @@ place:
 """ + LIMITS
 
 
+def gpus():
+    shown = subprocess.run([TROUPE, "doctor"], capture_output=True, text=True, timeout=60,
+                           env=os.environ if REAL else {**os.environ, "TROUPE_GPU": "emulated"})
+    return len(re.findall(r"(?m)^cuda:\d+: .* kernels cuda", shown.stdout))
+
+
 class Gpu(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -58,6 +87,7 @@ class Gpu(unittest.TestCase):
         with Cluster(topology, name=name) as cluster:
             answers = [cluster.ask(item["question"]) for item in SOME]
             status = cluster.status()
+            self.log = cluster.log.read_text(errors="replace")
         self.assertEqual(answers, self.expected)
         return {actor["actor"]: actor for actor in status["actors"]}
 
@@ -69,14 +99,58 @@ class Gpu(unittest.TestCase):
     def test_two_shards_share_one_gpu(self):
         actors = self.check("gpu-shared", TWO_ON_ONE_GPU)
         self.assertEqual(actors["shard/0/0/1"]["device"], "cuda:0")
+        self.assertRegex(self.log, "group of stage/0/0: staged through the host: ranks 0 and 1 share cuda:0")
+
+    @unittest.skipIf(REAL and gpus() < 2, "needs two GPUs")
+    def test_ranks_with_a_gpu_each_use_nccl_where_there_is_one(self):
+        self.check("gpu-each", ONE_GPU_EACH)
+        self.assertRegex(self.log, r"group of stage/0/0: " + (
+            r"NCCL \d+\.\d+" if REAL else "staged through the host: rank 0: its GPU is emulated"))
 
     def test_cpu_and_gpu_share_a_stage_and_follow_each_other(self):
         self.check("gpu-mixed", MIXED)
 
-    def test_the_doctor_shows_the_gpu(self):
+    @unittest.skipIf(REAL, "breaks a GPU")
+    def test_a_gpu_that_is_lost_in_a_stream_costs_it_no_token(self):
+        body = {"model": "tutor", "prompt": "<|im_start|>user\nTell me a story", "temperature": 0.8, "seed": 1,
+                "max_tokens": 48, "ignore_eos": True}
+        with tempfile.TemporaryDirectory() as directory:
+            fault = pathlib.Path(directory) / "fault"
+            os.environ["TROUPE_EMULATED_GPU_FAULT"] = str(fault)
+            self.addCleanup(os.environ.pop, "TROUPE_EMULATED_GPU_FAULT")
+            with Cluster(TWO_STAGES, name="gpu-lost") as cluster:
+                expected = cluster.post("/v1/completions", body)[1]["choices"][0]["text"]
+                streams = [Stream(cluster, body) for _ in range(2)]
+                for stream in streams:
+                    self.assertTrue(stream.first.wait(60), "the stream has begun")
+                written = fault.with_suffix(".new")
+                written.write_text("cuda:1 an illegal memory access was encountered\n")
+                written.rename(fault)
+                for stream in streams:
+                    stream.join(120)
+                    self.assertTrue(stream.complete(), f"{stream.events[-1:]} {stream.end}\n{cluster.output()}")
+                    self.assertEqual(stream.text(), expected)
+                restarts = {actor["actor"]: actor["restarts"] for actor in cluster.status()["actors"]}
+                log = cluster.log.read_text(errors="replace")
+        self.assertFalse(fault.exists())
+        self.assertEqual([restarts[f"shard/0/{stage}/0"] for stage in (0, 1)], [0, 1])
+        self.assertRegex(log, "the emulated GPU stopped: an illegal memory access was encountered")
+
+    def test_the_doctor_shows_the_gpu_and_nccl(self):
         shown = subprocess.run([TROUPE, "doctor", "--gpu"], capture_output=True, text=True, timeout=60)
         self.assertEqual(shown.returncode, 0, shown.stderr)
         self.assertRegex(shown.stdout, r"(?m)^cuda:0: .* kernels cuda")
+        self.assertRegex(shown.stdout, r"(?m)^NCCL: \d+\.\d+\.\d+$|^no NCCL, .*: .*install")
+
+    def test_the_plan_tells_how_ranks_exchange(self):
+        for topology, way in ((TWO_ON_ONE_GPU, "staged through the host: ranks 0 and 1 share cuda:0"),
+                              (MIXED, "staged through the host: rank 1 computes on cpu:0"),
+                              *([] if gpus() < 2 else [(ONE_GPU_EACH, "by NCCL if all of them find it")])):
+            with tempfile.TemporaryDirectory() as directory:
+                file = pathlib.Path(directory) / "topology.yaml"
+                file.write_text(topology.format(model=TUTOR, name="plan", port=8080))
+                shown = subprocess.run([TROUPE, "plan", file], capture_output=True, text=True, timeout=60)
+            self.assertIn(f"The ranks of stage/0/0 exchange {way}", shown.stdout, shown.stderr)
 
 
 class NoGpu(unittest.TestCase):

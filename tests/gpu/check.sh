@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that needs a real GPU, in one command and at most 8 minutes: the kernel tests, the goldens, clusters with
-# shards on the GPU, compute-sanitizer where it is installed, and then how fast it is.
+# shards on the GPU, NCCL where there are several GPUs, compute-sanitizer where it is installed, and then how fast it is.
 # usage: tests/gpu/check.sh [--out DIRECTORY] [--no-bench]
 # Runs from a source tree that is built (build/release) and from a bundle. Logs of every part, and results as JSON, go to
 # DIRECTORY (default: gpu-check in the current directory); a table of all parts comes last.
@@ -69,6 +69,12 @@ if command -v python3 >/dev/null && [ -f tests/cluster/test_gpu.py ]; then
   part clusters 150 env -C tests/cluster python3 -m unittest -v test_gpu.Gpu test_lookahead.OnAGpu
 else
   record clusters "skipped: needs Python 3 and tests/cluster"
+fi
+if [ "$(grep -c '^cuda:.* kernels cuda' "$out/doctor.log")" -ge 2 ]; then
+  part nccl 60 "$(program nccl_gpu_test)" --log_level=warning --report_level=short
+  grep '^skipped' "$out/nccl.log"
+else
+  record nccl "skipped: needs two GPUs"
 fi
 if command -v compute-sanitizer >/dev/null; then
   part sanitizer 90 compute-sanitizer --error-exitcode 1 "$(program gpu_bench)" --tiny

@@ -14,7 +14,7 @@ MAY_INCLUDE = {
     "kernels": {"runtime/base"},
     "runtime/base": set(),
     "runtime/fabric": BASE | {"schema"},
-    "runtime/collective": BASE | {"runtime/fabric"},
+    "runtime/collective": BASE | {"kernels", "runtime/fabric"},
     "runtime/model": BASE | {"kernels", "runtime/collective"},
     "runtime/text": BASE,
     "runtime/engine": BASE | {"schema"},

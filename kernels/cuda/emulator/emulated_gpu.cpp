@@ -1,8 +1,10 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <functional>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -22,10 +24,24 @@ struct EmulatedEvent final : GpuEvent {
   std::chrono::steady_clock::time_point time;
 };
 
+// What breaks GPU `index` now, if anything (open_emulated_gpu). Whoever removes the file is the one that breaks.
+std::string fault_of(std::uint32_t index) {
+  const char* path = std::getenv("TROUPE_EMULATED_GPU_FAULT");
+  if (path == nullptr) return {};
+  std::ifstream file(path);
+  std::string device, what;
+  if (!(file >> device) || device != "cuda:" + std::to_string(index) || !std::getline(file >> std::ws, what)) return {};
+  return std::remove(path) == 0 ? what : std::string();
+}
+
 class EmulatedGpu final : public Gpu {
  public:
+  explicit EmulatedGpu(std::uint32_t index) : index_(index) {}
+
   std::string_view name() const override { return "emulated GPU"; }
-  GpuProperties properties() const override { return {.compute_capability = 80, .multiprocessors = 4}; }
+  GpuProperties properties() const override {
+    return {.compute_capability = 80, .multiprocessors = 4, .unique_id = index_};
+  }
   Stream stream() const override { return {&stream_, true}; }
   Result<void> use_in_this_thread() override { return {}; }
 
@@ -73,6 +89,7 @@ class EmulatedGpu final : public Gpu {
 
   Result<void> synchronize() override {
     if (recording_ != nullptr) return internal_error("nothing can be waited for while work is recorded");
+    if (stream_.error.empty()) stream_.error = fault_of(index_);
     if (!stream_.error.empty()) return internal_error("the emulated GPU stopped: " + stream_.error);
     return {};
   }
@@ -84,6 +101,7 @@ class EmulatedGpu final : public Gpu {
     stream_.run([&event] { static_cast<EmulatedEvent&>(event).time = std::chrono::steady_clock::now(); });
   }
   Result<void> wait(const GpuEvent&) override { return synchronize(); }
+  Result<bool> reached(const GpuEvent&) override { return true; }
   Result<double> milliseconds_between(const GpuEvent& first, const GpuEvent& second) override {
     TROUPE_RETURN_IF_ERROR(synchronize());
     return std::chrono::duration<double, std::milli>(static_cast<const EmulatedEvent&>(second).time -
@@ -114,6 +132,7 @@ class EmulatedGpu final : public Gpu {
     std::uint64_t bytes;
   };
 
+  const std::uint32_t index_;
   mutable emulated::EmulatedStream stream_;
   std::unique_ptr<EmulatedGraph> recording_;
   std::vector<Piece> pieces_;
@@ -122,6 +141,6 @@ class EmulatedGpu final : public Gpu {
 
 }  // namespace
 
-std::unique_ptr<Gpu> open_emulated_gpu() { return std::make_unique<EmulatedGpu>(); }
+std::unique_ptr<Gpu> open_emulated_gpu(std::uint32_t index) { return std::make_unique<EmulatedGpu>(index); }
 
 }  // namespace troupe::kernels

@@ -47,6 +47,7 @@ class CountingGpu final : public Gpu {
   Result<std::unique_ptr<GpuEvent>> make_event() override { return gpu_->make_event(); }
   void record(GpuEvent& event) override { gpu_->record(event); }
   Result<void> wait(const GpuEvent& event) override { return gpu_->wait(event); }
+  Result<bool> reached(const GpuEvent& event) override { return gpu_->reached(event); }
   Result<double> milliseconds_between(const GpuEvent& first, const GpuEvent& second) override {
     return gpu_->milliseconds_between(first, second);
   }

@@ -1,5 +1,10 @@
+#include <unistd.h>
+
 #include <array>
 #include <boost/test/unit_test.hpp>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <random>
 #include <string>
 #include <vector>
@@ -275,6 +280,23 @@ BOOST_AUTO_TEST_CASE(a_failed_kernel_comes_out_of_synchronize_every_time) {
     BOOST_TEST(result.error().message.find("waits for ever") != std::string::npos);
   }
   gpu->free(sink);
+}
+
+BOOST_AUTO_TEST_CASE(a_gpu_breaks_when_it_is_told_to_and_no_other_does) {
+  const auto path = std::filesystem::temp_directory_path() / ("troupe-gpu-fault-" + std::to_string(::getpid()));
+  ::setenv("TROUPE_EMULATED_GPU_FAULT", path.c_str(), 1);
+  const auto first = open_emulated_gpu(0), second = open_emulated_gpu(1);
+  BOOST_TEST((first->synchronize().ok() && second->synchronize().ok()));
+  std::ofstream(path) << "cuda:1 an uncorrectable ECC error was encountered\n";
+  BOOST_TEST(first->synchronize().ok());
+  for (int i = 0; i < 2; ++i) {
+    const auto result = second->synchronize();
+    BOOST_REQUIRE(!result.ok());
+    BOOST_TEST(result.error().message == "the emulated GPU stopped: an uncorrectable ECC error was encountered");
+  }
+  BOOST_TEST(!std::filesystem::exists(path));
+  BOOST_TEST(open_emulated_gpu(1)->synchronize().ok());
+  ::unsetenv("TROUPE_EMULATED_GPU_FAULT");
 }
 
 BOOST_AUTO_TEST_CASE(memory_that_is_not_there_is_refused_with_what_is_free) {

@@ -16,7 +16,7 @@ using schema::FinishReason;
 
 namespace {
 
-enum class Event { kAdmit, kAdmitGroup, kCancel, kForm, kRun, kFail, kEpoch, kPass, kExpire };
+enum class Event { kAdmit, kAdmitGroup, kCancel, kForm, kRun, kFail, kLose, kEpoch, kPass, kExpire };
 
 EngineOptions any_options() {
   EngineOptions options;
@@ -175,6 +175,7 @@ void check_any_history(const EngineOptions& options) {
                                                                                                {16, Event::kForm},
                                                                                                {12, Event::kRun},
                                                                                                {1, Event::kFail},
+                                                                                               {1, Event::kLose},
                                                                                                {1, Event::kEpoch},
                                                                                                {3, Event::kPass},
                                                                                                {2, Event::kExpire}}));
@@ -198,6 +199,9 @@ void check_any_history(const EngineOptions& options) {
         break;
       case Event::kFail:
         if (replica.engine.steps_in_flight() > 0) replica.fail_oldest_step();
+        break;
+      case Event::kLose:
+        if (replica.engine.steps_in_flight() > 0) replica.lose_oldest_step();
         break;
       case Event::kEpoch: replica.begin_epoch(++epoch); break;
       case Event::kPass: replica.now_ns += *rc::gen::inRange<std::uint64_t>(1, 3'000'000); break;

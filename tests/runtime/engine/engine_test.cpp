@@ -275,9 +275,54 @@ BOOST_AUTO_TEST_CASE(a_failed_step_fails_its_sequences_and_nobody_else) {
   BOOST_TEST(replica.form_step());
   replica.fail_oldest_step();
   BOOST_TEST(replica.answer(1).finish == FinishReason::ERROR);
-  BOOST_TEST((replica.answer(1).error->code == ErrorCode::kUnavailable));
+  BOOST_TEST((replica.answer(1).error->code == ErrorCode::kCorruptData));
   replica.run_until_idle();
   BOOST_TEST(replica.answer(2).tokens == expected_tokens(prompt_of(5, 1), 8, {}, kVocab));
+  BOOST_TEST(replica.engine.blocks().free_blocks() == 64u);
+}
+
+BOOST_AUTO_TEST_CASE(what_was_in_a_step_that_a_member_lost_goes_on_with_the_same_tokens) {
+  Replica replica(roomy_options());
+  BOOST_TEST(replica.admit({.request = 1, .prompt = prompt_of(5)}).ok());
+  for (int step = 0; step < 3; ++step) {
+    BOOST_TEST(replica.form_step());
+    replica.run_oldest_step();
+  }
+  BOOST_TEST(replica.form_step());
+  replica.lose_oldest_step();
+  BOOST_TEST(replica.answer(1).tokens.size() == 3u);
+  BOOST_TEST(replica.answer(1).finish == FinishReason::NONE);
+  replica.run_until_idle();
+  BOOST_TEST(replica.answer(1).tokens == expected_tokens(prompt_of(5), 8, {}, kVocab));
+  BOOST_TEST(replica.answer(1).finish == FinishReason::LENGTH);
+  BOOST_TEST(replica.engine.blocks().free_blocks() == 64u);
+  BOOST_TEST(replica.shard.sequences.size() == 1u);  // that it ends, the next step tells
+}
+
+BOOST_AUTO_TEST_CASE(what_ends_the_members_again_and_again_fails) {
+  Replica replica(roomy_options());
+  BOOST_TEST(replica.admit({.request = 1, .prompt = prompt_of(5)}).ok());
+  for (std::uint64_t lost = 1; lost <= kMostLostSteps; ++lost) {
+    BOOST_TEST(replica.answer(1).finish == FinishReason::NONE);
+    BOOST_TEST(replica.form_step());
+    if (lost % 2 == 0) {
+      replica.begin_epoch(1 + lost);
+    } else {
+      replica.lose_oldest_step();
+    }
+  }
+  BOOST_TEST(replica.answer(1).finish == FinishReason::ERROR);
+  BOOST_TEST((replica.answer(1).error->code == ErrorCode::kUnavailable));
+  BOOST_TEST(replica.engine.idle());
+}
+
+BOOST_AUTO_TEST_CASE(who_is_cancelled_in_a_step_that_is_lost_is_forgotten) {
+  Replica replica(roomy_options());
+  BOOST_TEST(replica.admit({.request = 1, .prompt = prompt_of(5)}).ok());
+  BOOST_TEST(replica.form_step());
+  replica.engine.cancel(1, 1);
+  replica.lose_oldest_step();
+  BOOST_TEST(replica.engine.idle());
   BOOST_TEST(replica.engine.blocks().free_blocks() == 64u);
 }
 
@@ -296,7 +341,7 @@ BOOST_AUTO_TEST_CASE(what_a_failed_step_released_is_released_again) {
   BOOST_TEST(replica.shard.sequences.size() == 1u);
 }
 
-BOOST_AUTO_TEST_CASE(a_new_epoch_fails_what_is_in_flight_and_keeps_what_waits) {
+BOOST_AUTO_TEST_CASE(a_new_epoch_computes_anew_what_is_in_flight_and_keeps_what_waits) {
   EngineOptions options = roomy_options();
   options.max_batch_sequences = 1;
   Replica replica(options);
@@ -304,12 +349,12 @@ BOOST_AUTO_TEST_CASE(a_new_epoch_fails_what_is_in_flight_and_keeps_what_waits) {
   BOOST_TEST(replica.admit({.request = 2, .prompt = prompt_of(5, 1)}).ok());
   BOOST_TEST(replica.form_step());
   replica.begin_epoch(2);
-  BOOST_TEST(replica.answer(1).finish == FinishReason::ERROR);
   BOOST_TEST(replica.form_step());
   BOOST_TEST(replica.newest_step().getFence().getEpoch() == 2u);
   BOOST_TEST(replica.newest_step().getFence().getStep() == 1u);
   BOOST_TEST(replica.newest_step().getReleased().size() == 0u);
   replica.run_until_idle();
+  BOOST_TEST(replica.answer(1).tokens == expected_tokens(prompt_of(5), 8, {}, kVocab));
   BOOST_TEST(replica.answer(2).tokens == expected_tokens(prompt_of(5, 1), 8, {}, kVocab));
 }
 

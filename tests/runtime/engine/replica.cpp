@@ -164,12 +164,12 @@ void Replica::run_oldest_step() {
   take(engine.apply(result.asReader(), now_ns++));
 }
 
-void Replica::fail_oldest_step() {
+void Replica::fail_oldest_step(const Error& error) {
   capnp::MallocMessageBuilder message;
   auto result = message.initRoot<schema::StepResult>();
   result.setFence(steps_.front()->getRoot<schema::Step>().getFence().asReader());
   result.setFailed(true);
-  write_error(unavailable("the shard is gone"), result.initError());
+  write_error(error, result.initError());
   if (shard.launched() > 0) shard.forget_oldest();
   steps_.pop_front();
   take(engine.apply(result.asReader(), now_ns++));

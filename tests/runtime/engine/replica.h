@@ -103,9 +103,11 @@ class Replica {
   explicit Replica(const EngineOptions& options);
 
   Result<void> admit(const Request& request);
-  bool form_step();         // false when there is none
-  void run_oldest_step();   // through the shard and back. REQUIRES: one is in flight
-  void fail_oldest_step();  // comes back as a failure without having been computed
+  bool form_step();        // false when there is none
+  void run_oldest_step();  // through the shard and back. REQUIRES: one is in flight
+  // Comes back as a failure without having been computed.
+  void fail_oldest_step(const Error& error = corrupt_data("the step is not what it says"));
+  void lose_oldest_step() { fail_oldest_step(unavailable("the shard is gone")); }
   void run_until_idle();
   void begin_epoch(std::uint64_t epoch);
   void expire() { take(engine.expire(now_ns)); }

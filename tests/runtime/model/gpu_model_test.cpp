@@ -99,6 +99,7 @@ class QueuedCommunicator final : public collective::Communicator {
   Result<void> reduce_scatter(std::span<const float>, std::span<float>) override { return none(); }
   Result<void> all_to_all(std::span<const float>, std::span<float>) override { return none(); }
   Result<void> gather(std::span<const float>, std::span<float>, std::uint32_t) override { return none(); }
+  Result<void> check() override { return group_->check(); }
   void abort(std::string_view reason) override { group_->abort(reason); }
 
  private:

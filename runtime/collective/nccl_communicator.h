@@ -1,0 +1,57 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+
+#include "kernels/device_memory.h"
+#include "runtime/base/result.h"
+#include "runtime/collective/communicator.h"
+#include "runtime/collective/nccl_library.h"
+
+namespace troupe::collective {
+
+struct NcclCommunicatorOptions {
+  std::chrono::milliseconds timeout{60'000};     // of joining the group, and of an operation
+  std::chrono::milliseconds watch_interval{50};  // how often the group is looked after
+};
+
+// A group whose tensors lie in the memories of GPUs, one for each rank and no two the same, exchanged by NCCL on the
+// stream of each: nothing waits for the host, but gather() on its root. The group is joined in the background; the
+// first operation waits for that.
+//
+// Sums: NCCL adds in an order of its own, so it adds only where there is none to choose: the all_reduce of two ranks,
+// a + b. Otherwise numbers are exchanged, and added in rank order by our own kernel. A rank of a group of w receives,
+// for n bytes:
+//   all_reduce of two        n      (ncclAllReduce)
+//   all_reduce, small or odd (w - 1) n      whole tensors by all_gather
+//   all_reduce               2 (w - 1) / w n      parts to their ranks, and the sums back
+//   reduce_scatter, all_to_all   (w - 1) / w n of the input;  all_gather   (w - 1) n;  gather   (w - 1) n on the root
+//
+// Failures: a kernel that waits for a peer on the GPU never ends by itself. A thread looks whether the group on the
+// host has lost a peer or was aborted, whether NCCL reports an error, and whether the GPU is done within the timeout;
+// at the first of these NCCL is told to abort, which ends the kernel, and `host` as well, so that the other ranks learn
+// of it. What the kernels leave behind then is rubbish: whoever waited for the GPU asks check() before using it.
+//
+// Operations are not recorded in CUDA graphs (can_be_recorded): NCCL queues them from a thread of its own, and the
+// timeout needs an event behind each of them.
+//
+// Groups do not shrink (ncclCommShrink): a stage has as many ranks as its weights were cut for, and one that is lost is
+// replaced, under a new epoch with a new group. An old group is aborted, never destroyed in turn: its peers may be
+// gone.
+//
+// `host`: the group of the same ranks on the host. `memory`: of a GPU, which this thread uses; outlives the
+// communicator. Device memory is grown by the largest operation and never shrinks.
+// Errors: no event of the GPU to be had. What is wrong with the group comes out of its operations.
+// REQUIRES: host->world_size() > 1; id is what all ranks have from one get_unique_id
+Result<std::unique_ptr<Communicator>> make_nccl_communicator(const NcclFunctions& nccl, const NcclUniqueId& id,
+                                                             std::unique_ptr<Communicator> host,
+                                                             kernels::DeviceMemory& memory,
+                                                             const NcclCommunicatorOptions& options = {});
+
+// The device memory that such a group of `ranks` takes on `rank` (and NCCL its own beside it), where sums are of at
+// most `rows` rows of `cols` floats, and each rank gives at most `gathered` floats to a gather on rank 0.
+std::uint64_t nccl_scratch_bytes(std::uint32_t rank, std::uint32_t ranks, std::uint64_t rows, std::uint64_t cols,
+                                 std::uint64_t gathered);
+
+}  // namespace troupe::collective
