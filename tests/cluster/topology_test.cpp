@@ -226,9 +226,9 @@ BOOST_AUTO_TEST_CASE(wrong_types_name_what_was_expected) {
                                             "t.yaml:1:1: model: expected a single value, found nothing",
                                             "t.yaml:2:8: nodes is empty; a cluster has at least one node",
                                         });
-  check_findings("- a\n",
-                 {"t.yaml:1:1: the topology must be a map with the keys cluster, model, served_model_name, kv_dtype, "
-                  "packed_cache, nodes, parallel, routing, place, speculation, limits or fabric, not a list"});
+  check_findings(
+      "- a\n", {"t.yaml:1:1: the topology must be a map with the keys cluster, model, served_model_name, kv_dtype, "
+                "packed_cache, nodes, parallel, routing, place, speculation, lookahead, limits or fabric, not a list"});
   check_findings("", {"t.yaml:1:1: the file is empty"});
   check_findings("model: m\nkv_dtype: q4\nnodes: [{name: a}]\n",
                  {"t.yaml:2:11: kv_dtype: KV pages are f32, f16, bf16, int8 or fp8, not 'q4'"});

@@ -287,13 +287,16 @@ class WaitingGpu final : public kernels::Gpu {
     wait();
     return gpu_->synchronize();
   }
-  Result<std::unique_ptr<kernels::GpuEvent>> make_event() override { return gpu_->make_event(); }
-  void record(kernels::GpuEvent& event) override { gpu_->record(event); }
   void notify(std::function<void(Result<void>)> done) override {
     wait();
     gpu_->notify(std::move(done));
   }
-  Result<void> wait(const kernels::GpuEvent&) override { return synchronize(); }
+  Result<std::unique_ptr<kernels::GpuEvent>> make_event() override { return gpu_->make_event(); }
+  void record(kernels::GpuEvent& event) override { gpu_->record(event); }
+  Result<void> wait(const kernels::GpuEvent& event) override {
+    wait();
+    return gpu_->wait(event);
+  }
   Result<bool> reached(const kernels::GpuEvent&) override { return is_idle_(stream().handle); }
   Result<double> milliseconds_between(const kernels::GpuEvent& first, const kernels::GpuEvent& second) override {
     return gpu_->milliseconds_between(first, second);
