@@ -99,6 +99,7 @@ class QueuedCommunicator final : public collective::Communicator {
   Result<void> reduce_scatter(std::span<const float>, std::span<float>) override { return none(); }
   Result<void> all_to_all(std::span<const float>, std::span<float>) override { return none(); }
   Result<void> gather(std::span<const float>, std::span<float>, std::uint32_t) override { return none(); }
+  Result<void> check() override { return group_->check(); }
   void abort(std::string_view reason) override { group_->abort(reason); }
 
  private:
@@ -343,7 +344,11 @@ void count_waits(const ModelConfig& config) {
       table_starts.push_back(i + 1);
     }
     const int waits_before = counts.synchronizations, uploads_before = counts.uploads;
-    const StepBatch batch = {tokens, positions, slots, {row_starts, lengths, tables, table_starts}, logits_rows};
+    const StepBatch batch = {.tokens = tokens,
+                             .positions = positions,
+                             .slots = slots,
+                             .attention = {row_starts, lengths, tables, table_starts},
+                             .logits_rows = logits_rows};
     const auto hidden = (*loaded)->forward(batch, {});
     BOOST_REQUIRE_MESSAGE(hidden.ok(), why(hidden));
     const auto logits = (*loaded)->device_logits(*hidden, 0, 2);
