@@ -241,10 +241,16 @@ std::vector<Delta> Engine::apply(schema::StepResult::Reader result, std::uint64_
     return fail_from(found, checked.error(), false);
   const InFlightStep flight = std::move(*found);
   in_flight_.erase(found);
-  // One stage computes steps one after the other, however early they were sent.
-  const bool takes_turns = options_.pipeline_stages == 1;
-  learn(flight, result, now_ns - (takes_turns ? std::max(flight.sent_ns, last_result_ns_) : flight.sent_ns));
+  std::uint64_t took_ns = now_ns - flight.sent_ns;
+  if (options_.pipeline_stages == 1) {
+    // One stage computes steps one after the other, however early they were sent; but the result before may have come
+    // late, and then the stage knows better.
+    std::uint64_t computed_ns = 0;
+    for (const auto timing : result.getTimings()) computed_ns += std::min(timing.getComputeNs(), took_ns - computed_ns);
+    took_ns = std::max(now_ns - std::max(flight.sent_ns, last_result_ns_), computed_ns);
+  }
   last_result_ns_ = now_ns;
+  learn(flight, result, took_ns);
   for (const SequenceId id : flight.swapped_out) swap_.settle(id);
 
   std::vector<Delta> deltas;
