@@ -43,7 +43,6 @@ class LateMemory final : public kernels::DeviceMemory {
     work_.clear();
     return {};
   }
-  void notify(std::function<void(Result<void>)> done) override { done(synchronize()); }
 
   int waits = 0;
   kernels::MemoryRoom free;

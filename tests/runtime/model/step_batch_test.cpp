@@ -15,7 +15,7 @@ struct Lists {
   Result<void> check() const {
     const BatchBounds bounds{10, 4, 4, 4, 2};
     return check_batch(
-        {tokens, {}, positions, slots, {row_starts, context_lengths, block_tables, block_table_starts}, logits_rows},
+        {tokens, positions, slots, {row_starts, context_lengths, block_tables, block_table_starts}, logits_rows},
         bounds);
   }
 };

@@ -34,7 +34,7 @@ struct OwnedBatch {
     block_table_starts.push_back(static_cast<std::uint32_t>(block_tables.size()));
   }
   StepBatch view() const {
-    return {tokens, {}, positions, slots, {row_starts, context_lengths, block_tables, block_table_starts}, logits_rows};
+    return {tokens, positions, slots, {row_starts, context_lengths, block_tables, block_table_starts}, logits_rows};
   }
 };
 

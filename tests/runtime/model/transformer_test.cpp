@@ -240,7 +240,7 @@ BOOST_AUTO_TEST_CASE(what_other_shards_own_has_no_influence) {
 
   const std::vector<std::uint32_t> tokens{40, 41, 60}, positions{0, 1, 2}, row_starts{0, 3}, lengths{3}, table{5},
       table_starts{0, 1}, slots{20, 21, 22};
-  const StepBatch batch{tokens, {}, positions, slots, {row_starts, lengths, table, table_starts}, {}};
+  const StepBatch batch{tokens, positions, slots, {row_starts, lengths, table, table_starts}, {}};
   std::vector<std::vector<float>> results;
   for (const TestModel* source : {&model, &poisoned}) {
     // The group's other rank adds nothing: zeros.
@@ -298,7 +298,7 @@ BOOST_AUTO_TEST_CASE(an_aborted_group_is_an_error_of_the_step) {
   BOOST_REQUIRE_MESSAGE(loaded.ok(), why(loaded));
   group[0]->abort("the other rank is gone");
   const std::vector<std::uint32_t> zero{0}, ends{0, 1}, one{1};
-  const auto result = (*loaded)->forward({zero, {}, zero, zero, {ends, one, zero, ends}, {}}, {});
+  const auto result = (*loaded)->forward({zero, zero, zero, {ends, one, zero, ends}, {}}, {});
   BOOST_REQUIRE(!result.ok());
   BOOST_TEST((result.error().code == ErrorCode::kCancelled));
 }
@@ -311,7 +311,7 @@ BOOST_AUTO_TEST_CASE(wrong_hidden_states_and_too_many_logits_rows_are_refused) {
                                   {.num_blocks = 8, .block_size = 4, .max_batch_sequences = 1});
   BOOST_REQUIRE_MESSAGE(loaded.ok(), why(loaded));
   const std::vector<std::uint32_t> tokens{0, 0}, positions{0, 1}, starts{0, 2}, length{2}, table{0}, table_starts{0, 1};
-  const StepBatch batch{tokens, {}, positions, positions, {starts, length, table, table_starts}, positions};
+  const StepBatch batch{tokens, positions, positions, {starts, length, table, table_starts}, positions};
   std::vector<float> memory(2 * model.config.hidden_size, 0.5f);
   const kernels::ConstMatrixF32 narrow(memory.data(), 2, model.config.hidden_size - 1);
   BOOST_TEST(!(*loaded)->forward(batch, narrow).ok());
