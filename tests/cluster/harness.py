@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import pathlib
+import random
 import select
 import signal
 import socket
@@ -28,9 +29,15 @@ def any_model():
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One that nobody is given who asks for any port, such as the processes that are to be started."""
+    first_given = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", random.randrange(10_000, first_given)))
+            except OSError:
+                continue
+            return probe.getsockname()[1]
 
 
 def wait_until(condition, timeout_s, what):

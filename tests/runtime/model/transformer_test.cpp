@@ -206,14 +206,19 @@ BOOST_AUTO_TEST_CASE(narrow_pages_stay_close_to_float32_ones) {
   const TestModel model(small_config());
   const auto tokens = some_tokens(23, 5, model.config.vocab_size);
   const auto expected = double_forward(model.config, model.tensors, tokens);
-  for (const auto dtype : {kernels::DType::kF16, kernels::DType::kBF16, kernels::DType::kI8, kernels::DType::kE4M3}) {
+  // By the bits that are left of a number: 11, 8, 8 of a head's largest, 4.
+  const std::pair<kernels::DType, double> limits[] = {{kernels::DType::kF16, 0.1},
+                                                      {kernels::DType::kBF16, 0.1},
+                                                      {kernels::DType::kI8, 0.2},
+                                                      {kernels::DType::kE4M3, 0.6}};
+  for (const auto& [dtype, limit] : limits) {
     ThreadCluster::Options options;
     options.transformer.kv_dtype = dtype;
     ThreadCluster cluster(model.directory.path(), model.config, options);
     TestSequence sequence{tokens, 0, {}};
     const double difference = largest_difference(cluster.prefill(sequence), expected);
     BOOST_TEST(difference > 1e-5);
-    BOOST_TEST(difference < (dtype == kernels::DType::kI8 ? 0.2 : 0.1));
+    BOOST_TEST(difference < limit);
   }
 }
 
