@@ -10,7 +10,7 @@ std::string split(std::string_view json, std::string text, bool at_start = true)
   const auto document = JsonDocument::parse(json, "t", Limits());
   BOOST_REQUIRE(document.ok());
   const auto pre_tokenizer = parse_pre_tokenizer(JsonNode(*document));
-  BOOST_REQUIRE_MESSAGE(pre_tokenizer.ok(), pre_tokenizer.error().message);
+  BOOST_REQUIRE_MESSAGE(pre_tokenizer.ok(), (pre_tokenizer.ok() ? "" : pre_tokenizer.error().message));
   Pieces pieces{std::move(text), {}, at_start};
   pieces.spans = {{0, pieces.text.size()}};
   BOOST_REQUIRE((*pre_tokenizer)->apply(pieces).ok());
