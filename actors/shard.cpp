@@ -25,8 +25,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Sent to itself: the device is done with a step (epoch, step, ErrorCode and message of what went wrong, which is empty
-// if nothing did), and it is time to look for one that takes too long.
+// Sent to itself: the device is done with a step (epoch, step, whether it went well, else ErrorCode and message), and
+// it is time to look for one that takes too long.
 using DoneAtom = caf::atom_constant<caf::atom("done")>;
 using LateAtom = caf::atom_constant<caf::atom("late")>;
 
@@ -243,21 +243,23 @@ struct ShardState {
     TROUPE_RETURN_IF_ERROR(compute->launch({}));
     launched.push_back(entry);
     compute->notify([shard = caf::actor_cast<caf::actor>(self), epoch = epoch, step = entry.step](Result<void> done) {
-      const Error error = done.ok() ? Error{} : std::move(done).error();
-      caf::anon_send(shard, DoneAtom::value, epoch, step, static_cast<std::uint32_t>(error.code), error.message);
+      const Error error = done.ok() ? Error{} : done.error();
+      const auto code = static_cast<std::uint32_t>(error.code);
+      caf::anon_send(shard, DoneAtom::value, epoch, step, done.ok(), code, error.message);
     });
     watch();
     return {};
   }
 
   // The device is done with the oldest step that was launched, which is this one.
-  void done(std::uint64_t of_epoch, std::uint64_t step, std::uint32_t code, const std::string& message) {
+  void done(std::uint64_t of_epoch, std::uint64_t step, bool went_well, std::uint32_t code,
+            const std::string& message) {
     if (epoch == 0 || of_epoch != epoch || launched.empty() || launched.front().step != step) return;
     const Launched entry = std::move(launched.front());
     launched.pop_front();
     const auto reader = entry.message.read();
     const Result<void> outcome =
-        message.empty() ? finish(entry, reader.root()) : Result<void>(Error{static_cast<ErrorCode>(code), message, {}});
+        went_well ? finish(entry, reader.root()) : Result<void>(Error{static_cast<ErrorCode>(code), message, {}});
     if (!outcome.ok()) return fail(reader->getFence(), outcome.error());
     launch_postponed();
   }
@@ -442,9 +444,8 @@ caf::behavior run_shard(caf::stateful_actor<ShardState>* self, ShardOptions opti
         const ShardState::Input input = {activation.root(), message.attachments()};
         if (self->state.compute) self->state.run(input.activation.getStep(), &input);
       },
-      [self](DoneAtom, std::uint64_t epoch, std::uint64_t step, std::uint32_t code, const std::string& message) {
-        self->state.done(epoch, step, code, message);
-      },
+      [self](DoneAtom, std::uint64_t epoch, std::uint64_t step, bool went_well, std::uint32_t code,
+             const std::string& message) { self->state.done(epoch, step, went_well, code, message); },
       [self](LateAtom) { self->state.look_for_late(); },
       [self](const fabric::Message<schema::StatsRequest>&) { return self->state.stats(); },
   };

@@ -65,7 +65,7 @@ class ShardCompute {
   Result<void> begin_step(schema::Step::Reader step);
   std::size_t rows() const { return sequences_.flat().tokens.size(); }  // tokens of the step
 
-  // The step's copies of KV blocks, how many, and makes them. Before run().
+  // The step's copies of KV blocks, how many, and makes them. Before launch().
   std::size_t copies() const { return sequences_.flat().copies.size(); }
   Result<void> copy_blocks() { return transformer_->copy_blocks(sequences_.flat().copies); }
 

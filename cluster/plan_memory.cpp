@@ -4,8 +4,8 @@
 #include <string>
 
 #include "cluster/plan_costs.h"
+#include "kernels/cuda/packed_weight.h"
 #include "runtime/collective/nccl_communicator.h"
-#include "runtime/model/config.h"
 #include "runtime/model/scratch.h"
 
 namespace troupe::cluster {
@@ -52,6 +52,22 @@ std::string too_much(const Sum& sum, const std::string& where, std::uint64_t the
 
 }  // namespace
 
+std::uint64_t weight_bytes_on(Device::Kind device, const model::ModelConfig& model, const model::Slice& slice) {
+  if (device != Device::Kind::kCuda) return model::weight_bytes(model, slice);
+  std::uint64_t bytes = 0;
+  for (const model::TensorSlice& tensor : model::tensor_slices(model, slice)) {
+    if (tensor.is_vector) {
+      bytes += tensor.elements() * sizeof(float);
+    } else if (tensor.role == model::TensorRole::kEmbedding) {
+      bytes += model::stored_bytes(model, tensor);
+    } else {
+      bytes +=
+          kernels::gpu_image_bytes(model.stored_type(tensor.name), tensor.row_range.size(), tensor.col_range.size());
+    }
+  }
+  return bytes;
+}
+
 void add_memory(const model::ModelConfig& model, const model::ModelConfig* draft, const Limits& limits, Plan& plan) {
   const auto tokens = static_cast<std::uint32_t>(limits.max_batch_tokens);
   const auto sequences = static_cast<std::uint32_t>(limits.max_batch_sequences);
@@ -60,14 +76,14 @@ void add_memory(const model::ModelConfig& model, const model::ModelConfig* draft
       const model::Slice slice = slice_of(plan, actor);
       const model::StepSize size = {.max_batch_tokens = tokens,
                                     .max_logits_rows = model::logits_rows(sequences, tokens)};
-      actor.weight_bytes = model::weight_bytes(model, slice);
+      actor.weight_bytes = weight_bytes_on(actor.device->kind, model, slice);
       actor.kv_bytes =
           std::uint64_t{plan.num_blocks} * model::bytes_per_block(model, slice, plan.block_size, plan.kv_dtype);
       add_scratch(model, slice, size, actor);
       if (actor.exchange == Exchange::kNccl) actor.scratch_bytes += exchange_bytes(model, slice, size);
     } else if (actor.kind == PlannedActor::Kind::kDraft && draft != nullptr) {
       const model::Slice whole = {.last_layer = draft->num_layers, .num_layers = draft->num_layers, .world_size = 1};
-      actor.weight_bytes = model::weight_bytes(*draft, whole);
+      actor.weight_bytes = weight_bytes_on(actor.device->kind, *draft, whole);
       actor.kv_bytes =
           std::uint64_t{plan.num_blocks} * model::bytes_per_block(*draft, whole, plan.block_size, plan.kv_dtype);
       add_scratch(*draft, whole, {.max_batch_tokens = tokens, .max_logits_rows = sequences}, actor);

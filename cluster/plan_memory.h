@@ -1,10 +1,19 @@
 #pragma once
 
+#include <cstdint>
+
 #include "cluster/diagnostic.h"
 #include "cluster/plan.h"
+#include "runtime/base/device.h"
 #include "runtime/base/limits.h"
+#include "runtime/model/config.h"
+#include "runtime/model/slice.h"
 
 namespace troupe::cluster {
+
+// Bytes of a slice's weights in a device's memory, by what the config says of their types: on cores as they are stored,
+// on a GPU as its kernels read them (kernels/cuda/packed_weight.h).
+std::uint64_t weight_bytes_on(Device::Kind device, const model::ModelConfig& model, const model::Slice& slice);
 
 // Fills in what shards and drafts take of their devices' memory. `draft`: the model of the drafts, if there are any.
 // REQUIRES: the actors are placed, their slices are valid, and the KV blocks are counted

@@ -1,4 +1,5 @@
 #include "cluster/plan.h"
+#include "cluster/plan_memory.h"
 
 #include <numeric>
 #include <string>
@@ -315,7 +316,7 @@ BOOST_AUTO_TEST_CASE(what_shards_and_drafts_take_of_a_gpu_is_counted_with_their_
   const auto with_draft = make_plan(tutor_like(), guessed, with_gpus(8ull << 30), &draft);
   BOOST_TEST_REQUIRE(with_draft.plan.has_value());
   const PlannedActor& planned_draft = *with_draft.plan->find("draft/0");
-  BOOST_TEST(planned_draft.weight_bytes == model::weight_bytes(draft, {0, 2, 2, 0, 1}));
+  BOOST_TEST(planned_draft.weight_bytes == weight_bytes_on(Device::Kind::kCuda, draft, {0, 2, 2, 0, 1}));
   BOOST_TEST(planned_draft.kv_bytes == shard.kv_bytes / 3);
   BOOST_TEST(planned_draft.scratch_bytes > 0u);
   BOOST_TEST(!make_plan(tutor_like(), guessed, with_gpus(bytes), &draft).plan.has_value());
