@@ -1,9 +1,8 @@
 #include "kernels/cpu/quantised_linear.h"
 
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <cassert>
+#include <numeric>
 
 namespace troupe::kernels {
 namespace {
@@ -18,128 +17,156 @@ constexpr std::size_t kMostPieceBytes = 512 << 10;
 constexpr std::size_t kLeastPieceMultiplyAdds = 1 << 20;
 constexpr std::size_t kPiecesAMember = 16;
 
-// Numbers to quantise that are worth a round of the team.
-constexpr std::size_t kQuantiseAlone = 16 << 10;
-
 std::size_t divide_up(std::size_t value, std::size_t divisor) { return (value + divisor - 1) / divisor; }
 
-template <class T>
-T* room(std::vector<T>& memory, std::size_t count) {
-  if (memory.size() < count) memory.resize(count);
-  return memory.data();
+const QuantisedPanels* panels_of(const LinearWeight& linear) {
+  assert(linear.weight == nullptr || dynamic_cast<const QuantisedPanels*>(linear.weight) != nullptr);
+  return static_cast<const QuantisedPanels*>(linear.weight);
+}
+
+void grow(std::vector<AlignedBlock>& memory, std::size_t blocks) {
+  if (memory.size() < blocks) memory.resize(blocks);
 }
 
 }  // namespace
 
-QuantisedLinear::QuantisedLinear(const QuantisedOps& ops, Team& team) : ops_(ops), team_(team) {}
+QuantisedLinear::QuantisedLinear(const QuantisedOps& ops, Team& team, QuantisedInputs& inputs)
+    : ops_(ops), team_(team), inputs_(inputs), sums_(team.size()) {}
 
-void QuantisedLinear::run(ConstMatrixF32 in, std::span<const Product> products) {
-  if (in.rows == 0) return;
-  while (!products.empty()) {
-    const DType dtype = products.front().weight->dtype();
-    std::size_t alike = 1;
-    while (alike < products.size() && products[alike].weight->dtype() == dtype) ++alike;
-    run_alike(in, products.first(alike));
-    products = products.subspan(alike);
-  }
+void QuantisedLinear::run(ConstMatrixF32 in, const LinearWeight& linear, MatrixF32 out) {
+  assert(in.rows == out.rows && out.cols == linear.weight->rows());
+  const ProductPart part{linear, {}};
+  const Plan plan = make_plan(in, {&part, 1}, 0);
+  team_.run(plan.pieces, [&](std::size_t index, std::size_t member) {
+    const Piece piece = piece_of(plan, index);
+    for (std::size_t row = piece.first_row; row < piece.end_row; row += plan.rows_together) {
+      const std::size_t rows = std::min(plan.rows_together, piece.end_row - row);
+      float* to = out.row(row) + piece.first_panel * kPanelOuts;
+      multiply(plan.parts[0].first, piece, row, rows, to, out.row_stride, member);
+    }
+  });
 }
 
-// Pieces of a product that each member begins with: their bytes within the limits, and larger where there are few rows.
-std::size_t QuantisedLinear::pieces_a_member(const QuantisedPanels& weight, std::size_t rows) const {
-  const std::size_t panel_bytes = std::max<std::size_t>(1, weight.panel_bytes());
-  const std::size_t share = weight.panels() * weight.panel_bytes() / (team_.size() * kPiecesAMember);
-  const std::size_t panel_work = std::max<std::size_t>(1, rows * weight.padded_cols() * kPanelOuts);
+QuantisedLinear::Plan QuantisedLinear::make_plan(ConstMatrixF32 in, std::span<const ProductPart> parts,
+                                                 std::size_t group) {
+  assert(parts.size() <= kMostParts);
+  Plan plan;
+  plan.rows = in.rows;
+  plan.group = group;
+  if (in.rows == 0) return plan;
+  inputs_.begin(in);
+  std::size_t most_cols = 1;
+  for (const ProductPart& part : parts) {
+    for (const LinearWeight* linear : {&part.first, &part.second}) {
+      if (linear->weight != nullptr) most_cols = std::max(most_cols, panels_of(*linear)->padded_cols());
+    }
+  }
+  plan.row_block = std::max(ops_.tile_rows, kRowBlockBytes / most_cols / ops_.tile_rows * ops_.tile_rows);
+  plan.row_blocks = divide_up(in.rows, plan.row_block);
+  plan.rows_together = std::min(ops_.rows_together, plan.row_block);
+  scratch_blocks_ = most_cols * kPanelOuts / sizeof(AlignedBlock);
+  grow(scratch_, team_.size() * scratch_blocks_);
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const PlannedPart& part = plan.parts[i] = planned(in, parts[i], group, std::min(in.rows, plan.row_block));
+    plan.pieces_a_member += part.pieces_a_member;
+    const std::size_t groups = divide_up(part.groups, part.pieces_a_member * team_.size());
+    plan.most_outs = std::max(plan.most_outs, groups * part.together * kPanelOuts);
+  }
+  plan.pieces = team_.size() * plan.pieces_a_member * plan.row_blocks;
+  return plan;
+}
+
+// `rows`: of a block. The pieces' bytes are within the limits, and larger where there are few rows.
+QuantisedLinear::PlannedPart QuantisedLinear::planned(ConstMatrixF32 in, const ProductPart& part, std::size_t group,
+                                                      std::size_t rows) {
+  PlannedPart planned;
+  std::size_t panel_bytes = 0, panel_work = 0;
+  const auto weight_of = [&](const LinearWeight& linear) -> Weight {
+    const QuantisedPanels* panels = panels_of(linear);
+    if (panels == nullptr) return {};
+    assert(in.cols == panels->cols());
+    panel_bytes += panels->panel_bytes();
+    panel_work += rows * panels->padded_cols() * kPanelOuts;
+    return {panels, &inputs_.of(in, *panels), linear.bias};
+  };
+  planned.first = weight_of(part.first);
+  planned.second = weight_of(part.second);
+  panel_bytes = std::max<std::size_t>(1, panel_bytes);
+  panel_work = std::max<std::size_t>(1, panel_work);
+
+  const std::size_t panels = planned.first.panels->panels();
+  const std::size_t share = panels * panel_bytes / (team_.size() * kPiecesAMember);
   const std::size_t least =
       std::min(divide_up(kLeastPieceBytes, panel_bytes), divide_up(kLeastPieceMultiplyAdds, panel_work));
   const std::size_t panels_a_piece = std::max(least, std::min(share, kMostPieceBytes) / panel_bytes);
-  return divide_up(weight.panels(), panels_a_piece * team_.size());
+  planned.together = group == 0 ? 1 : std::lcm(group, kPanelOuts) / kPanelOuts;
+  planned.groups = divide_up(panels, planned.together);
+  planned.pieces_a_member = divide_up(panels, panels_a_piece * team_.size());
+  return planned;
 }
 
-// Each member begins with its part of every product, one after the other: the parts of the weights that it packed.
-void QuantisedLinear::run_alike(ConstMatrixF32 in, std::span<const Product> products) {
-  assert(products.size() <= kMostProducts);
-  const std::size_t padded_cols = products.front().weight->padded_cols();
-  const QuantisedRows quantised = quantise(in, *products.front().weight);
-  const std::size_t scratch_lines = padded_cols * kPanelOuts / kLine;
-  Line* scratch = room(scratch_, team_.size() * scratch_lines);
+QuantisedLinear::Piece QuantisedLinear::piece_of(const Plan& plan, std::size_t index) const {
+  Piece piece;
+  piece.first_row = index % plan.row_blocks * plan.row_block;
+  piece.end_row = std::min(plan.rows, piece.first_row + plan.row_block);
+  index /= plan.row_blocks;
+  const std::size_t owner = index / plan.pieces_a_member;
+  index %= plan.pieces_a_member;
+  while (index >= plan.parts[piece.part].pieces_a_member) index -= plan.parts[piece.part++].pieces_a_member;
+  const PlannedPart& part = plan.parts[piece.part];
+  index += owner * part.pieces_a_member;
+  const std::size_t pieces = team_.size() * part.pieces_a_member;
+  const std::size_t panels = part.first.panels->panels();
+  piece.first_panel = std::min(panels, index * part.groups / pieces * part.together);
+  piece.end_panel = std::min(panels, (index + 1) * part.groups / pieces * part.together);
+  return piece;
+}
 
-  const std::size_t fitting = kRowBlockBytes / std::max<std::size_t>(1, padded_cols);
-  const std::size_t row_block = std::max(ops_.tile_rows, fitting / ops_.tile_rows * ops_.tile_rows);
-  const std::size_t row_blocks = divide_up(in.rows, row_block);
+void QuantisedLinear::reserve_sums(const Plan& plan) {
+  const std::size_t rows = std::min(plan.rows, plan.rows_together);
+  const std::size_t blocks = divide_up(2 * rows * plan.most_outs * sizeof(float), sizeof(AlignedBlock));
+  for (auto& memory : sums_) grow(memory, blocks);
+}
 
-  std::array<std::size_t, kMostProducts> of_a_member;
-  std::size_t all_of_a_member = 0;
-  for (std::size_t i = 0; i < products.size(); ++i) {
-    assert(in.cols == products[i].weight->cols() && products[i].out.rows == in.rows &&
-           products[i].out.cols == products[i].weight->rows());
-    of_a_member[i] = pieces_a_member(*products[i].weight, std::min(in.rows, row_block));
-    all_of_a_member += of_a_member[i];
+PanelSums QuantisedLinear::sums_of(const Plan& plan, const Piece& piece, std::size_t first_row, std::size_t member) {
+  const PlannedPart& part = plan.parts[piece.part];
+  const std::size_t first_out = piece.first_panel * kPanelOuts;
+  PanelSums sums;
+  sums.part = piece.part;
+  sums.first_row = first_row;
+  sums.rows = std::min(plan.rows_together, piece.end_row - first_row);
+  sums.first_out = first_out;
+  sums.outs = std::min(part.first.panels->rows(), piece.end_panel * kPanelOuts) - first_out;
+  sums.group_stride = plan.group;
+  sums.row_stride = plan.most_outs;
+  sums.data = reinterpret_cast<float*>(sums_[member].data());
+  sums.second = sums.data + sums.rows * sums.row_stride;
+  multiply(part.first, piece, first_row, sums.rows, sums.data, sums.row_stride, member);
+  if (part.second.panels != nullptr) {
+    multiply(part.second, piece, first_row, sums.rows, sums.second, sums.row_stride, member);
   }
-
-  team_.run(team_.size() * all_of_a_member * row_blocks, [&](std::size_t index, std::size_t member) {
-    const std::size_t first = index % row_blocks * row_block;
-    const std::size_t owner = index / row_blocks / all_of_a_member;
-    std::size_t piece = index / row_blocks % all_of_a_member;
-    std::size_t which = 0;
-    while (piece >= of_a_member[which]) piece -= of_a_member[which++];
-    piece += owner * of_a_member[which];
-    const std::size_t pieces = team_.size() * of_a_member[which];
-    const auto& [weight, bias, out] = products[which];
-    QuantisedCall call{
-        .in = quantised,
-        .out_stride = out.row_stride,
-        .scratch = scratch[member * scratch_lines].bytes,
-    };
-    const std::size_t begin_panel = piece * weight->panels() / pieces;
-    const std::size_t end_panel = (piece + 1) * weight->panels() / pieces;
-    const std::size_t end_row = first + std::min(row_block, in.rows - first);
-    for (std::size_t row = first; row < end_row; row += call.rows) {
-      call.first_row = row;
-      call.rows = std::min(ops_.rows_together, end_row - row);
-      for (std::size_t panel = begin_panel; panel < end_panel; ++panel) {
-        const std::size_t first_out = panel * kPanelOuts;
-        call.panel = weight->panel(panel);
-        call.outs = std::min(kPanelOuts, weight->rows() - first_out);
-        call.out_scales = weight->scales() != nullptr ? weight->scales() + first_out : nullptr;
-        call.bias = bias != nullptr ? bias + first_out : nullptr;
-        call.out = out.row(row) + first_out;
-        ops_.multiply(call);
-      }
-    }
-  });
+  return sums;
 }
 
-// The tile that `row` of a batch of `rows` belongs to: full ones, then the powers of two that make up the rest.
-InputTile QuantisedLinear::tile_of(std::size_t row, std::size_t rows) const {
-  const std::size_t full = rows / ops_.tile_rows * ops_.tile_rows;
-  if (row < full) return {row / ops_.tile_rows * ops_.tile_rows, ops_.tile_rows};
-  for (InputTile tile{full, 0};; tile.first += tile.count) {
-    tile.count = std::bit_floor(rows - tile.first);
-    if (row < tile.first + tile.count) return tile;
-  }
-}
-
-QuantisedRows QuantisedLinear::quantise(ConstMatrixF32 in, const QuantisedPanels& weight) {
-  const DType dtype = weight.dtype();
-  const std::size_t cols = weight.padded_cols();
-  const std::size_t starts = in.rows * starts_of(dtype, cols);
-  const QuantisedRows to{
-      .dtype = dtype,
-      .quants = reinterpret_cast<std::int8_t*>(room(quants_, divide_up(in.rows * cols, kLine))),
-      .scales = room(scales_, in.rows * scales_of(dtype, cols)),
-      .starts = room(starts_, starts),
-      .min_sums = room(min_sums_, starts),
-      .cols = cols,
+// `out`: of the piece's first output.
+void QuantisedLinear::multiply(const Weight& weight, const Piece& piece, std::size_t first_row, std::size_t rows,
+                               float* out, std::size_t out_stride, std::size_t member) {
+  QuantisedCall call{
+      .in = *weight.in,
+      .first_row = first_row,
+      .rows = rows,
+      .out_stride = out_stride,
+      .scratch = scratch_[member * scratch_blocks_].bytes,
   };
-  const std::size_t rows_a_piece = std::max<std::size_t>(1, kQuantiseAlone / std::max<std::size_t>(1, cols));
-  team_.run(divide_up(in.rows, rows_a_piece), [&](std::size_t piece, std::size_t) {
-    const std::size_t end = std::min(in.rows, (piece + 1) * rows_a_piece);
-    for (std::size_t row = piece * rows_a_piece; row < end; ++row) {
-      const InputTile tile = tile_of(row, in.rows);
-      ops_.quantise_row(in.row(row), in.cols, to, tile, row - tile.first);
-    }
-  });
-  return to;
+  for (std::size_t panel = piece.first_panel; panel < piece.end_panel; ++panel) {
+    const std::size_t first_out = panel * kPanelOuts;
+    call.panel = weight.panels->panel(panel);
+    call.outs = std::min(kPanelOuts, weight.panels->rows() - first_out);
+    call.out_scales = weight.panels->scales() != nullptr ? weight.panels->scales() + first_out : nullptr;
+    call.bias = weight.bias != nullptr ? weight.bias + first_out : nullptr;
+    call.out = out + (panel - piece.first_panel) * kPanelOuts;
+    ops_.multiply(call);
+  }
 }
 
 }  // namespace troupe::kernels

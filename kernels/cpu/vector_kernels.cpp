@@ -14,6 +14,7 @@
 #include "kernels/cpu/packed_tiles.h"
 #include "kernels/cpu/paged_attention.h"
 #include "kernels/cpu/panel_product.h"
+#include "kernels/cpu/quantised_inputs.h"
 #include "kernels/cpu/quantised_linear.h"
 
 namespace troupe::kernels {
@@ -21,6 +22,8 @@ namespace {
 
 // A piece of work below this many multiply-adds is not worth another thread's attention (some microseconds).
 constexpr std::size_t kPieceMultiplyAdds = 32 * 1024;
+
+constexpr std::size_t kProjections = 3;  // of QkvWeights
 
 std::size_t divide_up(std::size_t value, std::size_t divisor) { return (value + divisor - 1) / divisor; }
 
@@ -33,7 +36,8 @@ class VectorKernels : public CpuKernels {
         tiles_(tiles),
         team_(std::move(team)),
         product_(*team_),
-        quantised_(quantised_ops, *team_),
+        quantised_inputs_(quantised_ops, *team_),
+        quantised_(quantised_ops, *team_, quantised_inputs_),
         attention_(ops, *team_) {}
 
   std::string_view name() const override { return name_; }
@@ -48,53 +52,41 @@ class VectorKernels : public CpuKernels {
     return std::unique_ptr<PackedWeight>(std::make_unique<PackedPanels>(weight, group, ops_, *team_, image));
   }
 
+  StepRows begin_step(const StepLists& lists) override {
+    quantised_inputs_.forget();
+    return CpuKernels::begin_step(lists);
+  }
+
   void linear(ConstMatrixF32 in, const LinearWeight& linear, MatrixF32 out) override {
-    if (quantised_in(linear) != nullptr) return unfused(in, {&linear, 1}, {&out, 1});
-    const PanelWeight& weight = panels_of(linear);
-    assert(in.rows == out.rows && in.cols == weight.cols() && out.cols == weight.rows());
-    product_.run(in, {{{&weight}}}, 1, [&](const PanelSums& sums) {
-      for (std::size_t i = 0; i < sums.panels; ++i) {
-        const std::size_t first = weight.layout().first_out(sums.first_panel + i);
-        const std::size_t outs = weight.layout().outs(sums.first_panel + i);
-        for (std::size_t row = 0; row < sums.rows; ++row) {
-          const float* from = sums.row(row) + i * weight.layout().panel_outs();
-          float* to = out.row(sums.first_row + row) + first;
-          if (linear.bias == nullptr) {
-            std::copy_n(from, outs, to);
-          } else {
-            ops_.add(from, linear.bias + first, outs, to);
-          }
-        }
+    assert(in.rows == out.rows && in.cols == linear.weight->cols() && out.cols == linear.weight->rows());
+    quantised_inputs_.changes(out);
+    if (is_quantised_weight(linear)) return quantised_.run(in, linear, out);
+    const ProductPart part{linear, {}};
+    product_.run(in, {&part, 1}, 0, [&](const PanelSums& sums) {
+      for (std::size_t row = 0; row < sums.rows; ++row) {
+        std::copy_n(sums.row(row), sums.outs, out.row(sums.first_row + row) + sums.first_out);
       }
     });
   }
 
   void swiglu(ConstMatrixF32 in, const LinearWeight& gate, const LinearWeight& up, MatrixF32 out) override {
-    if (quantised_in(gate) != nullptr || quantised_in(up) != nullptr) {
-      const MatrixF32 gates = room(unfused_, out.rows, out.cols);
-      const LinearWeight weights[] = {gate, up};
-      const MatrixF32 outs[] = {gates, out};
-      unfused(in, weights, outs);
+    assert(in.rows == out.rows && in.cols == gate.weight->cols() && out.cols == gate.weight->rows());
+    assert(up.weight->rows() == gate.weight->rows() && up.weight->cols() == gate.weight->cols());
+    quantised_inputs_.changes(out);
+    if (is_quantised_weight(gate) != is_quantised_weight(up)) {
+      const MatrixF32 gates = room(gates_, out.rows, out.cols);
+      linear(in, gate, gates);
+      linear(in, up, out);
       for_each(out.rows, out.cols, [&](std::size_t row, std::size_t) {
         ops_.silu_multiply(gates.row(row), out.row(row), out.cols, out.row(row));
       });
       return;
     }
-    const PanelWeight& weight = panels_of(gate);
-    assert(in.rows == out.rows && in.cols == weight.cols() && out.cols == weight.rows());
-    assert(panels_of(up).rows() == weight.rows() && panels_of(up).cols() == weight.cols());
-    assert(panels_of(up).layout().panel_outs() == weight.layout().panel_outs());
-    product_.run(in, {{{&weight, &panels_of(up)}}}, 1, [&](const PanelSums& sums) {
-      for (std::size_t i = 0; i < sums.panels; ++i) {
-        const std::size_t first = weight.layout().first_out(sums.first_panel + i);
-        const std::size_t outs = weight.layout().outs(sums.first_panel + i);
-        for (std::size_t row = 0; row < sums.rows; ++row) {
-          float* gates = sums.row(row) + i * weight.layout().panel_outs();
-          float* ups = sums.second_row(row) + i * weight.layout().panel_outs();
-          if (gate.bias != nullptr) ops_.add(gates, gate.bias + first, outs, gates);
-          if (up.bias != nullptr) ops_.add(ups, up.bias + first, outs, ups);
-          ops_.silu_multiply(gates, ups, outs, out.row(sums.first_row + row) + first);
-        }
+    const ProductPart part{gate, up};
+    multiply(in, {&part, 1}, 0, [&](const PanelSums& sums) {
+      for (std::size_t row = 0; row < sums.rows; ++row) {
+        float* to = out.row(sums.first_row + row) + sums.first_out;
+        ops_.silu_multiply(sums.row(row), sums.second_row(row), sums.outs, to);
       }
     });
   }
@@ -103,45 +95,48 @@ class VectorKernels : public CpuKernels {
                    const PagedKv& kv) override {
     assert(queries.rows == in.rows && step().slots.size() == in.rows && step().positions.size() == in.rows);
     assert(2 * rotary.inverse_frequencies.size() <= kv.head_dim && is_page_type(kv.dtype));
+    quantised_inputs_.changes(queries);
     prepare_angles(rotary);
-    const LinearWeight linears[] = {weights.query, weights.key, weights.value};
-    if (std::ranges::any_of(linears, [](const LinearWeight& part) { return quantised_in(part) != nullptr; })) {
-      const std::size_t of_kv = weights.key.weight->rows();
-      const std::size_t of_queries = weights.query.weight->rows();
-      const MatrixF32 all = room(unfused_, in.rows, of_queries + 2 * of_kv);
-      const MatrixF32 projected[] = {columns(all, 0, of_queries), columns(all, of_queries, of_kv),
-                                     columns(all, of_queries + of_kv, of_kv)};
-      unfused(in, linears, projected);
-      for_each(in.rows, all.cols, [&](std::size_t row, std::size_t) {
-        for (std::size_t part = 0; part < std::size(projected); ++part) {
-          for (std::size_t head = 0; head * kv.head_dim < projected[part].cols; ++head) {
-            float* values = projected[part].row(row) + head * kv.head_dim;
-            finish_head(weights, rotary, part, head, row, values, queries, kv);
+    // Those of one kind together: neither has to wait for the other's round of the team.
+    const std::array<ProductPart, kProjections> projections = {
+        ProductPart{weights.query, {}}, ProductPart{weights.key, {}}, ProductPart{weights.value, {}}};
+    for (const bool quantised : {false, true}) {
+      std::array<ProductPart, kProjections> parts;
+      std::array<std::size_t, kProjections> which;
+      std::size_t count = 0;
+      for (std::size_t i = 0; i < kProjections; ++i) {
+        if (is_quantised_weight(projections[i].first) != quantised) continue;
+        parts[count] = projections[i];
+        which[count++] = i;
+      }
+      if (count == 0) continue;
+      multiply(in, std::span(parts).first(count), kv.head_dim, [&](const PanelSums& sums) {
+        for (std::size_t i = 0; i < sums.outs / kv.head_dim; ++i) {
+          const std::size_t head = sums.first_out / kv.head_dim + i;
+          for (std::size_t row = 0; row < sums.rows; ++row) {
+            float* values = sums.row(row) + i * sums.group_stride;
+            finish_head(weights, rotary, which[sums.part], head, sums.first_row + row, values, queries, kv);
           }
         }
       });
-      return;
     }
-    const std::size_t panels_per_head = panels_of(weights.query).layout().panels_per_group();
-    product_.run(in, {{{&panels_of(weights.query)}, {&panels_of(weights.key)}, {&panels_of(weights.value)}}},
-                 panels_per_head, [&](const PanelSums& sums) {
-                   const std::size_t padded_head = panels_per_head * panels_of(weights.query).layout().panel_outs();
-                   const float* bias = linears[sums.part].bias;
-                   for (std::size_t i = 0; i < sums.panels / panels_per_head; ++i) {
-                     const std::size_t head = sums.first_panel / panels_per_head + i;
-                     for (std::size_t row = 0; row < sums.rows; ++row) {
-                       float* values = sums.row(row) + i * padded_head;
-                       if (bias != nullptr) ops_.add(values, bias + head * kv.head_dim, kv.head_dim, values);
-                       finish_head(weights, rotary, sums.part, head, sums.first_row + row, values, queries, kv);
-                     }
-                   }
-                 });
+  }
+
+  void gather_logits_rows(ConstMatrixF32 in, std::size_t first, MatrixF32 out) override {
+    quantised_inputs_.changes(out);
+    CpuKernels::gather_logits_rows(in, first, out);
+  }
+
+  void scale_by_sigmoid(ConstMatrixF32 in, std::span<const float> weight, MatrixF32 out) override {
+    quantised_inputs_.changes(out);
+    CpuKernels::scale_by_sigmoid(in, weight, out);
   }
 
   void embed(const WeightView& table, std::uint32_t first_row, MatrixF32 out) override {
     const std::span<const std::uint32_t> tokens = step().tokens;
     assert(out.rows == tokens.size() && out.cols == table.cols);
     assert(is_float_storage(table.dtype) || is_quantised(table.dtype));
+    quantised_inputs_.changes(out);
     for_each(tokens.size(), out.cols, [&](std::size_t row, std::size_t) {
       const bool held = tokens[row] >= first_row && tokens[row] - first_row < table.rows;
       if (!held) {
@@ -156,26 +151,29 @@ class VectorKernels : public CpuKernels {
 
   void rms_norm(ConstMatrixF32 in, std::span<const float> weight, float eps, MatrixF32 out) override {
     assert(in.rows == out.rows && in.cols == out.cols && weight.size() == in.cols);
-    for_each(in.rows, in.cols, [&](std::size_t row, std::size_t) {
-      ops_.rms_norm(in.row(row), weight.data(), weight.size(), eps, out.row(row));
-    });
+    const QuantisedRows* quantised = quantised_inputs_.before_norm(weight.data(), out);
+    for_each(in.rows, in.cols,
+             [&](std::size_t row, std::size_t) { norm_row(in.row(row), weight, eps, out, row, quantised); });
   }
 
   void add_rms_norm(ConstMatrixF32 addend, MatrixF32 sum, std::span<const float> weight, float eps,
                     MatrixF32 out) override {
     assert(addend.rows == sum.rows && addend.cols == sum.cols && out.rows == sum.rows && out.cols == sum.cols);
+    const QuantisedRows* quantised = quantised_inputs_.before_norm(weight.data(), out);
     for_each(sum.rows, 2 * sum.cols, [&](std::size_t row, std::size_t) {
       ops_.add(sum.row(row), addend.row(row), sum.cols, sum.row(row));
-      ops_.rms_norm(sum.row(row), weight.data(), weight.size(), eps, out.row(row));
+      norm_row(sum.row(row), weight, eps, out, row, quantised);
     });
   }
 
   void attention(ConstMatrixF32 queries, const PagedKv& kv, std::size_t shape, MatrixF32 out) override {
+    quantised_inputs_.changes(out);
     attention_.run(queries, kv, step().attention, step().shapes[shape], out);
   }
 
   void add(ConstMatrixF32 addend, MatrixF32 sum) override {
     assert(addend.rows == sum.rows && addend.cols == sum.cols);
+    quantised_inputs_.changes(sum);
     for_each(sum.rows, sum.cols,
              [&](std::size_t row, std::size_t) { ops_.add(sum.row(row), addend.row(row), sum.cols, sum.row(row)); });
   }
@@ -192,38 +190,31 @@ class VectorKernels : public CpuKernels {
     });
   }
 
-  static const QuantisedPanels* quantised_in(const LinearWeight& linear) {
-    return dynamic_cast<const QuantisedPanels*>(linear.weight);
+  static bool is_quantised_weight(const LinearWeight& linear) {
+    return dynamic_cast<const QuantisedPanels*>(linear.weight) != nullptr;
   }
 
-  // Products with the same inputs, at least one weight being quantised.
-  void unfused(ConstMatrixF32 in, std::span<const LinearWeight> weights, std::span<const MatrixF32> outs) {
-    std::array<QuantisedLinear::Product, QuantisedLinear::kMostProducts> products;
-    assert(weights.size() <= products.size() && weights.size() == outs.size());
-    std::size_t count = 0;
-    for (std::size_t i = 0; i < weights.size(); ++i) {
-      if (const auto* quantised = quantised_in(weights[i])) {
-        products[count++] = {quantised, weights[i].bias, outs[i]};
-      } else {
-        linear(in, weights[i], outs[i]);
-      }
+  // Weights of one kind: all quantised, or none.
+  template <class Finish>
+  void multiply(ConstMatrixF32 in, std::span<const ProductPart> parts, std::size_t group, const Finish& finish) {
+    if (is_quantised_weight(parts.front().first)) {
+      quantised_.run(in, parts, group, finish);
+    } else {
+      product_.run(in, parts, group, finish);
     }
-    quantised_.run(in, std::span(products).first(count));
+  }
+
+  // What products read of a norm's row is made while that is in the first-level cache.
+  void norm_row(const float* in, std::span<const float> weight, float eps, MatrixF32 out, std::size_t row,
+                const QuantisedRows* quantised) const {
+    ops_.rms_norm(in, weight.data(), weight.size(), eps, out.row(row));
+    if (quantised != nullptr) quantised_inputs_.quantise_row(out, row, *quantised);
   }
 
   // (rows, cols), until the next call.
   static MatrixF32 room(std::vector<float>& memory, std::size_t rows, std::size_t cols) {
     if (memory.size() < rows * cols) memory.resize(rows * cols);
     return {memory.data(), rows, cols};
-  }
-
-  static MatrixF32 columns(const MatrixF32& from, std::size_t first, std::size_t count) {
-    return {from.data + first, from.rows, count, from.row_stride};
-  }
-
-  static const PanelWeight& panels_of(const LinearWeight& linear) {
-    assert(dynamic_cast<const PanelWeight*>(linear.weight) != nullptr);
-    return static_cast<const PanelWeight&>(*linear.weight);
   }
 
   // What is left to do with one projected head of one row, while it is in the first-level cache. part: query, key,
@@ -281,9 +272,10 @@ class VectorKernels : public CpuKernels {
   const TileOps* tiles_;  // null: none
   std::unique_ptr<Team> team_;
   PanelProduct product_;
+  QuantisedInputs quantised_inputs_;
   QuantisedLinear quantised_;
   PagedAttention attention_;
-  std::vector<float> unfused_;  // what quantised weights yield, before the rest of a fused operation
+  std::vector<float> gates_;  // of a swiglu whose weights are of two kinds
 
   // Of the latest project_qkv.
   std::vector<std::uint32_t> positions_;

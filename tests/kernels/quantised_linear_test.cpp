@@ -27,10 +27,16 @@ std::vector<NamedOps> every_ops() {
   return all;
 }
 
-void run(QuantisedLinear& linear, ConstMatrixF32 in, const QuantisedPanels& weight, const float* bias, MatrixF32 out) {
-  const QuantisedLinear::Product product{&weight, bias, out};
-  linear.run(in, {&product, 1});
-}
+struct Products {
+  Products(const QuantisedOps& ops, Team& team) : inputs(ops, team), linear(ops, team, inputs) {}
+
+  void run(ConstMatrixF32 in, const QuantisedPanels& weight, const float* bias, MatrixF32 out) {
+    linear.run(in, {&weight, bias}, out);
+  }
+
+  QuantisedInputs inputs;
+  QuantisedLinear linear;
+};
 
 std::unique_ptr<Team> team_of(int threads) {
   return std::move(Team::make(std::vector<int>(static_cast<std::size_t>(threads), 0))).value();
@@ -60,9 +66,9 @@ BOOST_AUTO_TEST_CASE(every_implementation_gives_the_bits_that_the_formula_gives)
       }
     }
     for (const auto& [name, ops] : every_ops()) {
-      QuantisedLinear linear(*ops, *team);
+      Products products(*ops, *team);
       Strided out(rows, outs, random.pick(0, 5));
-      run(linear, inputs.view(), panels, maybe_bias, out.view());
+      products.run(inputs.view(), panels, maybe_bias, out.view());
       BOOST_TEST_CONTEXT(name << " format " << int(dtype) << " rows " << rows << " cols " << cols << " outs " << outs) {
         BOOST_REQUIRE(out.gaps_untouched());
         for (std::size_t row = 0; row < rows; ++row) {
@@ -122,8 +128,8 @@ BOOST_AUTO_TEST_CASE(a_row_has_the_same_bits_alone_in_a_batch_and_with_any_numbe
   const auto one = team_of(1);
   const auto three = team_of(3);
   for (const auto& [name, ops] : every_ops()) {
-    QuantisedLinear alone(*ops, *one);
-    QuantisedLinear together(*ops, *three);
+    Products alone(*ops, *one);
+    Products together(*ops, *three);
     for (const DType dtype : kFormats) {
       for (const std::size_t rows : {2, 15, 33}) {
         const std::size_t outs = random.pick(200, 400);
@@ -131,10 +137,10 @@ BOOST_AUTO_TEST_CASE(a_row_has_the_same_bits_alone_in_a_batch_and_with_any_numbe
         const QuantisedPanels panels(weight.view(), *three);
         Strided in(rows, 512, 1, random);
         Strided out(rows, outs, 1);
-        run(together, in.view(), panels, nullptr, out.view());
+        together.run(in.view(), panels, nullptr, out.view());
         for (std::size_t row = 0; row < rows; ++row) {
           std::vector<float> single(outs);
-          run(alone, in.view().rows_from(row, 1), panels, nullptr, {single.data(), 1, outs});
+          alone.run(in.view().rows_from(row, 1), panels, nullptr, {single.data(), 1, outs});
           BOOST_REQUIRE(single == out.row(row));
         }
       }
@@ -142,36 +148,95 @@ BOOST_AUTO_TEST_CASE(a_row_has_the_same_bits_alone_in_a_batch_and_with_any_numbe
   }
 }
 
-// Alike or not, side by side in one matrix or apart.
+// Formats alike or not, in groups or not, with a second weight beside the first or not.
 BOOST_AUTO_TEST_CASE(products_with_the_same_inputs_agree_with_each_alone) {
   Random random(5);
   const auto team = team_of(2);
+  const std::size_t groups[] = {0, 8, 16, 20, 33, 64};
   for (const auto& [name, ops] : every_ops()) {
-    QuantisedLinear linear(*ops, *team);
+    Products products(*ops, *team);
     for (int round = 0; round < 24; ++round) {
       const std::size_t rows = random.pick(1, 40), cols = 512;
-      const std::size_t outs[] = {random.pick(1, 300), random.pick(1, 40), random.pick(1, 40)};
-      const std::size_t total = outs[0] + outs[1] + outs[2];
+      const std::size_t group = groups[random.pick(0, std::size(groups) - 1)];
+      const std::size_t unit = std::max<std::size_t>(1, group);
       Strided in(rows, cols, 0, random);
-      const auto bias = random.normals(300);
-      std::vector<float> together(rows * total, -1.0f);
+      const auto bias = random.normals(400);
       std::vector<std::unique_ptr<AnyWeight>> weights;
       std::vector<std::unique_ptr<QuantisedPanels>> panels;
-      std::vector<QuantisedLinear::Product> products;
-      for (std::size_t i = 0, first = 0; i < 3; first += outs[i++]) {
+      const auto pack = [&](std::size_t outs) -> LinearWeight {
         const DType dtype = round % 2 == 0 ? kFormats[round / 2 % 8] : kFormats[random.pick(0, 7)];
-        weights.push_back(std::make_unique<AnyWeight>(dtype, outs[i], cols, 0, random));
+        weights.push_back(std::make_unique<AnyWeight>(dtype, outs, cols, 0, random));
         panels.push_back(std::make_unique<QuantisedPanels>(weights.back()->view(), *team));
-        products.push_back(
-            {panels.back().get(), i == 1 ? nullptr : bias.data(), {together.data() + first, rows, outs[i], total}});
+        return {panels.back().get(), random.pick(0, 1) == 1 ? bias.data() : nullptr};
+      };
+      std::vector<ProductPart> parts;
+      std::vector<std::vector<float>> sums[2];
+      for (std::size_t i = 0; i < 3; ++i) {
+        const std::size_t outs = random.pick(1, i == 0 ? 300 / unit + 1 : 60 / unit + 1) * unit;
+        ProductPart part{pack(outs), {}};
+        if (random.pick(0, 1) == 1) part.second = pack(outs);
+        parts.push_back(part);
+        for (auto& of : sums) of.emplace_back(rows * outs, -1.0f);
       }
-      linear.run(in.view(), products);
-      for (const auto& product : products) {
-        std::vector<float> single(rows * product.out.cols);
-        run(linear, in.view(), *product.weight, product.bias, {single.data(), rows, product.out.cols});
-        for (std::size_t row = 0; row < rows; ++row) {
-          BOOST_REQUIRE(std::equal(product.out.row(row), product.out.row(row) + product.out.cols,
-                                   single.begin() + static_cast<std::ptrdiff_t>(row * product.out.cols)));
+      products.linear.run(in.view(), parts, group, [&](const PanelSums& piece) {
+        const std::size_t outs = parts[piece.part].first.weight->rows();
+        const std::size_t stride = group == 0 ? piece.outs : piece.group_stride;
+        for (std::size_t row = 0; row < piece.rows; ++row) {
+          for (std::size_t out = 0; out < piece.outs; ++out) {
+            const std::size_t from = out / std::max<std::size_t>(1, group == 0 ? piece.outs : group) * stride +
+                                     out % (group == 0 ? piece.outs : group);
+            const std::size_t to = (piece.first_row + row) * outs + piece.first_out + out;
+            sums[0][piece.part][to] = piece.row(row)[from];
+            if (parts[piece.part].second.weight != nullptr) sums[1][piece.part][to] = piece.second_row(row)[from];
+          }
+        }
+        if (group != 0) BOOST_REQUIRE_EQUAL(piece.outs % group, 0u);
+      });
+      for (std::size_t i = 0; i < parts.size(); ++i) {
+        for (const bool second : {false, true}) {
+          const LinearWeight& linear = second ? parts[i].second : parts[i].first;
+          if (linear.weight == nullptr) continue;
+          const std::size_t outs = linear.weight->rows();
+          std::vector<float> single(rows * outs);
+          products.linear.run(in.view(), linear, {single.data(), rows, outs});
+          BOOST_REQUIRE(single == sums[second][i]);
+        }
+      }
+    }
+  }
+}
+
+// What a norm has quantised is what its products would have quantised, also where they read several formats, and is not
+// used once the matrix has changed.
+BOOST_AUTO_TEST_CASE(products_behind_a_norm_agree_with_those_of_its_result) {
+  Random random(7);
+  for (const auto& name : vector_implementations()) {
+    const auto kernels = make(name, 2), fresh = make(name, 2);
+    for (int round = 0; round < 24; ++round) {
+      const std::size_t cols = 512, outs = 48;
+      const std::vector<float> norm = random.normals(cols);
+      std::vector<std::unique_ptr<AnyWeight>> weights;
+      std::vector<std::unique_ptr<PackedWeight>> packed;
+      for (int i = 0; i < 5; ++i) {
+        const DType dtype = kFormats[i < 2 ? round % 8 : random.pick(0, 7)];
+        weights.push_back(std::make_unique<AnyWeight>(dtype, outs, cols, 0, random));
+        packed.push_back(kernels->pack(weights.back()->view()).value());
+      }
+      Strided normed(40, cols, 1);
+      for (int step = 0; step < 4; ++step) {  // from the second one on the norm knows what is read
+        const std::size_t rows = random.pick(1, 40);
+        Strided in(rows, cols, 0, random), addend(rows, cols, 0, random), out(rows, outs, 0), expected(rows, outs, 0);
+        const MatrixF32 to = normed.view().rows_from(0, rows);
+        if (step % 2 == 0) {
+          kernels->rms_norm(in.view(), norm, 1e-5f, to);
+        } else {
+          kernels->add_rms_norm(addend.view(), in.view(), norm, 1e-5f, to);
+        }
+        for (int i = 0; i < 5; ++i) {
+          if (i == 4) kernels->add(addend.view(), to);
+          kernels->linear(to, {packed[static_cast<std::size_t>(i)].get()}, out.view());
+          fresh->linear(to, {packed[static_cast<std::size_t>(i)].get()}, expected.view());
+          for (std::size_t row = 0; row < rows; ++row) BOOST_REQUIRE(out.row(row) == expected.row(row));
         }
       }
     }
@@ -187,12 +252,12 @@ BOOST_AUTO_TEST_CASE(blocks_of_rows_agree_with_single_rows) {
   const QuantisedPanels panels(weight.view(), *team);
   Strided in(rows, cols, 0, random);
   for (const auto& [name, ops] : every_ops()) {
-    QuantisedLinear linear(*ops, *team);
+    Products products(*ops, *team);
     Strided out(rows, outs, 0);
-    run(linear, in.view(), panels, nullptr, out.view());
+    products.run(in.view(), panels, nullptr, out.view());
     for (const std::size_t row : {0, 126, 127, 128, 149}) {
       std::vector<float> single(outs);
-      run(linear, in.view().rows_from(row, 1), panels, nullptr, {single.data(), 1, outs});
+      products.run(in.view().rows_from(row, 1), panels, nullptr, {single.data(), 1, outs});
       BOOST_REQUIRE(single == out.row(row));
     }
   }
