@@ -1,16 +1,13 @@
 #include "runtime/model/config.h"
 
 #include <algorithm>
-#include <boost/json/parse_options.hpp>
-#include <boost/json/parser.hpp>
-#include <boost/json/serialize.hpp>
 #include <boost/json/value.hpp>
 #include <cmath>
-#include <limits>
 #include <numbers>
 #include <system_error>
 
 #include "runtime/base/log.h"
+#include "runtime/model/config_section.h"
 #include "runtime/model/gguf_config.h"
 #include "runtime/model/quant_format.h"
 #include "runtime/model/slice.h"
@@ -72,100 +69,7 @@ constexpr std::uint32_t kDefaultMaxWindowLayers = 28;  // of the configuration c
 // json_file_bytes.
 constexpr std::uint64_t kMaxConfigBytes = 1 << 20;
 
-std::string shown(const json::value& value) { return one_line(json::serialize(value), 60); }
-
-// One JSON object of a configuration file; its getters check types and ranges and name the key in errors.
-class Section {
- public:
-  Section(const json::object& object, std::string place, std::string prefix = {})
-      : object_(&object), place_(std::move(place)), prefix_(std::move(prefix)) {}
-
-  // Null both for an absent key and for JSON null, which mean the same unless contains() tells them apart.
-  const json::value* find(std::string_view key) const {
-    const json::value* value = object_->if_contains(key);
-    return value != nullptr && value->is_null() ? nullptr : value;
-  }
-  bool contains(std::string_view key) const { return object_->contains(key); }
-  const json::object& object() const { return *object_; }
-  const std::string& place() const { return place_; }
-
-  Error bad(std::string_view key, const std::string& what) const {
-    return Error{ErrorCode::kCorruptData, place_ + ": key '" + prefix_ + std::string(key) + "' " + what,
-                 prefix_ + std::string(key)};
-  }
-  Error refused(std::string_view key, const std::string& what) const {
-    return unsupported(place_ + ": key '" + prefix_ + std::string(key) + "' " + what, prefix_ + std::string(key));
-  }
-
-  Result<std::uint32_t> integer(std::string_view key, std::uint32_t min, std::uint32_t max,
-                                std::optional<std::uint32_t> otherwise = {}) const {
-    const json::value* value = find(key);
-    if (value == nullptr) {
-      if (otherwise) return *otherwise;
-      return bad(key, "is missing; it must be an integer from " + std::to_string(min) + " to " + std::to_string(max));
-    }
-    if (!value->is_int64() || value->get_int64() < min || value->get_int64() > max) {
-      return bad(key, "is " + shown(*value) + "; it must be an integer from " + std::to_string(min) + " to " +
-                          std::to_string(max));
-    }
-    return static_cast<std::uint32_t>(value->get_int64());
-  }
-
-  // A finite number in (0, max].
-  Result<double> positive(std::string_view key, double max, std::optional<double> otherwise = {}) const {
-    const json::value* value = find(key);
-    if (value == nullptr) {
-      if (otherwise) return *otherwise;
-      return bad(key, "is missing; it must be a positive number");
-    }
-    const double number = value->is_double()  ? value->get_double()
-                          : value->is_int64() ? static_cast<double>(value->get_int64())
-                                              : std::numeric_limits<double>::quiet_NaN();
-    if (!(number > 0 && number <= max)) {
-      return bad(key, "is " + shown(*value) + "; it must be a positive number of at most " + std::to_string(max));
-    }
-    return number;
-  }
-
-  Result<bool> boolean(std::string_view key, bool otherwise) const {
-    const json::value* value = find(key);
-    if (value == nullptr) return otherwise;
-    if (!value->is_bool()) return bad(key, "is " + shown(*value) + "; it must be true or false");
-    return value->get_bool();
-  }
-
-  Result<std::string> string(std::string_view key, std::optional<std::string> otherwise = {}) const {
-    const json::value* value = find(key);
-    if (value == nullptr) {
-      if (otherwise) return *otherwise;
-      return bad(key, "is missing; it must be a string");
-    }
-    if (!value->is_string()) return bad(key, "is " + shown(*value) + "; it must be a string");
-    return std::string(value->get_string());
-  }
-
- private:
-  const json::object* object_;
-  std::string place_;
-  std::string prefix_;
-};
-
-Result<json::value> parse_json(std::string_view text, const std::string& place, const Limits& limits) {
-  json::parse_options options;
-  options.max_depth = limits.json_depth;
-  json::parser parser({}, options);
-  json::error_code failure;
-  std::size_t consumed = parser.write_some(text.data(), text.size(), failure);
-  if (!failure && consumed != text.size()) failure = json::error::extra_data;
-  if (failure) {
-    return corrupt_data(place + ": not valid JSON at byte " + std::to_string(consumed) + ": " + failure.message());
-  }
-  json::value value = parser.release();
-  if (!value.is_object()) return corrupt_data(place + ": the file must hold a JSON object");
-  return value;
-}
-
-Result<const Family*> family_of(const Section& config) {
+Result<const Family*> family_of(const ConfigSection& config) {
   TROUPE_ASSIGN_OR_RETURN(const std::string model_type, config.string("model_type"));
   std::string supported;
   for (const Family& family : kFamilies) {
@@ -186,7 +90,7 @@ Result<const Family*> family_of(const Section& config) {
   return config.refused("model_type", "is \"" + printable(model_type, 60) + "\"; supported: " + supported);
 }
 
-Result<void> refuse_what_is_not_computed(const Section& config) {
+Result<void> refuse_what_is_not_computed(const ConfigSection& config) {
   TROUPE_ASSIGN_OR_RETURN(const std::string act, config.string("hidden_act", "silu"));
   if (act != "silu" && act != "swish") {
     return config.refused("hidden_act", "is \"" + printable(act, 60) + "\"; supported: silu");
@@ -198,7 +102,7 @@ Result<void> refuse_what_is_not_computed(const Section& config) {
 
 // The layers that have an MLP where the others have experts: those that mlp_only_layers lists, and all but every
 // decoder_sparse_step-th. Empty when there are none.
-Result<std::vector<bool>> read_dense_layers(const Section& config, std::uint32_t num_layers) {
+Result<std::vector<bool>> read_dense_layers(const ConfigSection& config, std::uint32_t num_layers) {
   TROUPE_ASSIGN_OR_RETURN(const std::uint32_t step, config.integer("decoder_sparse_step", 1, kMaxLayers, 1));
   std::vector<bool> dense(num_layers);
   for (std::uint32_t layer = 0; layer < num_layers; ++layer) dense[layer] = (layer + 1) % step != 0;
@@ -223,7 +127,7 @@ Result<std::vector<bool>> read_dense_layers(const Section& config, std::uint32_t
 }
 
 // REQUIRES: the sizes have been read; intermediate_size becomes that of an expert.
-Result<void> read_experts(const Section& config, const Family& family, ModelConfig& out) {
+Result<void> read_experts(const ConfigSection& config, const Family& family, ModelConfig& out) {
   if (family.experts == Experts::kNone) return {};
   const std::string_view count_key = config.find("num_experts") != nullptr ? "num_experts" : "num_local_experts";
   TROUPE_ASSIGN_OR_RETURN(out.num_experts, config.integer(count_key, 1, kMaxExperts, family.default_num_experts));
@@ -249,7 +153,7 @@ Result<void> read_experts(const Section& config, const Family& family, ModelConf
   return {};
 }
 
-Result<bool> bias(const Section& config, std::string_view key, Bias rule) {
+Result<bool> bias(const ConfigSection& config, std::string_view key, Bias rule) {
   TROUPE_ASSIGN_OR_RETURN(const bool asked, config.boolean(key, false));
   if (rule == Bias::kAlways) {
     TROUPE_ASSIGN_OR_RETURN(const bool qwen, config.boolean("qkv_bias", true));
@@ -260,7 +164,7 @@ Result<bool> bias(const Section& config, std::string_view key, Bias rule) {
   return asked;
 }
 
-Result<void> read_sizes(const Section& config, const Family& family, ModelConfig& out) {
+Result<void> read_sizes(const ConfigSection& config, const Family& family, ModelConfig& out) {
   TROUPE_ASSIGN_OR_RETURN(out.vocab_size, config.integer("vocab_size", 1, kMaxVocab));
   TROUPE_ASSIGN_OR_RETURN(out.hidden_size, config.integer("hidden_size", 1, kMaxWidth));
   TROUPE_ASSIGN_OR_RETURN(out.intermediate_size, config.integer("intermediate_size", 1, kMaxWidth));
@@ -299,7 +203,7 @@ Result<void> read_sizes(const Section& config, const Family& family, ModelConfig
 }
 
 // transformers 4 writes rope_theta and rope_scaling, transformers 5 one object rope_parameters.
-Result<Rope> read_rope(const Section& config, const Family& family) {
+Result<Rope> read_rope(const ConfigSection& config, const Family& family) {
   Rope rope;
   TROUPE_ASSIGN_OR_RETURN(rope.theta, config.positive("rope_theta", kMaxRopeTheta, family.default_rope_theta));
   const std::string key = config.find("rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
@@ -311,7 +215,7 @@ Result<Rope> read_rope(const Section& config, const Family& family) {
       return config.refused(key, "sets parameters by kind of layer; supported: one set for all layers");
     }
   }
-  const Section scaling(value->get_object(), config.place(), key + ".");
+  const ConfigSection scaling(value->get_object(), config.place(), key + ".");
   TROUPE_ASSIGN_OR_RETURN(rope.theta, scaling.positive("rope_theta", kMaxRopeTheta, rope.theta));
   TROUPE_ASSIGN_OR_RETURN(const double rotary, scaling.positive("partial_rotary_factor", 1.0, 1.0));
   if (rotary != 1.0) return scaling.refused("partial_rotary_factor", "is not 1; supported: 1");
@@ -335,7 +239,8 @@ Result<Rope> read_rope(const Section& config, const Family& family) {
   return rope;
 }
 
-Result<std::vector<std::uint32_t>> read_windows(const Section& config, const Family& family, std::uint32_t num_layers) {
+Result<std::vector<std::uint32_t>> read_windows(const ConfigSection& config, const Family& family,
+                                                std::uint32_t num_layers) {
   std::uint32_t window = 0;
   TROUPE_ASSIGN_OR_RETURN(const bool use, config.boolean("use_sliding_window", false));
   if (use && family.window == Window::kNone) {
@@ -373,7 +278,7 @@ Result<std::vector<std::uint32_t>> read_windows(const Section& config, const Fam
   return windows;
 }
 
-Result<kernels::DType> read_dtype(const Section& config) {
+Result<kernels::DType> read_dtype(const ConfigSection& config) {
   const std::string key = config.find("dtype") != nullptr ? "dtype" : "torch_dtype";
   TROUPE_ASSIGN_OR_RETURN(const std::string name, config.string(key, "float32"));
   if (name == "float32") return kernels::DType::kF32;
@@ -384,8 +289,8 @@ Result<kernels::DType> read_dtype(const Section& config) {
 
 // A token id or a list of them. Ids outside the vocabulary are published in some models; they can never be sampled
 // and are left out.
-Result<std::vector<std::uint32_t>> read_token_ids(const Section& config, std::string_view key, std::uint32_t vocab_size,
-                                                  std::uint64_t max_ids) {
+Result<std::vector<std::uint32_t>> read_token_ids(const ConfigSection& config, std::string_view key,
+                                                  std::uint32_t vocab_size, std::uint64_t max_ids) {
   std::vector<std::uint32_t> ids;
   const json::value* value = config.find(key);
   if (value == nullptr) return ids;
@@ -402,11 +307,11 @@ Result<std::vector<std::uint32_t>> read_token_ids(const Section& config, std::st
 }
 
 // The entry that troupe quantize writes; quantization_config of other tools is refused.
-Result<void> read_quantization(const Section& config, ModelConfig& out) {
+Result<void> read_quantization(const ConfigSection& config, ModelConfig& out) {
   const json::value* value = config.find("quantization_config");
   if (value == nullptr) return {};
   const json::object none;
-  const Section section(value->is_object() ? value->get_object() : none, config.place(), "quantization_config.");
+  const ConfigSection section(value->is_object() ? value->get_object() : none, config.place(), "quantization_config.");
   TROUPE_ASSIGN_OR_RETURN(const std::string method, section.string("quant_method", ""));
   if (method != kQuantMethod) {
     return config.refused("quantization_config", "is set (" + shown(*value) +
@@ -423,7 +328,7 @@ Result<void> read_quantization(const Section& config, ModelConfig& out) {
   return {};
 }
 
-Result<void> read_special_tokens(const Section& section, const Limits& limits, ModelConfig& out) {
+Result<void> read_special_tokens(const ConfigSection& section, const Limits& limits, ModelConfig& out) {
   TROUPE_ASSIGN_OR_RETURN(auto bos, read_token_ids(section, "bos_token_id", out.vocab_size, 1));
   if (!bos.empty()) out.bos_token_id = bos.front();
   TROUPE_ASSIGN_OR_RETURN(auto eos, read_token_ids(section, "eos_token_id", out.vocab_size, limits.stop_tokens));
@@ -431,30 +336,17 @@ Result<void> read_special_tokens(const Section& section, const Limits& limits, M
   return {};
 }
 
-Result<std::optional<double>> read_number(const Section& section, std::string_view key, double min, double max) {
-  const json::value* value = section.find(key);
-  if (value == nullptr) return std::optional<double>();
-  const double number = value->is_double()  ? value->get_double()
-                        : value->is_int64() ? static_cast<double>(value->get_int64())
-                                            : std::numeric_limits<double>::quiet_NaN();
-  if (!(number >= min && number <= max)) {
-    return section.bad(key, "is " + shown(*value) + "; it must be a number from " + std::to_string(min) + " to " +
-                                std::to_string(max));
-  }
-  return std::optional(number);
-}
-
-Result<SamplingDefaults> read_sampling_defaults(const Section& generation) {
+Result<SamplingDefaults> read_sampling_defaults(const ConfigSection& generation) {
   SamplingDefaults out;
   TROUPE_ASSIGN_OR_RETURN(const bool samples, generation.boolean("do_sample", true));
   if (!samples) {
     out.temperature = 0;
     return out;
   }
-  TROUPE_ASSIGN_OR_RETURN(out.temperature, read_number(generation, "temperature", 0, 2));
-  TROUPE_ASSIGN_OR_RETURN(out.top_p, read_number(generation, "top_p", 1e-6, 1));
-  TROUPE_ASSIGN_OR_RETURN(out.min_p, read_number(generation, "min_p", 0, 1));
-  TROUPE_ASSIGN_OR_RETURN(out.repetition_penalty, read_number(generation, "repetition_penalty", 0.01, 100));
+  TROUPE_ASSIGN_OR_RETURN(out.temperature, generation.number("temperature", 0, 2));
+  TROUPE_ASSIGN_OR_RETURN(out.top_p, generation.number("top_p", 1e-6, 1));
+  TROUPE_ASSIGN_OR_RETURN(out.min_p, generation.number("min_p", 0, 1));
+  TROUPE_ASSIGN_OR_RETURN(out.repetition_penalty, generation.number("repetition_penalty", 0.01, 100));
   if (generation.find("top_k") != nullptr) {
     TROUPE_ASSIGN_OR_RETURN(out.top_k, generation.integer("top_k", 0, kMaxVocab));
   }
@@ -465,8 +357,8 @@ Result<SamplingDefaults> read_sampling_defaults(const Section& generation) {
 
 Result<ModelConfig> parse_config(std::string_view config, const std::string& place, std::string_view generation_config,
                                  const std::string& generation_place, const Limits& limits) {
-  TROUPE_ASSIGN_OR_RETURN(const json::value document, parse_json(config, place, limits));
-  const Section section(document.get_object(), place);
+  TROUPE_ASSIGN_OR_RETURN(const json::value document, parse_config_json(config, place, limits));
+  const ConfigSection section(document.get_object(), place);
   TROUPE_ASSIGN_OR_RETURN(const Family* family, family_of(section));
   TROUPE_RETURN_IF_ERROR(refuse_what_is_not_computed(section));
 
@@ -485,8 +377,9 @@ Result<ModelConfig> parse_config(std::string_view config, const std::string& pla
   TROUPE_RETURN_IF_ERROR(read_quantization(section, out));
   TROUPE_RETURN_IF_ERROR(read_special_tokens(section, limits, out));
   if (!generation_config.empty()) {
-    TROUPE_ASSIGN_OR_RETURN(const json::value generation, parse_json(generation_config, generation_place, limits));
-    const Section rules(generation.get_object(), generation_place);
+    TROUPE_ASSIGN_OR_RETURN(const json::value generation,
+                            parse_config_json(generation_config, generation_place, limits));
+    const ConfigSection rules(generation.get_object(), generation_place);
     TROUPE_RETURN_IF_ERROR(read_special_tokens(rules, limits, out));
     TROUPE_ASSIGN_OR_RETURN(out.sampling, read_sampling_defaults(rules));
   }
