@@ -20,11 +20,6 @@ void move_to_end(std::vector<Delta>&& from, std::vector<Delta>& to) {
   to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
 }
 
-// Tokens of the result's sequence `index`.
-unsigned run_length(capnp::List<std::uint32_t>::Reader token_counts, unsigned index) {
-  return token_counts.size() == 0 ? 1 : token_counts[index];
-}
-
 std::uint32_t rows_of(const Batch& batch) {
   return std::accumulate(batch.items.begin(), batch.items.end(), std::uint32_t{0},
                          [](std::uint32_t sum, const BatchItem& item) {
@@ -298,33 +293,11 @@ void Engine::learn(const InFlightStep& flight, schema::StepResult::Reader result
 }
 
 Result<void> Engine::check_result(const InFlightStep& flight, schema::StepResult::Reader result) {
-  const auto mismatch = [&](const char* what) {
-    return internal_error("the result of step " + std::to_string(flight.step) + " does not match it: " + what);
-  };
-  if (flight.ahead && &flight != &in_flight_.front())
-    return mismatch("it comes before the result that it goes on from");
-  const auto sequences = result.getSequences();
-  const auto counts = result.getTokenCounts();
-  const auto tokens = result.getTokens();
-  if (counts.size() != 0 && counts.size() != sequences.size()) return mismatch("tokenCounts");
-  if (result.getLogprobs().size() != tokens.size()) return mismatch("logprobs");
-  unsigned sampled = 0, next_token = 0;
-  for (const InFlightItem& item : flight.items) {
-    if (!item.sample) continue;
-    if (sampled == sequences.size() || sequences[sampled] != item.sequence) return mismatch("sequences");
-    const unsigned count = run_length(counts, sampled++);
-    if (count == 0 || count > item.guesses.size() + 1 || count > tokens.size() - next_token) {
-      return mismatch("tokenCounts");
-    }
-    if (!std::equal(item.guesses.begin(), item.guesses.begin() + (count - 1), tokens.begin() + next_token)) {
-      return mismatch("its tokens are not the guesses that came true");
-    }
-    next_token += count;
+  if (flight.ahead && &flight != &in_flight_.front()) {
+    return flight.mismatch("it comes before the result that it goes on from");
   }
-  if (sampled != sequences.size()) return mismatch("sequences");
-  if (next_token != tokens.size()) return mismatch("tokens");
-  TROUPE_RETURN_IF_ERROR(collect_prompt_logprobs(flight, result));
-  return {};
+  TROUPE_RETURN_IF_ERROR(flight.check(result));
+  return collect_prompt_logprobs(flight, result);
 }
 
 Result<void> Engine::collect_prompt_logprobs(const InFlightStep& flight, schema::StepResult::Reader result) {

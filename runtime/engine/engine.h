@@ -14,6 +14,7 @@
 #include "runtime/engine/delta.h"
 #include "runtime/engine/drain_rate.h"
 #include "runtime/engine/engine_options.h"
+#include "runtime/engine/in_flight_step.h"
 #include "runtime/engine/sequence.h"
 #include "runtime/engine/speculation.h"
 #include "runtime/engine/step_budget.h"
@@ -115,23 +116,6 @@ class Engine {
   const SwapSpace& swap_space() const { return swap_; }
 
  private:
-  struct InFlightItem {
-    SequenceId sequence;
-    std::uint32_t end;  // tokens of it that are in the pages after the step, guesses aside
-    bool sample;
-    std::vector<std::uint32_t> guesses;
-  };
-  struct InFlightStep {
-    std::uint64_t step;
-    bool ahead = false;      // goes on from what the step before it draws
-    std::uint32_t rows = 0;  // of a step that decodes alone; 0 for others
-    std::vector<InFlightItem> items;
-    std::vector<SequenceId> released;  // told to the shards again if the step fails
-    std::vector<SequenceId> swapped_out;
-    std::uint32_t copies = 0;
-    std::uint64_t sent_ns;
-    StepWork work;
-  };
   // The tokens of a result that belong to one sequence: [first, first + count).
   struct Run {
     unsigned first = 0;

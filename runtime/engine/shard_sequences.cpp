@@ -7,14 +7,11 @@
 #include <utility>
 
 #include "runtime/engine/delta.h"
+#include "runtime/engine/step_lists.h"
 
 namespace troupe::engine {
 
 namespace {
-
-Error bad_step(schema::Step::Reader step, const std::string& what) {
-  return invalid_argument("step " + std::to_string(step.getFence().getStep()) + ": " + what);
-}
 
 Error not_in_flight(std::uint64_t step) {
   return internal_error("step " + std::to_string(step) + " is neither the one begun last nor the one before it");
@@ -22,34 +19,7 @@ Error not_in_flight(std::uint64_t step) {
 
 std::string name_of(std::uint64_t sequence) { return "sequence " + std::to_string(sequence); }
 
-template <class List>
-std::uint64_t sum_of(const List& counts) {
-  std::uint64_t sum = 0;
-  for (const std::uint32_t count : counts) sum += count;
-  return sum;
-}
-
 }  // namespace
-
-// The lists of a step. Each is taken out of the message once: a reader counts what is asked of it, and takes somebody
-// who asks for a long list with every entry of it for an attacker.
-struct ShardSequences::Lists {
-  explicit Lists(schema::Step::Reader step)
-      : sequences(step.getSequences()),
-        token_counts(step.getTokenCounts()),
-        start_positions(step.getStartPositions()),
-        new_block_counts(step.getNewBlockCounts()),
-        sample(step.getSample()),
-        tokens(step.getTokens()),
-        new_blocks(step.getNewBlocks()),
-        next_tokens(step.getNextTokens()),
-        guess_counts(step.getGuessCounts()) {}
-
-  capnp::List<std::uint64_t>::Reader sequences;
-  capnp::List<std::uint32_t>::Reader token_counts, start_positions, new_block_counts;
-  capnp::List<bool>::Reader sample;
-  capnp::List<std::uint32_t>::Reader tokens, new_blocks, next_tokens, guess_counts;
-};
 
 ShardSequences::ShardSequences(const ShardSequencesOptions& options, const Limits& limits)
     : options_(options), limits_(limits) {
@@ -100,8 +70,11 @@ ShardSequences::OpenStep* ShardSequences::find_open(std::uint64_t step) {
 }
 
 Result<void> ShardSequences::apply(schema::Step::Reader step) {
-  const Lists lists(step);
-  TROUPE_RETURN_IF_ERROR(check_sizes(step, lists));
+  const StepLists lists(step);
+  TROUPE_RETURN_IF_ERROR(check_sizes(step, lists, options_.max_batch_sequences, options_.max_batch_tokens));
+  if (step.getStarts().size() > capacity()) {
+    return bad_step(step, "starts more than " + std::to_string(capacity()) + " sequences at a time");
+  }
   TROUPE_RETURN_IF_ERROR(take_copies(step));
   for (const std::uint64_t sequence : step.getReleased()) release(sequence);
   for (const auto sequence : step.getStarts()) {
@@ -117,33 +90,6 @@ Result<void> ShardSequences::apply(schema::Step::Reader step) {
   }
   FlatStep& flat = newest().flat;
   if (!flat.token_sources.empty()) flat.token_sources.resize(flat.tokens.size(), FlatStep::kKnown);
-  return {};
-}
-
-Result<void> ShardSequences::check_sizes(schema::Step::Reader step, const Lists& lists) const {
-  const auto size = lists.sequences.size();
-  if (size == 0 || size > options_.max_batch_sequences) {
-    return bad_step(step, "has " + std::to_string(size) + " sequences; 1 to " +
-                              std::to_string(options_.max_batch_sequences) + " are possible");
-  }
-  if (lists.token_counts.size() != size || lists.start_positions.size() != size ||
-      lists.new_block_counts.size() != size || lists.sample.size() != size ||
-      (lists.next_tokens.size() != size && lists.next_tokens.size() != 0) ||
-      (lists.guess_counts.size() != size && lists.guess_counts.size() != 0)) {
-    return bad_step(step, "its lists with one entry a sequence differ in length");
-  }
-  const auto tokens = lists.tokens.size();
-  if (tokens > options_.max_batch_tokens) {
-    return bad_step(step, "has " + std::to_string(tokens) + " tokens; at most " +
-                              std::to_string(options_.max_batch_tokens) + " are possible");
-  }
-  if (step.getStarts().size() > capacity()) {
-    return bad_step(step, "starts more than " + std::to_string(capacity()) + " sequences at a time");
-  }
-  if (sum_of(lists.token_counts) != tokens) return bad_step(step, "tokenCounts do not sum up to its tokens");
-  if (sum_of(lists.new_block_counts) != lists.new_blocks.size()) {
-    return bad_step(step, "newBlockCounts do not sum up to its newBlocks");
-  }
   return {};
 }
 
@@ -216,7 +162,7 @@ Result<void> ShardSequences::start(schema::SequenceStart::Reader start) {
 
 // What is wrong with entry `index` of the step, or nothing. Text without numbers: nothing is allocated for a step
 // that is right.
-std::string_view ShardSequences::append(const Lists& lists, unsigned index, unsigned first_token,
+std::string_view ShardSequences::append(const StepLists& lists, unsigned index, unsigned first_token,
                                         unsigned first_block) {
   Entry* const entry = find(lists.sequences[index]);
   if (entry == nullptr) return "is unknown: it was neither started here nor kept";

@@ -16,6 +16,8 @@
 
 namespace troupe::engine {
 
+struct StepLists;
+
 struct ShardSequencesOptions {
   std::uint32_t num_blocks = 0;       // KV blocks of the shard
   std::uint32_t num_swap_blocks = 0;  // beside the pages
@@ -110,7 +112,6 @@ class ShardSequences {
   std::size_t size() const { return active_.size(); }
 
  private:
-  struct Lists;
   struct Entry {
     std::uint64_t sequence = 0;
     std::uint32_t prompt_length = 0;
@@ -165,10 +166,9 @@ class ShardSequences {
   Entry* find(std::uint64_t sequence);
   void release(std::uint64_t sequence);
   Result<void> apply(schema::Step::Reader step);
-  Result<void> check_sizes(schema::Step::Reader step, const Lists& lists) const;
   Result<void> take_copies(schema::Step::Reader step);
   Result<void> start(schema::SequenceStart::Reader start);
-  std::string_view append(const Lists& lists, unsigned index, unsigned first_token, unsigned first_block);
+  std::string_view append(const StepLists& lists, unsigned index, unsigned first_token, unsigned first_block);
   std::string_view append_drawn(Entry& entry, std::uint64_t last_step);
   void lay_out(Entry& entry, std::uint32_t count, std::uint32_t next_token, bool sample);
   static bool comes_true(const OpenStep& open, std::size_t row);
