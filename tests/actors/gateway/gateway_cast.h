@@ -1,5 +1,7 @@
 #pragma once
 
+#include <boost/json/object.hpp>
+#include <boost/json/parse.hpp>
 #include <boost/test/unit_test.hpp>
 #include <caf/actor_system.hpp>
 #include <caf/actor_system_config.hpp>
@@ -19,6 +21,12 @@
 #include "tests/actors/gateway/gateway_fixture.h"
 
 namespace troupe::testing {
+
+// The beginnings of requests, to which parameters and a brace are added.
+inline const std::string kChat = R"({"model":"byte-model","messages":[{"role":"user","content":"hi"}])";
+inline const std::string kCompletion = R"({"model":"byte-model","prompt":"hi")";
+
+inline boost::json::object parsed(const std::string& text) { return boost::json::parse(text).as_object(); }
 
 // A gateway whose scheduler is this test: it looks at what arrives and says what comes back.
 struct Cast {
