@@ -62,7 +62,10 @@ struct Pair256 {
       weights = _mm256_abs_epi8(weights);
     }
     const __m256i pairs = _mm256_maddubs_epi16(weights, in);
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    // GCC would first make all products of an unrolled loop, for which there are no registers, and then add them up.
+    asm("" : "+x"(sum));
+    return sum;
   }
 
   static Ints zero_ints() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
