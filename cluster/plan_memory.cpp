@@ -21,15 +21,6 @@ void add_scratch(const model::ModelConfig& model, const model::Slice& slice, mod
   (on_gpu(actor) ? actor.host_bytes : actor.scratch_bytes) += bytes.host;
 }
 
-// What a group over NCCL takes beside the matrices that it exchanges: sums of hidden states, and on the last stage the
-// logits of all ranks.
-std::uint64_t exchange_bytes(const model::ModelConfig& model, const model::Slice& slice, const model::StepSize& size) {
-  const std::uint64_t logits =
-      slice.is_last_stage() ? size.max_logits_rows * model::largest_vocab_part(model, slice) : 0;
-  return collective::nccl_scratch_bytes(slice.rank, slice.world_size, std::uint64_t{size.max_batch_tokens},
-                                        model.hidden_size, logits);
-}
-
 struct Sum {
   std::uint64_t weight_bytes = 0;
   std::uint64_t kv_bytes = 0;
@@ -80,7 +71,9 @@ void add_memory(const model::ModelConfig& model, const model::ModelConfig* draft
       actor.kv_bytes =
           std::uint64_t{plan.num_blocks} * model::bytes_per_block(model, slice, plan.block_size, plan.kv_dtype);
       add_scratch(model, slice, size, actor);
-      if (actor.exchange == Exchange::kNccl) actor.scratch_bytes += exchange_bytes(model, slice, size);
+      if (actor.exchange == Exchange::kNccl) {
+        actor.scratch_bytes += collective::nccl_scratch_bytes(slice.world_size, tokens, model.hidden_size);
+      }
     } else if (actor.kind == PlannedActor::Kind::kDraft && draft != nullptr) {
       const model::Slice whole = {.last_layer = draft->num_layers, .num_layers = draft->num_layers, .world_size = 1};
       actor.weight_bytes = weight_bytes_on(actor.device->kind, *draft, whole);

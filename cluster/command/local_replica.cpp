@@ -140,8 +140,9 @@ Result<std::vector<engine::Delta>> LocalReplica::step() {
     if (done.ok()) {
       if (auto hidden = compute.launch({}); !hidden.ok()) done = hidden.error();
     }
-    if (done.ok() && compute.is_async()) done = compute.wait();
-    if (done.ok()) done = compute.collect(step.getFence().getStep());
+    if (done.ok()) {
+      done = compute.collect(step.getFence().getStep(), compute.is_async() ? compute.wait() : Result<void>());
+    }
     // Whoever waits for this rank would wait for ever.
     if (!done.ok()) compute.leave(done.error().message);
     return done;

@@ -33,8 +33,10 @@ struct NcclCommunicatorOptions {
 // at the first of these NCCL is told to abort, which ends the kernel, and `host` as well, so that the other ranks learn
 // of it. What the kernels leave behind then is rubbish: whoever waited for the GPU asks check() before using it.
 //
-// Operations are not recorded in CUDA graphs (can_be_recorded): NCCL queues them from a thread of its own, and the
-// timeout needs an event behind each of them.
+// Operations are not recorded in CUDA graphs; what lies between them is (Kernels::repeat). Whether an operation is part
+// of a graph must be the same on all ranks (NCCL's user guide, "Using NCCL with CUDA Graphs"), and what a rank records
+// when follows from its own memory and its own share of the heads. And ncclCommAbort, which ends kernels that wait for
+// a peer that is gone, would itself wait until every graph with one of its operations is destroyed.
 //
 // Groups do not shrink (ncclCommShrink): a stage has as many ranks as its weights were cut for, and one that is lost is
 // replaced, under a new epoch with a new group. An old group is aborted, never destroyed in turn: its peers may be
@@ -49,9 +51,8 @@ Result<std::unique_ptr<Communicator>> make_nccl_communicator(const NcclFunctions
                                                              kernels::DeviceMemory& memory,
                                                              const NcclCommunicatorOptions& options = {});
 
-// The device memory that such a group of `ranks` takes on `rank` (and NCCL its own beside it), where sums are of at
-// most `rows` rows of `cols` floats, and each rank gives at most `gathered` floats to a gather on rank 0.
-std::uint64_t nccl_scratch_bytes(std::uint32_t rank, std::uint32_t ranks, std::uint64_t rows, std::uint64_t cols,
-                                 std::uint64_t gathered);
+// The device memory that such a group of `ranks` takes on each (and NCCL its own beside it), where sums are of at most
+// `rows` rows of `cols` floats.
+std::uint64_t nccl_scratch_bytes(std::uint32_t ranks, std::uint64_t rows, std::uint64_t cols);
 
 }  // namespace troupe::collective

@@ -119,13 +119,14 @@ BOOST_AUTO_TEST_CASE(a_lost_peer_ends_a_kernel_that_waits_for_it) {
   BOOST_TEST((code_of(ranks.groups[0]->check()) == ErrorCode::kUnavailable));
 }
 
-BOOST_AUTO_TEST_CASE(the_root_of_a_gather_does_not_take_what_an_abort_leaves) {
+BOOST_AUTO_TEST_CASE(the_root_of_a_gather_learns_that_it_has_what_an_abort_leaves) {
   Ranks ranks(2, Done::kQueued);
   ranks.assemble();
-  auto waiting = std::async(std::launch::async, [&] {
-    const Tensor data(*ranks.memories[0], {1, 2});
-    std::vector<float> all(4);
-    return ranks.groups[0]->gather(data.span(), all, 0);
+  auto waiting = std::async(std::launch::async, [&]() -> Result<void> {
+    const Tensor data(*ranks.memories[0], {1, 2}), all(*ranks.memories[0], std::vector<float>(4));
+    TROUPE_RETURN_IF_ERROR(ranks.groups[0]->gather(data.span(), all.span(), 0));
+    static_cast<void>(ranks.memories[0]->synchronize());
+    return ranks.groups[0]->check();
   });
   ranks.groups[1]->abort("a test");
   BOOST_TEST((code_of(waiting.get()) == ErrorCode::kCancelled));
