@@ -302,7 +302,11 @@ BOOST_AUTO_TEST_CASE(ranks_over_nccl_give_the_first_of_them_the_logits_of_ranks_
   collective::NcclUniqueId id;
   options.suit_group = [&](auto group, kernels::Kernels& kernels) {
     if (groups++ % 2 == 0) id = stand_in.make_id();
-    return collective::make_nccl_communicator(stand_in.functions(), id, std::move(group), kernels.memory()).value();
+    collective::NcclComm* comm = nullptr;  // the stand-in queues what comes before all have joined
+    collective::NcclConfig config;
+    const collective::NcclFunctions nccl = stand_in.functions();
+    nccl.comm_init_rank_config(&comm, 2, id, static_cast<int>(group->rank()), &config);
+    return collective::make_nccl_communicator(nccl, comm, std::move(group), kernels.memory()).value();
   };
   ThreadCluster over_nccl(model.directory.path(), model.config, options);
   const auto tokens = some_tokens(24, 14, model.config.vocab_size);
