@@ -8,12 +8,6 @@
 #include "kernels/cuda/row_ops.h"
 
 namespace troupe::kernels {
-namespace {
-
-// What block tables of many long sequences take.
-constexpr std::size_t kLeastWords = std::size_t{1} << 18;
-
-}  // namespace
 
 template <class T>
 std::size_t StepBuffer::append(std::span<const T> list, std::size_t size, std::uint32_t padding) {

@@ -23,6 +23,9 @@ constexpr std::size_t padded_rows(std::size_t rows) {
 // them. Padded rows have token and position 0 and no slot, padded items no rows.
 class StepBuffer {
  public:
+  // Room for the block tables of many long sequences, from the beginning.
+  static constexpr std::size_t kLeastWords = std::size_t{1} << 18;
+
   // The plan of attention of one shape.
   struct Plan {
     AttentionShape shape;

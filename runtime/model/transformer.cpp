@@ -124,6 +124,11 @@ Result<std::vector<ArenaLevel>> Transformer::memory_levels() const {
   if (memory.is_host()) return levels;
   TROUPE_ASSIGN_OR_RETURN(const kernels::MemoryRoom room, memory.room());
   const kernels::MemoryUse device = memory.use(), pinned = memory.pinned().use();
+  // What kernels and the group take beside the arenas.
+  std::uint64_t in_arenas = weights_.arena.capacity() + kv_.level().capacity + arena_.capacity();
+  in_arenas = std::min(in_arenas, device.bytes);
+  const std::uint64_t others = device.bytes - in_arenas;
+  levels.push_back({"workspaces", others, others, device.peak_bytes - in_arenas, 0});
   levels.push_back({"device", room.total_bytes, device.bytes, device.peak_bytes, room.free_bytes});
   levels.push_back({"pinned", pinned.bytes, pinned.bytes, pinned.peak_bytes, 0});
   return levels;
