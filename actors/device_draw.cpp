@@ -30,6 +30,7 @@ void DeviceDraw::begin(const engine::ShardSequences& sequences) {
 void DeviceDraw::add(const engine::RowToDraw& row, std::vector<kernels::SamplingRow>& rows) {
   const engine::SamplingParameters& parameters = *row.parameters;
   kernels::SamplingRow& to = rows.emplace_back();
+  static_cast<DrawParameters&>(to) = parameters;
   to.position = size_of(row.history);
   to.logprobs = parameters.logprobs || !row.draws;
   to.top_logprobs = to.logprobs ? parameters.top_logprobs : 0;
@@ -37,14 +38,6 @@ void DeviceDraw::add(const engine::RowToDraw& row, std::vector<kernels::Sampling
     to.given = row.token;
     return;
   }
-  to.temperature = parameters.temperature;
-  to.top_k = parameters.top_k;
-  to.top_p = parameters.top_p;
-  to.min_p = parameters.min_p;
-  to.repetition_penalty = parameters.repetition_penalty;
-  to.presence_penalty = parameters.presence_penalty;
-  to.frequency_penalty = parameters.frequency_penalty;
-  to.seed = parameters.seed;
   to.prompt_length = row.prompt_length;
   to.history[0] = size_of(history_);
   if (parameters.has_penalties()) history_.insert(history_.end(), row.history.begin(), row.history.end());

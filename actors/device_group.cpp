@@ -9,8 +9,7 @@
 #include "actors/names.h"
 #include "kernels/cuda/gpu.h"
 #include "runtime/base/log.h"
-#include "runtime/collective/nccl_agreement.h"
-#include "runtime/collective/nccl_communicator.h"
+#include "runtime/collective/nccl_join.h"
 #include "runtime/collective/nccl_library.h"
 #include "runtime/model/staged_communicator.h"
 
@@ -52,16 +51,18 @@ Result<std::unique_ptr<collective::Communicator>> join_device_group(std::unique_
     kernels::Gpu* const gpu = memory.gpu_or_null();
     if (gpu == nullptr) return invalid_argument("the plan has NCCL for a rank that computes on no GPU", "exchange");
     const Result<collective::NcclLibrary> nccl = usable_nccl(*gpu);
-    TROUPE_ASSIGN_OR_RETURN(
-        collective::NcclAgreement agreement,
-        collective::agree_on_nccl(*host, member_of(*gpu, nccl), nccl.ok() ? &nccl->functions : nullptr,
-                                  milliseconds(limits.connect_timeout_ms)));
-    if (agreement.id) {
-      log(spdlog::level::info, agreement.text);
-      return collective::make_nccl_communicator(nccl->functions, *agreement.id, std::move(host), memory,
-                                                {.timeout = milliseconds(limits.step_timeout_ms)});
+    const collective::NcclJoinOptions options = {.agreement_timeout = milliseconds(limits.connect_timeout_ms),
+                                                 .join_timeout = milliseconds(limits.nccl_join_timeout_ms),
+                                                 .group = {.timeout = milliseconds(limits.step_timeout_ms)}};
+    TROUPE_ASSIGN_OR_RETURN(collective::NcclJoined joined,
+                            collective::join_nccl(std::move(host), member_of(*gpu, nccl),
+                                                  nccl.ok() ? &nccl->functions : nullptr, memory, options));
+    if (joined.nccl) {
+      log(spdlog::level::info, joined.text);
+      return std::move(joined.nccl);
     }
-    why_staged = std::move(agreement.text);
+    host = std::move(joined.host);
+    why_staged = std::move(joined.text);
   }
   // That ranks could be faster is worth a warning; that they are as planned is not.
   if (spec.getExchange() != Exchange::HOST) {

@@ -259,7 +259,7 @@ Result<void> DraftCompute::draw(kernels::ConstMatrixF32 hidden, std::size_t coun
   drawn_.clear();
   if (kernels::RowSampler* const sampler = kernels_->sampler(); sampler != nullptr) {
     TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 logits, transformer_->device_logits(hidden, 0, count));
-    if (greedy_.size() < count) greedy_.resize(count, {.temperature = 0});
+    if (greedy_.size() < count) greedy_.resize(count, {{.temperature = 0}});
     sampler->begin({.rows = std::span(greedy_).first(count)});
     sampler->draw(0, logits);
     sampler->send();

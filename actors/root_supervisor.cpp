@@ -307,6 +307,11 @@ struct RootState {
   };
   bool is_current(const Attempt& attempt) const { return replicas.at(attempt.replica).assembly == attempt.assembly; }
 
+  // Shards may wait for NCCL, and then for each other.
+  std::chrono::milliseconds assemble_timeout() const {
+    return std::chrono::milliseconds(2 * options.limits.connect_timeout_ms + 2 * options.limits.nccl_join_timeout_ms);
+  }
+
   void assemble_phase(std::size_t phase, const Attempt& attempt, const fabric::Message<schema::Assemble>& message) {
     const auto targets = targets_of_phase(phase, attempt.replica);
     if (targets.empty()) return assembled(attempt.replica);
@@ -314,7 +319,7 @@ struct RootState {
     for (const Target& target : targets) {
       if (!target.handle) return assembly_failed(attempt, unavailable("node " + target.node + " is away"), "");
       const std::string node = target.node;
-      self->request(target.handle, std::chrono::milliseconds(2 * options.limits.connect_timeout_ms), message)
+      self->request(target.handle, assemble_timeout(), message)
           .then(
               [this, attempt, pending, phase, message](const fabric::Message<schema::Outcome>& outcome) {
                 if (!is_current(attempt)) return;

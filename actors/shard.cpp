@@ -80,6 +80,7 @@ struct ShardState {
     std::uint64_t step = 0;
     std::size_t rows = 0;
     std::uint64_t copy_ns = 0;
+    std::uint64_t collective_ns = 0;
     Clock::time_point start;
   };
   std::deque<Launched> launched;                        // oldest first; kMostStepsInFlight of them
@@ -240,7 +241,9 @@ struct ShardState {
     Launched entry{.message = message, .step = step.getFence().getStep(), .start = Clock::now()};
     TROUPE_ASSIGN_OR_RETURN(entry.copy_ns, begin(step));
     entry.rows = compute->rows();
+    const std::uint64_t collective_before = compute->transformer().collective_ns();
     TROUPE_RETURN_IF_ERROR(compute->launch({}));
+    entry.collective_ns = compute->transformer().collective_ns() - collective_before;
     launched.push_back(entry);
     compute->notify([shard = caf::actor_cast<caf::actor>(self), epoch = epoch, step = entry.step](Result<void> done) {
       const Error error = done.ok() ? Error{} : done.error();
@@ -258,16 +261,18 @@ struct ShardState {
     const Launched entry = std::move(launched.front());
     launched.pop_front();
     const auto reader = entry.message.read();
-    const Result<void> outcome =
-        went_well ? finish(entry, reader.root()) : Result<void>(Error{static_cast<ErrorCode>(code), message, {}});
-    if (!outcome.ok()) return fail(reader->getFence(), outcome.error());
+    const Result<void> outcome = went_well ? Result<void>() : Error{static_cast<ErrorCode>(code), message, {}};
+    if (auto finished = finish(entry, reader.root(), outcome); !finished.ok()) {
+      return fail(reader->getFence(), finished.error());
+    }
     launch_postponed();
   }
 
-  Result<void> finish(const Launched& entry, schema::Step::Reader step) {
-    TROUPE_RETURN_IF_ERROR(compute->collect(entry.step));
+  // outcome: of the device.
+  Result<void> finish(const Launched& entry, schema::Step::Reader step, const Result<void>& outcome) {
+    TROUPE_RETURN_IF_ERROR(compute->collect(entry.step, outcome));
     // The device began with it when it was done with the one before.
-    StepTime time = account(std::max(entry.start, last_done), 0, entry.rows);
+    StepTime time = account(std::max(entry.start, last_done), entry.collective_ns, entry.rows);
     time.copy_ns = std::min(entry.copy_ns, time.compute_ns);
     last_done = Clock::now();
     return send_result(step, {}, time);
@@ -330,8 +335,8 @@ struct ShardState {
       earlier = input->activation.getTimings();
     }
     TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden, compute->launch(hidden_in));
-    if (compute->is_async()) TROUPE_RETURN_IF_ERROR(compute->wait());
-    TROUPE_RETURN_IF_ERROR(compute->collect(step.getFence().getStep()));
+    const Result<void> outcome = compute->is_async() ? compute->wait() : Result<void>();
+    TROUPE_RETURN_IF_ERROR(compute->collect(step.getFence().getStep(), outcome));
 
     StepTime time = account(start, transformer.collective_ns() - collective_before, compute->rows());
     time.copy_ns = copy_ns;
@@ -342,7 +347,9 @@ struct ShardState {
   }
 
   StepTime account(Clock::time_point start, std::uint64_t collective_ns, std::size_t token_count) {
-    const StepTime time = {.compute_ns = ns_since(start) - collective_ns, .collective_ns = collective_ns};
+    const std::uint64_t ns = ns_since(start);
+    collective_ns = std::min(collective_ns, ns);  // some of it may lie before the end of the step before
+    const StepTime time = {.compute_ns = ns - collective_ns, .collective_ns = collective_ns};
     compute_seconds->Increment(static_cast<double>(time.compute_ns) * 1e-9);
     collective_seconds->Increment(static_cast<double>(time.collective_ns) * 1e-9);
     step_seconds->Observe(static_cast<double>(time.compute_ns + time.collective_ns) * 1e-9);

@@ -86,8 +86,7 @@ ShardCompute::ShardCompute(std::unique_ptr<kernels::Kernels> kernels, std::uniqu
       transformer_(std::move(transformer)),
       sequences_(std::move(sequences)) {
   const model::Slice& slice = transformer_->slice();
-  if (kernels_->sampler() != nullptr && slice.is_last_stage() && slice.world_size == 1)
-    draw_.emplace(*kernels_->sampler());
+  if (kernels_->sampler() != nullptr && slice.is_last_stage() && slice.rank == 0) draw_.emplace(*kernels_->sampler());
 }
 
 void ShardCompute::join(std::unique_ptr<collective::Communicator> group) {
@@ -107,6 +106,12 @@ Result<kernels::ConstMatrixF32> ShardCompute::launch(kernels::ConstMatrixF32 hid
   // First: a group that has failed on a device leaves rubbish there, or what looks like a failure of the device.
   TROUPE_RETURN_IF_ERROR(group_->check());
   return out;
+}
+
+Result<void> ShardCompute::collect(std::uint64_t step, const Result<void>& done) {
+  TROUPE_RETURN_IF_ERROR(group_->check());
+  TROUPE_RETURN_IF_ERROR(done);
+  return draw_ ? draw_->finish(step, sequences_) : Result<void>();
 }
 
 Result<kernels::ConstMatrixF32> ShardCompute::forward(kernels::ConstMatrixF32 hidden_in) {

@@ -77,8 +77,9 @@ class ShardCompute {
   void notify(std::function<void(Result<void>)> done) { kernels_->memory().notify(std::move(done)); }
   Result<void> wait() { return kernels_->memory().synchronize(); }
 
-  // Takes what the oldest step that was launched has drawn. REQUIRES: the device is done with it.
-  Result<void> collect(std::uint64_t step) { return draw_ ? draw_->finish(step, sequences_) : Result<void>(); }
+  // Takes what the oldest step that was launched has drawn. done: what notify() or wait() gave. Errors: of the group,
+  // whose failure leaves rubbish on the device, or may look like one of the device; `done`; those of drawing.
+  Result<void> collect(std::uint64_t step, const Result<void>& done);
 
   // Of the step collected last.
   Result<void> write_result(std::uint64_t step, schema::StepResult::Builder result) {

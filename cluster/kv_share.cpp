@@ -20,9 +20,10 @@ std::uint64_t kv_share(const model::ModelConfig& model, const Machine& machine, 
     taken += kGpuReserveBytes;
     if (actor.kind != PlannedActor::Kind::kShard) continue;
     const model::Slice slice = slice_of(plan, actor);
-    taken += weight_bytes_on(Device::Kind::kCuda, model, slice) + model::scratch_bytes(model, slice, size).device;
+    taken += weight_bytes_on(Device::Kind::kCuda, model, slice) +
+             gpu_scratch_bytes(model, slice, size, actor.exchange == Exchange::kNccl);
   }
-  const std::uint64_t there = machine.gpus[shard.device->first].memory_bytes;
+  const std::uint64_t there = machine.gpus[shard.device->first].free_bytes;
   return taken < there ? (there - taken) / guests : 0;
 }
 

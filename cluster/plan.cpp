@@ -398,8 +398,9 @@ class Planner {
           " holds not one block of " + std::to_string(block_size) + " tokens on " + tightest->name + "; ";
       diagnostics_.error(memory_place,
                          kv_memory_text(*tightest) + held +
-                             (takes_what_is_left(*tightest) ? "quantise the model, or share it out among more devices"
-                                                            : "raise limits.kv_memory"));
+                             (takes_what_is_left(*tightest)
+                                  ? "quantise the model, share it out among more devices, or end who uses this one"
+                                  : "raise limits.kv_memory"));
       return;
     }
     std::uint64_t max_len = limits.max_model_len > 0 ? limits.max_model_len : model_.max_position_embeddings;
@@ -447,7 +448,9 @@ class Planner {
   std::string kv_memory_text(const PlannedActor& shard) const {
     const std::string bytes = " (" + std::to_string(kv_memory_of(shard)) + " bytes)";
     if (!takes_what_is_left(shard)) return "kv_memory" + bytes;
-    return "what weights, scratch and a reserve leave of " + shard.device->to_string() + bytes;
+    const kernels::GpuInfo& gpu = machine_.gpus[shard.device->first];
+    return "what weights, scratch and a reserve leave of the " + std::to_string(gpu.free_bytes) + " bytes free on " +
+           shard.device->to_string() + bytes;
   }
 
   std::uint64_t block_bytes(const PlannedActor& shard) const {

@@ -1,10 +1,12 @@
 #include "cluster/plan_memory.h"
 
+#include <algorithm>
 #include <map>
 #include <string>
 
 #include "cluster/plan_costs.h"
 #include "kernels/cuda/packed_weight.h"
+#include "kernels/cuda/workspace_bytes.h"
 #include "runtime/collective/nccl_communicator.h"
 #include "runtime/model/scratch.h"
 
@@ -17,17 +19,12 @@ void add_scratch(const model::ModelConfig& model, const model::Slice& slice, mod
                  PlannedActor& actor) {
   size.on_host = !on_gpu(actor);
   const model::ScratchBytes bytes = model::scratch_bytes(model, slice, size);
-  actor.scratch_bytes = bytes.device;
-  (on_gpu(actor) ? actor.host_bytes : actor.scratch_bytes) += bytes.host;
-}
-
-// What a group over NCCL takes beside the matrices that it exchanges: sums of hidden states, and on the last stage the
-// logits of all ranks.
-std::uint64_t exchange_bytes(const model::ModelConfig& model, const model::Slice& slice, const model::StepSize& size) {
-  const std::uint64_t logits =
-      slice.is_last_stage() ? size.max_logits_rows * model::largest_vocab_part(model, slice) : 0;
-  return collective::nccl_scratch_bytes(slice.rank, slice.world_size, std::uint64_t{size.max_batch_tokens},
-                                        model.hidden_size, logits);
+  if (on_gpu(actor)) {
+    actor.scratch_bytes = gpu_scratch_bytes(model, slice, size, actor.exchange == Exchange::kNccl);
+    actor.host_bytes += bytes.host;
+  } else {
+    actor.scratch_bytes = bytes.device + bytes.host;
+  }
 }
 
 struct Sum {
@@ -68,6 +65,25 @@ std::uint64_t weight_bytes_on(Device::Kind device, const model::ModelConfig& mod
   return bytes;
 }
 
+std::uint64_t gpu_scratch_bytes(const model::ModelConfig& model, const model::Slice& slice, const model::StepSize& size,
+                                bool uses_nccl) {
+  const model::RankShape shape = model::rank_shape(model, slice);
+  const bool draws = slice.is_last_stage() && slice.rank == 0;
+  const kernels::GpuStepSize step = {
+      .rows = size.max_batch_tokens,
+      .most_cols = std::max({std::uint64_t{model.hidden_size}, shape.heads.size() * model.head_dim,
+                             shape.intermediate.size(), shape.shared.size(), shape.dense.size()}),
+      .kv_width = shape.kv_heads.size() * model.head_dim,
+      .experts_per_token = model.num_experts == 0 ? 0 : model.num_experts_per_token,
+      .expert_width = model.num_experts == 0 ? 0 : shape.intermediate.size(),
+      .drawn_rows = draws ? size.max_logits_rows : 0,
+      .vocabulary = model.vocab_size};
+  std::uint64_t bytes = model::scratch_bytes(model, slice, size).device + kernels::gpu_workspace_bytes(step);
+  if (!uses_nccl) return bytes;
+  return bytes + kNcclBytes +
+         collective::nccl_scratch_bytes(slice.world_size, size.max_batch_tokens, model.hidden_size);
+}
+
 void add_memory(const model::ModelConfig& model, const model::ModelConfig* draft, const Limits& limits, Plan& plan) {
   const auto tokens = static_cast<std::uint32_t>(limits.max_batch_tokens);
   const auto sequences = static_cast<std::uint32_t>(limits.max_batch_sequences);
@@ -80,7 +96,6 @@ void add_memory(const model::ModelConfig& model, const model::ModelConfig* draft
       actor.kv_bytes =
           std::uint64_t{plan.num_blocks} * model::bytes_per_block(model, slice, plan.block_size, plan.kv_dtype);
       add_scratch(model, slice, size, actor);
-      if (actor.exchange == Exchange::kNccl) actor.scratch_bytes += exchange_bytes(model, slice, size);
     } else if (actor.kind == PlannedActor::Kind::kDraft && draft != nullptr) {
       const model::Slice whole = {.last_layer = draft->num_layers, .num_layers = draft->num_layers, .world_size = 1};
       actor.weight_bytes = weight_bytes_on(actor.device->kind, *draft, whole);
@@ -100,8 +115,16 @@ void check_memory(const Machine& machine, const Plan& plan, const Place& place, 
     host.scratch_bytes += actor.host_bytes;
   }
   for (const auto& [index, sum] : gpus) {
-    const std::uint64_t there = machine.gpus[index].memory_bytes;
-    if (sum.bytes() > there) diagnostics.error(place, too_much(sum, "cuda:" + std::to_string(index), there));
+    const kernels::GpuInfo& gpu = machine.gpus[index];
+    const std::string name = "cuda:" + std::to_string(index);
+    if (sum.bytes() > gpu.memory_bytes) {
+      diagnostics.error(place, too_much(sum, name, gpu.memory_bytes));
+    } else if (sum.bytes() > gpu.free_bytes) {
+      // Others may be gone when it starts, or be this cluster itself.
+      diagnostics.warning(place, "what runs on " + name + " takes " + std::to_string(sum.bytes()) + " bytes, and " +
+                                     std::to_string(gpu.free_bytes) + " of its " + std::to_string(gpu.memory_bytes) +
+                                     " are free now: lower limits.kv_memory, or end who uses it (nvidia-smi)");
+    }
   }
   if (machine.memory_bytes > 0 && host.bytes() > machine.memory_bytes) {
     diagnostics.warning(place, too_much(host, "this machine", machine.memory_bytes));

@@ -7,6 +7,7 @@
 #include "runtime/base/device.h"
 #include "runtime/base/limits.h"
 #include "runtime/model/config.h"
+#include "runtime/model/scratch.h"
 #include "runtime/model/slice.h"
 
 namespace troupe::cluster {
@@ -14,6 +15,15 @@ namespace troupe::cluster {
 // Bytes of a slice's weights in a device's memory, by what the config says of their types: on cores as they are stored,
 // on a GPU as its kernels read them (kernels/cuda/packed_weight.h).
 std::uint64_t weight_bytes_on(Device::Kind device, const model::ModelConfig& model, const model::Slice& slice);
+
+// What a slice takes of a GPU beside weights and KV pages: activations, the workspaces of kernels, and, in a group over
+// NCCL, what it exchanges through and kNcclBytes.
+std::uint64_t gpu_scratch_bytes(const model::ModelConfig& model, const model::Slice& slice, const model::StepSize& size,
+                                bool uses_nccl);
+
+// NCCL's own buffers for a rank. With its defaults: 4 MiB (NCCL_BUFFSIZE) and 5 MiB for small messages on each of up to
+// 32 channels, of the peer before it in the ring and those in the tree; fewer where GPUs are not all connected.
+inline constexpr std::uint64_t kNcclBytes = std::uint64_t{512} << 20;
 
 // Fills in what shards and drafts take of their devices' memory. `draft`: the model of the drafts, if there are any.
 // REQUIRES: the actors are placed, their slices are valid, and the KV blocks are counted

@@ -3,7 +3,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cassert>
 #include <cstring>
 #include <limits>
 #include <string>
@@ -53,6 +55,10 @@ class HostMemory final : public DeviceMemory {
   void copy_out(void* pinned, const void* device, std::uint64_t bytes) override { copy(pinned, device, bytes); }
   void copy(void* to, const void* from, std::uint64_t bytes) override {
     if (bytes != 0) std::memcpy(to, from, bytes);
+  }
+  void copy_matrix(ConstMatrixF32 from, MatrixF32 to) override {
+    assert(from.rows == to.rows && from.cols == to.cols);
+    for (std::size_t row = 0; row < to.rows; ++row) std::copy_n(from.row(row), to.cols, to.row(row));
   }
   void clear(void* device, std::uint64_t bytes) override {
     if (bytes != 0) std::memset(device, 0, bytes);

@@ -4,6 +4,7 @@
 #include <functional>
 #include <string_view>
 
+#include "kernels/tensor.h"
 #include "runtime/base/result.h"
 
 namespace troupe::kernels {
@@ -64,6 +65,8 @@ class DeviceMemory {
 
   // Within the device. The ranges do not overlap.
   virtual void copy(void* to, const void* from, std::uint64_t bytes) = 0;
+  // The same of a matrix. REQUIRES: both have the same rows and cols
+  virtual void copy_matrix(ConstMatrixF32 from, MatrixF32 to) = 0;
 
   virtual void clear(void* device, std::uint64_t bytes) = 0;
 

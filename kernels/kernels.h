@@ -130,7 +130,11 @@ struct StepRows {
 };
 
 // Work that is the same in every step of equal StepRows, but for what the step's lists hold.
-enum class StepPart : std::uint8_t { kLayers, kLogits };
+struct StepPart {
+  enum class Kind : std::uint8_t { kLayers, kLogits };
+  Kind kind = Kind::kLayers;
+  std::uint32_t piece = 0;  // where it comes in pieces, between which something else is done
+};
 
 // One expert of a mixture: SwiGLU between two projections.
 struct ExpertWeights {
@@ -197,9 +201,9 @@ class Kernels {
   // With max_rows, small steps may be padded, up to max_rows and max_logits_rows.
   virtual StepRows begin_step(const StepLists& lists) = 0;
 
-  // Calls `work`, which calls operations of the step and nothing that waits for the device, or does what it did in an
-  // earlier step of the same sizes: matrices, weights and pages lie where they lay. The first steps of a size, at
-  // least, call it. Errors: those of `work`; what became of the device.
+  // Calls `work`, which calls operations of the step and nothing that waits for the device, or does what it did for
+  // this part in an earlier step of the same sizes: matrices, weights and pages lie where they lay. The first steps of
+  // a size, at least, call it. Errors: those of `work`; what became of the device.
   virtual Result<void> repeat([[maybe_unused]] StepPart part, const std::function<Result<void>()>& work) {
     return work();
   }

@@ -5,6 +5,7 @@
 #include <span>
 
 #include "kernels/tensor.h"
+#include "runtime/base/draw_parameters.h"
 #include "runtime/base/result.h"
 
 namespace troupe::kernels {
@@ -12,25 +13,14 @@ namespace troupe::kernels {
 // What stands for a token where none can be drawn: the row holds NaN or +infinity, or nothing but -infinity.
 constexpr std::uint32_t kNoToken = 0xffffffff;
 
-// How the token of one row is drawn: engine::SamplingParameters (runtime/engine/sampling_parameters.h) with lists as
-// ranges of the batch's.
-struct SamplingRow {
-  float temperature = 1;  // 0 = greedy
-  std::uint32_t top_k = 0;
-  float top_p = 1;
-  float min_p = 0;
-  float repetition_penalty = 1;
-  float presence_penalty = 0;
-  float frequency_penalty = 0;
-  std::uint64_t seed = 0;
+// How the token of one row is drawn. Lists are ranges of the batch's.
+struct SamplingRow : DrawParameters {
   std::uint32_t position = 0;       // of the token to draw: tokens before it
   std::uint32_t history[2] = {};    // of SamplingBatch::history: these tokens; may be empty without penalties
   std::uint32_t prompt_length = 0;  // of these
   std::uint32_t biases[2] = {};     // of SamplingBatch::bias_tokens and bias_values
   std::uint32_t masked[2] = {};     // of SamplingBatch::masked: tokens that must not come yet
   std::uint32_t given = kNoToken;   // this token instead of one that is drawn: to be rated
-  bool logprobs = false;            // rate the token
-  std::uint32_t top_logprobs = 0;   // and as many of the most probable
 };
 
 // The rows of a step that are drawn from. In the host's memory.

@@ -99,7 +99,8 @@ same --seed finds its prompts in the server's prefix cache.
 --local: how fast this machine runs a model, and how fast it could. Prefill is reading the prompts, decode is generating
 after them. Decoding one sequence reads every weight once for each token, so that it cannot be faster than the memory;
 with many sequences, and in prefill, the multiply-adds become the bound. Both bounds are measured here, right before each
-repetition and on the same cores, and each speed is given as a share of the bound that limits it.
+repetition and on the same cores, and each speed is given as a share of the bound that limits it. On GPUs (--device) the
+bound is how fast they copy within their memory: of prefill, which multiplies more than it reads, that says little.
 
 Progress goes to standard error, the result to standard output.
 
@@ -112,6 +113,7 @@ Examples:
   troupe bench --local MODEL --prompt 128 --generate 64 --batch 16
   troupe bench --local MODEL --shards 2 --json | jq .fraction_of_bound
   taskset -c 0 troupe bench --local MODEL            on one core
+  troupe bench --local MODEL --device cuda:0         on a GPU
 
 Exit codes: 0 measured, 1 nothing was answered or the model cannot be run, 2 the command line or a file is wrong, 130
 ended with Ctrl-C.)");

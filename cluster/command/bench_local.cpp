@@ -12,6 +12,7 @@
 
 #include "cluster/command/output_file.h"
 #include "cluster/topology.h"
+#include "runtime/base/device.h"
 #include "runtime/base/log.h"
 #include "runtime/model/kv_pages.h"
 
@@ -29,7 +30,20 @@ std::vector<int> open_cores() {
   return cores;
 }
 
-std::string_view name_of(Bound bound) { return bound == Bound::kReadBandwidth ? "read_bandwidth" : "multiply_adds"; }
+std::string_view name_of(Bound bound) {
+  switch (bound) {
+    case Bound::kReadBandwidth: return "read_bandwidth";
+    case Bound::kMultiplyAdds: return "multiply_adds";
+    case Bound::kCopyBandwidth: return "copy_bandwidth";
+  }
+  return "?";
+}
+
+std::string gpus_text(const LocalBenchOptions& options) {
+  std::string text;
+  for (const std::uint32_t gpu : options.gpus) text += (text.empty() ? "cuda:" : ",cuda:") + std::to_string(gpu);
+  return text;
+}
 
 boost::json::object json_of(const LocalBenchOptions& options, const LocalBenchReport& report) {
   boost::json::object object{{"model", report.model},
@@ -59,7 +73,12 @@ boost::json::object json_of(const LocalBenchOptions& options, const LocalBenchRe
     object["accepted_guesses"] = report.accepted_guesses;
   }
   object["weight_bytes_per_token"] = report.weight_bytes_per_token;
-  object["read_bandwidth_bytes_per_s"] = report.read_bandwidth_bytes_per_s;
+  if (!options.gpus.empty()) {
+    object["device"] = gpus_text(options);
+    object["copy_bandwidth_bytes_per_s"] = report.bandwidth_bytes_per_s;
+    return object;
+  }
+  object["read_bandwidth_bytes_per_s"] = report.bandwidth_bytes_per_s;
   object["multiply_add_peak"] = report.multiply_add_peak;
   object["multiply_add_peaks"] = {{"fp32", report.peaks.fp32},
                                   {"int8", report.peaks.int8},
@@ -70,17 +89,21 @@ boost::json::object json_of(const LocalBenchOptions& options, const LocalBenchRe
 }
 
 std::string share_text(const BoundReport& report) {
-  return fmt::format("{:4.0f} % of {}", 100 * report.fraction,
-                     report.bound == Bound::kReadBandwidth ? "the read bandwidth" : "the multiply-add peak");
+  const std::string_view bound = report.bound == Bound::kReadBandwidth  ? "the read bandwidth"
+                                 : report.bound == Bound::kMultiplyAdds ? "the multiply-add peak"
+                                                                        : "the copy bandwidth";
+  return fmt::format("{:4.0f} % of {}", 100 * report.fraction, bound);
 }
 
 void print_text(const LocalBenchOptions& options, const LocalBenchReport& report) {
   const auto row = [](std::string_view what, std::string_view value, std::string_view note = "") {
     fmt::print("  {:<20}{:>16}{}{}\n", what, value, note.empty() ? "" : "   ", note);
   };
-  fmt::print("{}, {}: kernels {}, {} thread(s), {} shard(s); {} x ({} + {} tokens), median of {}\n\n", report.model,
-             report.format, report.kernels, report.threads, options.shards, options.batch, options.prompt,
-             options.generate, options.repetitions);
+  const std::string where = options.gpus.empty()
+                                ? fmt::format("{} thread(s), {} shard(s)", report.threads, options.shards)
+                                : gpus_text(options);
+  fmt::print("{}, {}: kernels {}, {}; {} x ({} + {} tokens), median of {}\n\n", report.model, report.format,
+             report.kernels, where, options.batch, options.prompt, options.generate, options.repetitions);
   row("load", fmt::format("{:.2f} s", report.load_s),
       fmt::format("{:.2f} GB from files; first token {:.2f} s after the start", double(report.file_bytes) * 1e-9,
                   report.start_to_first_token_s));
@@ -94,12 +117,37 @@ void print_text(const LocalBenchOptions& options, const LocalBenchReport& report
   if (options.max_guesses > 0) {
     row("guesses", fmt::format("{} of {}", report.accepted_guesses, report.guesses), "came true");
   }
-  row("this machine", fmt::format("{:.1f} GB/s", report.read_bandwidth_bytes_per_s * 1e-9),
+  if (!options.gpus.empty()) {
+    return row("copies", fmt::format("{:.1f} GB/s", report.bandwidth_bytes_per_s * 1e-9),
+               "read and written, of all GPUs together");
+  }
+  row("this machine", fmt::format("{:.1f} GB/s", report.bandwidth_bytes_per_s * 1e-9),
       fmt::format("{:.0f} Gflop/s float32, {:.0f} Gop/s int8", report.peaks.fp32 * 1e-9, report.peaks.int8 * 1e-9) +
           (report.peaks.bf16 > 0 ? fmt::format(", {:.0f} Gflop/s bfloat16", report.peaks.bf16 * 1e-9) : "") +
           (report.peaks.amx_int8 > 0 ? fmt::format(", AMX {:.0f} Gflop/s bfloat16, {:.0f} Gop/s int8",
                                                    report.peaks.amx_bf16 * 1e-9, report.peaks.amx_int8 * 1e-9)
                                      : ""));
+}
+
+// The GPUs that --device names, one for each shard.
+Result<void> take_devices(BenchLocalOptions& options) {
+  for (const std::string& text : options.devices) {
+    const auto device = parse_device(text);
+    if (!device.ok()) return invalid_argument("--device: " + device.error().message);
+    if (device->kind != Device::Kind::kCuda) {
+      return invalid_argument("--device " + text + ": only GPUs are named, as cuda:0; for cores there is --threads");
+    }
+    options.local.gpus.push_back(device->first);
+  }
+  const auto gpus = static_cast<std::uint32_t>(options.local.gpus.size());
+  if (gpus == 0) return {};
+  if (options.threads != 0) return invalid_argument("--threads: of cores; a GPU needs none");
+  if (options.local.shards != 1 && options.local.shards != gpus) {
+    return invalid_argument(
+        fmt::format("--shards {}: --device names {} GPU(s), one for each shard", options.local.shards, gpus));
+  }
+  options.local.shards = gpus;
+  return {};
 }
 
 }  // namespace
@@ -109,12 +157,13 @@ int run_bench_local(BenchLocalOptions options, const std::string& json_file) {
     std::cerr << "troupe bench: " << why << "\n";
     return 2;
   };
+  if (auto taken = take_devices(options); !taken.ok()) return refuse(taken.error().message);
   std::vector<int> cores = open_cores();
   if (options.threads > cores.size()) {
     return refuse(fmt::format("--threads {}: this process may use {} core(s)", options.threads, cores.size()));
   }
   if (options.threads != 0) cores.resize(options.threads);
-  if (options.local.shards > cores.size()) {
+  if (options.local.gpus.empty() && options.local.shards > cores.size()) {
     return refuse(fmt::format("--shards {}: each needs a thread of its own, and there are {}", options.local.shards,
                               cores.size()));
   }
@@ -158,6 +207,10 @@ void add_bench_local_options(CLI::App& app, BenchLocalOptions& options) {
       ->capture_default_str();
   count("--batch", local.batch, 1, "Sequences at a time")->capture_default_str();
   count("--threads", options.threads, 1, "Cores to compute on; default: all that this process may use");
+  app.add_option("--device", options.devices,
+                 "A GPU to compute on instead of cores, as cuda:0; several, with commas, are tensor-parallel ranks")
+      ->delimiter(',')
+      ->group(kBenchLocalGroup);
   count("--shards", local.shards, 1, "Tensor-parallel ranks, which share the threads")->capture_default_str();
   count("--repetitions", local.repetitions, 1, "Of which medians are printed")->capture_default_str();
   app.add_option("--kv-dtype", options.kv_dtype, "What KV pages are stored as: f32, f16, bf16, int8 or fp8")

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "cluster/command/local_bench.h"
 
@@ -14,7 +15,8 @@ namespace troupe::cluster {
 // Options of `troupe bench --local`, beyond those that its runner takes.
 struct BenchLocalOptions {
   LocalBenchOptions local;
-  std::uint32_t threads = 0;  // 0 = all that this process may use
+  std::uint32_t threads = 0;         // 0 = all that this process may use
+  std::vector<std::string> devices;  // GPUs, one for each shard; none = cores
   std::string kv_dtype = "f32";
   std::string speculate = "off";
 };

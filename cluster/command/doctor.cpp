@@ -31,8 +31,9 @@ int run_doctor(const DoctorOptions& options) {
 
   for (std::size_t index = 0; index < machine.gpus.size(); ++index) {
     const kernels::GpuInfo& gpu = machine.gpus[index];
-    fmt::print("cuda:{}: {}, {:.1f} GB, compute capability {}.{}", index, gpu.name,
-               static_cast<double>(gpu.memory_bytes) * 1e-9, gpu.compute_capability / 10, gpu.compute_capability % 10);
+    fmt::print("cuda:{}: {}, {:.1f} GB ({:.1f} GB free), compute capability {}.{}", index, gpu.name,
+               static_cast<double>(gpu.memory_bytes) * 1e-9, static_cast<double>(gpu.free_bytes) * 1e-9,
+               gpu.compute_capability / 10, gpu.compute_capability % 10);
     const auto usable = kernels::make_kernels({.gpu = static_cast<std::uint32_t>(index)});
     fmt::print(": {}\n", usable.ok() ? "kernels " + std::string((*usable)->name()) : usable.error().message);
   }

@@ -15,8 +15,10 @@
 #include <optional>
 #include <set>
 #include <sstream>
+#include <thread>
 
 #include "cluster/command/local_replica.h"
+#include "cluster/copy_bandwidth.h"
 #include "kernels/quant.h"
 #include "runtime/base/philox.h"
 
@@ -81,6 +83,49 @@ double peak_of(const MultiplyAddPeaks& peaks, kernels::DType dtype, std::string_
   return kernels.find("bf16") != std::string_view::npos ? peaks.bf16 : peaks.fp32;
 }
 
+// What the machine can do at most, measured beside a repetition.
+struct MachineSpeed {
+  double bandwidth = 0;    // bytes a second
+  MultiplyAddPeaks peaks;  // of cores
+  double peak = 0;         // the one of them that counts; 0 = there is none
+};
+
+// Measures it, again and again: of cores in the calling thread, of GPUs in one of its own.
+class Ceilings {
+ public:
+  static Result<Ceilings> make(const LocalBenchOptions& options) {
+    Ceilings ceilings;
+    if (options.gpus.empty()) {
+      TROUPE_ASSIGN_OR_RETURN(ceilings.cores_, Roofline::make(options.cores));
+    } else {
+      const std::set<std::uint32_t> each_once(options.gpus.begin(), options.gpus.end());
+      ceilings.gpus_.assign(each_once.begin(), each_once.end());
+    }
+    return ceilings;
+  }
+
+  Result<MachineSpeed> measure(kernels::DType dtype, std::string_view kernels) {
+    if (cores_) {
+      MachineSpeed speed{cores_->read_bandwidth(), cores_->peaks(), 0};
+      speed.peak = peak_of(speed.peaks, dtype, kernels);
+      return speed;
+    }
+    Result<double> bandwidth = 0.0;
+    std::jthread([&] {
+      bandwidth = [&]() -> Result<double> {
+        TROUPE_ASSIGN_OR_RETURN(const auto copies, CopyBandwidth::make(gpus_));
+        return copies->measure();
+      }();
+    }).join();
+    TROUPE_RETURN_IF_ERROR(bandwidth);
+    return MachineSpeed{*bandwidth, {}, 0};
+  }
+
+ private:
+  std::unique_ptr<Roofline> cores_;
+  std::vector<std::uint32_t> gpus_;
+};
+
 // Of all ranks together.
 struct ModelSize {
   model::PackedSize layers;  // without experts
@@ -119,17 +164,16 @@ double step_bytes(const ModelSize& size, double rows) {
 // pages is left out: at these lengths it is a few percent.
 struct LeastTime {
   double reading_s;
-  double multiplying_s;
+  double multiplying_s;  // 0 where its bound is not known
 
   Bound bound() const { return reading_s >= multiplying_s ? Bound::kReadBandwidth : Bound::kMultiplyAdds; }
   double seconds() const { return std::max(reading_s, multiplying_s); }
 };
 
-LeastTime least_time(const ModelSize& size, double steps, double rows, double logits_rows, double bandwidth,
-                     double peak) {
+LeastTime least_time(const ModelSize& size, double steps, double rows, double logits_rows, const MachineSpeed& speed) {
   const double elements = double(size.layers.elements) + double(size.experts.elements) * size.experts_share;
   const double operations = 2 * (elements * rows + static_cast<double>(size.lm_head.elements) * logits_rows);
-  return {steps * step_bytes(size, rows / steps) / bandwidth, operations / peak};
+  return {steps * step_bytes(size, rows / steps) / speed.bandwidth, speed.peak > 0 ? operations / speed.peak : 0};
 }
 
 // Runs the replica and keeps the books of one repetition after another.
@@ -220,21 +264,26 @@ std::uint32_t most_prefill_steps(const LocalBenchOptions& options) {
   return (options.batch * options.prompt + room - 1) / room + 1;
 }
 
-std::vector<std::vector<int>> share_out(const std::vector<int>& cores, std::uint32_t shards) {
-  std::vector<std::vector<int>> parts;
-  for (std::uint32_t shard = 0; shard < shards; ++shard) {
-    const model::Range part = model::even_part(cores.size(), shard, shards);
-    parts.emplace_back(cores.begin() + static_cast<std::ptrdiff_t>(part.first),
-                       cores.begin() + static_cast<std::ptrdiff_t>(part.last));
+std::vector<kernels::ComputeDevice> devices_of(const LocalBenchOptions& options) {
+  std::vector<kernels::ComputeDevice> devices;
+  for (const std::uint32_t gpu : options.gpus) devices.push_back({.cores = {}, .gpu = gpu});
+  if (!devices.empty()) return devices;
+  const std::vector<int>& cores = options.cores;
+  for (std::uint32_t shard = 0; shard < options.shards; ++shard) {
+    const model::Range part = model::even_part(cores.size(), shard, options.shards);
+    devices.push_back({.cores = {cores.begin() + static_cast<std::ptrdiff_t>(part.first),
+                                 cores.begin() + static_cast<std::ptrdiff_t>(part.last)},
+                       .gpu = {}});
   }
-  return parts;
+  return devices;
 }
 
 }  // namespace
 
 Result<LocalBenchReport> run_local_bench(const LocalBenchOptions& options,
                                          const std::function<void(const std::string&)>& progress) {
-  assert(options.prompt > 0 && options.batch > 0 && options.shards > 0 && options.cores.size() >= options.shards);
+  assert(options.prompt > 0 && options.batch > 0 && options.shards > 0);
+  assert(options.gpus.empty() ? options.cores.size() >= options.shards : options.gpus.size() == options.shards);
   if (2 * std::uint64_t{options.batch} > options.limits.max_batch_tokens) {
     return invalid_argument(fmt::format("a batch of {} leaves too little of a step's {} tokens for prompts; at most {}",
                                         options.batch, options.limits.max_batch_tokens,
@@ -244,7 +293,7 @@ Result<LocalBenchReport> run_local_bench(const LocalBenchOptions& options,
   const auto load_start = Clock::now();
   TROUPE_ASSIGN_OR_RETURN(
       auto replica, LocalReplica::load({.model = options.model,
-                                        .cores = share_out(options.cores, options.shards),
+                                        .devices = devices_of(options),
                                         .batch = options.batch,
                                         .max_length = options.prompt + LocalBench::longest_answer(
                                                                            ramp, options.generate, options.max_guesses),
@@ -263,7 +312,7 @@ Result<LocalBenchReport> run_local_bench(const LocalBenchOptions& options,
       .model = std::filesystem::weakly_canonical(options.model).filename().string(),
       .format = std::string(name_of(dtype)),
       .kernels = std::string(bench.replica().rank(0).kernels_name()),
-      .threads = static_cast<std::uint32_t>(options.cores.size()),
+      .threads = options.gpus.empty() ? static_cast<std::uint32_t>(options.cores.size()) : 0,
       .file_bytes = size.file_bytes,
       .load_s = load_s,
       .weight_bytes_per_token = static_cast<std::uint64_t>(step_bytes(size, options.batch)),
@@ -274,40 +323,42 @@ Result<LocalBenchReport> run_local_bench(const LocalBenchOptions& options,
   progress(fmt::format("loaded in {:.2f} s", load_s));
   bench.replica().wait_for_packed_cache();  // what is measured next has the disk and the cores for itself
 
-  TROUPE_ASSIGN_OR_RETURN(const auto roofline, Roofline::make(options.cores));
+  TROUPE_ASSIGN_OR_RETURN(Ceilings ceilings, Ceilings::make(options));
+  const auto bound_of = [&](const LeastTime& least) {
+    return options.gpus.empty() ? least.bound() : Bound::kCopyBandwidth;
+  };
   std::vector<double> first_token_s, prefill_rates, prefill_fractions, decode_rates, decode_fractions, token_s;
   std::vector<double> bandwidths, peaks[5];
   for (std::uint32_t repetition = 0; repetition < options.repetitions; ++repetition) {
-    const double bandwidth = roofline->read_bandwidth();
-    const MultiplyAddPeaks measured = roofline->peaks();
-    const double peak = peak_of(measured, dtype, report.kernels);
+    TROUPE_ASSIGN_OR_RETURN(const MachineSpeed speed, ceilings.measure(dtype, report.kernels));
     TROUPE_ASSIGN_OR_RETURN(const LocalBench::Times times, bench.run(options.batch, options.prompt, options.generate));
 
-    bandwidths.push_back(bandwidth);
+    const MultiplyAddPeaks& measured = speed.peaks;
+    bandwidths.push_back(speed.bandwidth);
     peaks[0].push_back(measured.fp32);
     peaks[1].push_back(measured.int8);
     peaks[2].push_back(measured.bf16);
     peaks[3].push_back(measured.amx_bf16);
     peaks[4].push_back(measured.amx_int8);
     const double tokens = double(options.batch) * options.prompt;
-    const LeastTime prefill = least_time(size, times.prefill_steps, tokens, options.batch, bandwidth, peak);
+    const LeastTime prefill = least_time(size, times.prefill_steps, tokens, options.batch, speed);
     first_token_s.push_back(median(times.first_token_s));
     prefill_rates.push_back(tokens / times.prefill_s);
     prefill_fractions.push_back(prefill.seconds() / times.prefill_s);
-    report.prefill.bound = prefill.bound();
+    report.prefill.bound = bound_of(prefill);
     std::string line = fmt::format("repetition {}: prefill {:.1f} tokens/s", repetition + 1, prefill_rates.back());
     if (options.generate > 0) {
       double seconds = 0;
       for (const double step : times.step_s) seconds += step;
       const double decoded = double(times.decode_tokens), steps = double(times.step_s.size());
-      const LeastTime decode = least_time(size, steps, decoded, decoded, bandwidth, peak);
+      const LeastTime decode = least_time(size, steps, decoded, decoded, speed);
       decode_rates.push_back(decoded / seconds);
       decode_fractions.push_back(decode.seconds() / seconds);
       token_s.push_back(median(times.step_s) * steps * options.batch / decoded);
-      report.decode.bound = decode.bound();
+      report.decode.bound = bound_of(decode);
       line += fmt::format(", decode {:.1f} tokens/s", decode_rates.back());
     }
-    progress(line + fmt::format(", reads {:.1f} GB/s", bandwidth * 1e-9));
+    progress(line + fmt::format(", {} {:.1f} GB/s", options.gpus.empty() ? "reads" : "copies", speed.bandwidth * 1e-9));
   }
   report.time_to_first_token_s = median(first_token_s);
   report.prefill_tokens_per_s = median(prefill_rates);
@@ -316,9 +367,9 @@ Result<LocalBenchReport> run_local_bench(const LocalBenchOptions& options,
   const engine::SpeculationCounts counts = bench.replica().speculation();
   report.guesses = counts.proposed;
   report.accepted_guesses = counts.accepted;
-  report.read_bandwidth_bytes_per_s = median(bandwidths);
+  report.bandwidth_bytes_per_s = median(bandwidths);
   report.peaks = {median(peaks[0]), median(peaks[1]), median(peaks[2]), median(peaks[3]), median(peaks[4])};
-  report.multiply_add_peak = peak_of(report.peaks, dtype, report.kernels);
+  if (options.gpus.empty()) report.multiply_add_peak = peak_of(report.peaks, dtype, report.kernels);
   report.prefill.fraction = median(prefill_fractions);
   report.decode.fraction = median(decode_fractions);
   return report;

@@ -20,15 +20,16 @@ struct LocalBenchOptions {
   std::uint32_t shards = 1;      // tensor-parallel ranks, >= 1
   std::uint32_t repetitions = 3;
   kernels::DType kv_dtype = kernels::DType::kF32;
-  std::string packed_cache;       // a folder that keeps packed weights for later starts, or empty
-  std::uint32_t max_guesses = 0;  // of a sequence in a step; 0 = no speculation
-  std::string draft;              // the model that guesses; empty = the text so far does
-  std::vector<int> cores;         // shared out among the shards; at least one each
+  std::string packed_cache;         // a folder that keeps packed weights for later starts, or empty
+  std::uint32_t max_guesses = 0;    // of a sequence in a step; 0 = no speculation
+  std::string draft;                // the model that guesses; empty = the text so far does
+  std::vector<int> cores;           // shared out among the shards; at least one each
+  std::vector<std::uint32_t> gpus;  // or the shards' GPUs, one for each
   Limits limits;
 };
 
-// What bounds a step of this model on these cores.
-enum class Bound : std::uint8_t { kReadBandwidth, kMultiplyAdds };
+// What bounds a step of this model on these cores, or on these GPUs: there it is always the bandwidth, of copies.
+enum class Bound : std::uint8_t { kReadBandwidth, kMultiplyAdds, kCopyBandwidth };
 
 // How a phase stands to its bound. `fraction` is the time that the bound leaves for it, divided by the time it took:
 // 1 = nothing is left to gain.
@@ -39,10 +40,10 @@ struct BoundReport {
 
 // Medians over the repetitions, ratios taken within each. Seconds, tokens and bytes.
 struct LocalBenchReport {
-  std::string model;    // the directory's or file's name
-  std::string format;   // as the weights are stored
-  std::string kernels;  // the implementation in use
-  std::uint32_t threads = 0;
+  std::string model;          // the directory's or file's name
+  std::string format;         // as the weights are stored
+  std::string kernels;        // the implementation in use
+  std::uint32_t threads = 0;  // 0 on GPUs
 
   std::uint64_t file_bytes = 0;        // read of the model's files
   double load_s = 0;                   // from nothing to ready for a step
@@ -55,8 +56,8 @@ struct LocalBenchReport {
   std::uint64_t accepted_guesses = 0;  // of them, that came true
 
   std::uint64_t weight_bytes_per_token = 0;  // packed weights that a decode step reads, with the lm_head
-  double read_bandwidth_bytes_per_s = 0;     // of this machine, beside the repetitions
-  MultiplyAddPeaks peaks;                    // likewise
+  double bandwidth_bytes_per_s = 0;          // of this machine, beside the repetitions: of reading, or of copies
+  MultiplyAddPeaks peaks;                    // likewise, of cores
   double multiply_add_peak = 0;              // the one of `peaks` that bounds this format and these kernels
   BoundReport prefill;
   BoundReport decode;

@@ -7,8 +7,10 @@
 #include <chrono>
 #include <utility>
 
+#include "actors/device_group.h"
 #include "runtime/collective/in_process.h"
 #include "runtime/model/config.h"
+#include "schema/cluster.capnp.h"
 
 namespace troupe::cluster {
 namespace {
@@ -37,6 +39,17 @@ engine::EngineOptions engine_options(const LocalReplicaOptions& options) {
           .limits = limits};
 }
 
+// The place in a group for tensors in the memory of this rank, as in a cluster: by NCCL where each rank has a GPU.
+Result<std::unique_ptr<collective::Communicator>> suited(std::unique_ptr<collective::Communicator> host,
+                                                         const LocalReplicaOptions& options,
+                                                         kernels::DeviceMemory& memory) {
+  const bool on_gpus = std::ranges::all_of(options.devices, [](const auto& device) { return device.gpu.has_value(); });
+  capnp::MallocMessageBuilder message;
+  auto spec = message.initRoot<schema::ShardSpec>();
+  spec.setExchange(on_gpus ? schema::ShardSpec::Exchange::NCCL : schema::ShardSpec::Exchange::HOST);
+  return join_device_group(std::move(host), spec, memory, options.limits);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<LocalReplica>> LocalReplica::load(const LocalReplicaOptions& options) {
@@ -47,17 +60,16 @@ Result<std::unique_ptr<LocalReplica>> LocalReplica::load(const LocalReplicaOptio
                             " (max_position_embeddings); make them shorter");
   }
   const engine::EngineOptions engine_options = cluster::engine_options(options);
-  const std::size_t ranks = options.cores.size();
+  const std::size_t ranks = options.devices.size();
   std::unique_ptr<LocalReplica> replica(new LocalReplica(engine_options, ranks));
   auto group = collective::make_in_process_group(static_cast<std::uint32_t>(ranks));
   TROUPE_RETURN_IF_ERROR(replica->on_all_ranks([&](std::size_t rank) -> Result<void> {
-    const kernels::ComputeDevice device{.cores = options.cores[rank], .gpu = {}};
     TROUPE_ASSIGN_OR_RETURN(replica->ranks_[rank].compute,
                             ShardCompute::load({.model = options.model,
                                                 .last_layer = config.num_layers,
                                                 .rank = static_cast<std::uint32_t>(rank),
                                                 .ranks = static_cast<std::uint32_t>(ranks),
-                                                .device = device,
+                                                .device = options.devices[rank],
                                                 .num_blocks = engine_options.num_blocks,
                                                 .block_size = engine_options.block_size,
                                                 .max_model_len = engine_options.max_model_len,
@@ -66,14 +78,15 @@ Result<std::unique_ptr<LocalReplica>> LocalReplica::load(const LocalReplicaOptio
                                                 .kv_dtype = options.kv_dtype,
                                                 .packed_cache = options.packed_cache},
                                                {}, options.limits));
-    replica->ranks_[rank].compute->join(std::move(group[rank]));
+    ShardCompute& compute = *replica->ranks_[rank].compute;
+    TROUPE_ASSIGN_OR_RETURN(auto place, suited(std::move(group[rank]), options, compute.memory()));
+    compute.join(std::move(place));
     return {};
   }));
   if (options.draft.empty() || options.max_guesses == 0) return replica;
-  const kernels::ComputeDevice draft_device{.cores = options.cores.front(), .gpu = {}};
   TROUPE_ASSIGN_OR_RETURN(replica->draft_, DraftCompute::load({.model = options.draft,
                                                                .guesses_for = options.model,
-                                                               .device = draft_device,
+                                                               .device = options.devices.front(),
                                                                .num_blocks = engine_options.num_blocks,
                                                                .block_size = engine_options.block_size,
                                                                .max_model_len = engine_options.max_model_len,
@@ -140,8 +153,9 @@ Result<std::vector<engine::Delta>> LocalReplica::step() {
     if (done.ok()) {
       if (auto hidden = compute.launch({}); !hidden.ok()) done = hidden.error();
     }
-    if (done.ok() && compute.is_async()) done = compute.wait();
-    if (done.ok()) done = compute.collect(step.getFence().getStep());
+    if (done.ok()) {
+      done = compute.collect(step.getFence().getStep(), compute.is_async() ? compute.wait() : Result<void>());
+    }
     // Whoever waits for this rank would wait for ever.
     if (!done.ok()) compute.leave(done.error().message);
     return done;

@@ -10,6 +10,7 @@
 
 #include "actors/draft_compute.h"
 #include "actors/shard_compute.h"
+#include "kernels/select.h"
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
 #include "runtime/engine/engine.h"
@@ -18,9 +19,9 @@ namespace troupe::cluster {
 
 struct LocalReplicaOptions {
   std::filesystem::path model;
-  std::vector<std::vector<int>> cores;  // (ranks): those of each tensor-parallel rank; none empty
-  std::uint32_t batch = 0;              // sequences at a time
-  std::uint32_t max_length = 0;         // of a sequence, prompt and answer together
+  std::vector<kernels::ComputeDevice> devices;  // (ranks): of each tensor-parallel rank
+  std::uint32_t batch = 0;                      // sequences at a time
+  std::uint32_t max_length = 0;                 // of a sequence, prompt and answer together
   kernels::DType kv_dtype = kernels::DType::kF32;
   std::filesystem::path packed_cache;  // a folder that keeps packed weights for later starts, or empty
   std::uint32_t max_guesses = 0;       // of a sequence in a step; 0 = no speculation

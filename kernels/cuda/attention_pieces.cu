@@ -11,17 +11,17 @@ namespace {
 constexpr unsigned kWarps = 4;
 
 // Blocks: (merges, groups of kWarps heads); a warp for a head of a row.
-__global__ void __launch_bounds__(kWarps* kWarpSize) merge_heads(MergePiecesArgs args) {
-  const AttentionMerge merge = args.merges[blockIdx.x];
-  const auto num_heads = static_cast<unsigned>(args.num_heads), value_dim = static_cast<unsigned>(args.value_dim);
+__global__ void __launch_bounds__(kWarps* kWarpSize) merge_heads(AttentionWork work, unsigned value_dim) {
+  const AttentionMerge merge = work.lists.merges.data()[blockIdx.x];
+  const auto num_heads = static_cast<unsigned>(work.shape.num_heads);
   const std::size_t head_floats = value_dim + 2;
   const std::size_t next_stretch = std::size_t{merge.rows} * num_heads * head_floats;
   const unsigned head = blockIdx.y * kWarps + threadIdx.x / kWarpSize;
   if (head >= num_heads) return;
 
   for (unsigned row = 0; row < merge.rows; ++row) {
-    const float* const first = args.pieces + ((std::size_t{merge.first_piece} + row) * num_heads + head) * head_floats;
-    float* const out = args.out.data + (merge.first_row + row) * args.out.row_stride + std::size_t{head} * value_dim;
+    const float* const first = work.pieces + ((std::size_t{merge.first_piece} + row) * num_heads + head) * head_floats;
+    float* const out = work.out.data + (merge.first_row + row) * work.out.row_stride + std::size_t{head} * value_dim;
     for (unsigned dim = threadIdx.x % kWarpSize; dim < value_dim; dim += kWarpSize) {
       float value = 0, sum = 0, highest = minus_infinity();
       const float* piece = first;
@@ -38,11 +38,13 @@ __global__ void __launch_bounds__(kWarps* kWarpSize) merge_heads(MergePiecesArgs
 
 }  // namespace
 
-void merge_pieces(Stream stream, const MergePiecesArgs& args) {
-  assert(args.out.cols == args.num_heads * args.value_dim);
-  if (args.num_merges == 0) return;
-  const auto groups = static_cast<unsigned>((args.num_heads + kWarps - 1) / kWarps);
-  launch(stream, {static_cast<unsigned>(args.num_merges), groups}, kWarps * kWarpSize, 0, merge_heads, args);
+void merge_pieces(Stream stream, const AttentionWork& work, std::size_t value_dim) {
+  const std::size_t num_heads = work.shape.num_heads, num_merges = work.lists.merges.size();
+  assert(work.out.cols == num_heads * value_dim);
+  if (num_merges == 0) return;
+  const auto groups = static_cast<unsigned>((num_heads + kWarps - 1) / kWarps);
+  launch(stream, {static_cast<unsigned>(num_merges), groups}, kWarps * kWarpSize, 0, merge_heads, work,
+         static_cast<unsigned>(value_dim));
 }
 
 }  // namespace troupe::kernels::TROUPE_GPU_NAMESPACE

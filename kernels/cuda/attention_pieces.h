@@ -4,7 +4,6 @@
 
 #include "kernels/cuda/attention_plan.h"
 #include "kernels/cuda/gpu.h"
-#include "kernels/tensor.h"
 
 namespace troupe::kernels {
 
@@ -14,17 +13,7 @@ constexpr std::size_t attention_piece_floats(std::size_t num_heads, std::size_t 
   return num_heads * (value_dim + 2);
 }
 
-// All pointers are of the device.
-struct MergePiecesArgs {
-  const AttentionMerge* merges = nullptr;
-  std::size_t num_merges = 0;
-  const float* pieces = nullptr;  // (the plan's piece_rows, num_heads, value_dim + 2)
-  std::size_t num_heads = 0;
-  std::size_t value_dim = 0;
-  MatrixF32 out;  // (rows, num_heads * value_dim)
-};
-
 // Puts the stretches of each merge together, in their order, into its rows of `out`. Nothing where there are no merges.
-TROUPE_GPU_FUNCTIONS(void merge_pieces(Stream stream, const MergePiecesArgs& args);)
+TROUPE_GPU_FUNCTIONS(void merge_pieces(Stream stream, const AttentionWork& work, std::size_t value_dim);)
 
 }  // namespace troupe::kernels

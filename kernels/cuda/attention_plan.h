@@ -2,9 +2,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "kernels/kernels.h"
+#include "kernels/tensor.h"
 
 namespace troupe::kernels {
 
@@ -53,6 +55,24 @@ struct AttentionPlan {
   std::vector<AttentionItem> narrow;  // of narrow_lines
   std::vector<AttentionMerge> merges;
   std::size_t piece_rows = 0;
+};
+
+// A plan's lists on the device.
+struct AttentionLists {
+  std::span<const AttentionItem> wide;
+  std::size_t wide_lines = 0;  // of the plan's tiles
+  std::span<const AttentionItem> narrow;
+  std::span<const AttentionMerge> merges;
+};
+
+// What attention is to do, whatever its pages are like. All pointers are of the device.
+struct AttentionWork {
+  ConstMatrixF32 queries;  // (rows, num_heads * head_dim)
+  AttentionShape shape;
+  const std::uint32_t* block_tables = nullptr;
+  AttentionLists lists;
+  float* pieces = nullptr;  // (the plan's piece_rows, attention_piece_floats(num_heads, value_dim))
+  MatrixF32 out;            // (rows, num_heads * value_dim)
 };
 
 // Where there are too few tiles for each multiprocessor to have some, they are cut into their stretches. `plan` is

@@ -74,9 +74,10 @@ __global__ void __launch_bounds__(kThreads) unpack_int8(UnpackBytesCall call) {
   }
 }
 
-// One block of threads a panel, which it goes through twice.
+// One block of threads a panel, which it goes through twice. The 2: left alone, compilers spill rather than have less
+// than four blocks a multiprocessor.
 template <DType kType>
-__global__ void __launch_bounds__(kThreads) unpack_e4m3(UnpackBytesCall call) {
+__global__ void __launch_bounds__(kThreads, 2) unpack_e4m3(UnpackBytesCall call) {
   __shared__ unsigned largest_bits[kGpuPanelOuts];
   const unsigned panel = blockIdx.x, warp = threadIdx.x / 32;
   const auto units = static_cast<unsigned>(gpu_units(kType, call.weight.cols));

@@ -185,22 +185,15 @@ class CudaKernels final : public Kernels {
     assert(queries.cols == plan.shape.num_heads * plan.shape.head_dim);
     assert(out.cols == queries.cols && out.rows == queries.rows);
     normed_.forget();
+    const std::size_t piece_floats = attention_piece_floats(plan.shape.num_heads, plan.shape.head_dim);
     const PagedAttentionArgs args = {
-        .queries = queries,
+        .work = {.queries = queries,
+                 .shape = plan.shape,
+                 .block_tables = step_.block_tables(),
+                 .lists = plan.lists,
+                 .pieces = room(pieces_, std::bit_ceil(plan.piece_rows), piece_floats).data,
+                 .out = out},
         .kv = kv,
-        .shape = plan.shape,
-        .block_tables = step_.block_tables(),
-        .wide = plan.wide,
-        .num_wide = plan.num_wide,
-        .wide_lines = plan.wide_lines,
-        .narrow = plan.narrow,
-        .num_narrow = plan.num_narrow,
-        .merges = plan.merges,
-        .num_merges = plan.num_merges,
-        .pieces = room(pieces_, std::bit_ceil(plan.piece_rows),
-                       attention_piece_floats(plan.shape.num_heads, plan.shape.head_dim))
-                      .data,
-        .out = out,
     };
     if (!memory_->failed()) TROUPE_GPU_CALL(paged_attention, stream_, args);
   }

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <string_view>
 
+#include "kernels/cuda/nvml.h"
+
 namespace troupe::kernels {
 namespace {
 
@@ -14,7 +16,7 @@ namespace {
 using CuResult = int;
 using CuDevice = int;
 struct CuUuid {
-  std::array<unsigned char, 16> bytes;
+  GpuUuid bytes;
 };
 enum CuAttribute : int {
   kMemoryClockRate = 36,       // kHz
@@ -84,6 +86,7 @@ Result<GpuInfo> describe(const Driver& driver, int index) {
   }
   GpuInfo info = {.name = name.data(),
                   .memory_bytes = memory_bytes,
+                  .free_bytes = free_gpu_bytes(uuid.bytes, memory_bytes).value_or(memory_bytes),
                   // Both edges of the clock carry data.
                   .bytes_per_second = 2e3 * clock_khz * width_bits / 8,
                   .compute_capability = 10 * major + minor};
@@ -96,6 +99,7 @@ std::vector<GpuInfo> emulated_gpus() {
   for (std::uint32_t index = 0; index < kEmulatedGpus; ++index) {
     gpus[index] = {.name = "emulated on the CPU",
                    .memory_bytes = kEmulatedGpuBytes,
+                   .free_bytes = kEmulatedGpuBytes,
                    .compute_capability = kMinComputeCapability,
                    .unique_id = index};
   }

@@ -12,9 +12,10 @@ namespace troupe::kernels {
 struct GpuInfo {
   std::string name;
   std::uint64_t memory_bytes = 0;
-  double bytes_per_second = 0;  // of its memory: clock times width, which no program quite reaches
-  int compute_capability = 0;   // 80 = 8.0
-  std::uint64_t unique_id = 0;  // the same wherever the same GPU is looked at; derived from its UUID
+  std::uint64_t free_bytes = 0;  // of it, at this moment; all of it where nobody knows
+  double bytes_per_second = 0;   // of its memory: clock times width, which no program quite reaches
+  int compute_capability = 0;    // 80 = 8.0
+  std::uint64_t unique_id = 0;   // the same wherever the same GPU is looked at; derived from its UUID
 };
 
 // The oldest GPU that the kernels are compiled for.

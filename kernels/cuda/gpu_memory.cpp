@@ -1,9 +1,12 @@
 #include "kernels/cuda/gpu_memory.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cstring>
 #include <functional>
 #include <utility>
+
+#include "kernels/cuda/row_ops.h"
 
 namespace troupe::kernels {
 namespace {
@@ -104,6 +107,13 @@ void GpuMemory::copy_out(void* pinned, const void* device, std::uint64_t bytes) 
 void GpuMemory::copy(void* to, const void* from, std::uint64_t bytes) {
   note_change(to, bytes);
   if (bytes > 0) gpu_->copy(to, from, bytes);
+}
+
+void GpuMemory::copy_matrix(ConstMatrixF32 from, MatrixF32 to) {
+  assert(from.rows == to.rows && from.cols == to.cols);
+  note_change(to.data, to.rows * to.row_stride * sizeof(float));
+  const GatherRowsArgs args = {from.data, from.row_stride, nullptr, to.data, to.row_stride, to.rows, to.cols};
+  TROUPE_GPU_CALL(gather_rows, gpu_->stream(), args);
 }
 
 void GpuMemory::clear(void* device, std::uint64_t bytes) {

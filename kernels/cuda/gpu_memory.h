@@ -43,6 +43,7 @@ class GpuMemory final : public DeviceMemory {
   void copy_in(void* device, const void* pinned, std::uint64_t bytes) override;
   void copy_out(void* pinned, const void* device, std::uint64_t bytes) override;
   void copy(void* to, const void* from, std::uint64_t bytes) override;
+  void copy_matrix(ConstMatrixF32 from, MatrixF32 to) override;
   void clear(void* device, std::uint64_t bytes) override;
   Result<void> synchronize() override;
   void notify(std::function<void(Result<void>)> done) override;
@@ -99,6 +100,7 @@ class GpuMemory final : public DeviceMemory {
     void copy_in(void* device, const void* pinned, std::uint64_t bytes) override { copy(device, pinned, bytes); }
     void copy_out(void* pinned, const void* device, std::uint64_t bytes) override { copy(pinned, device, bytes); }
     void copy(void* to, const void* from, std::uint64_t bytes) override;
+    void copy_matrix(ConstMatrixF32 from, MatrixF32 to) override { host_memory().copy_matrix(from, to); }
     void clear(void* device, std::uint64_t bytes) override;
     Result<void> synchronize() override { return {}; }
     void notify(std::function<void(Result<void>)> done) override { done({}); }

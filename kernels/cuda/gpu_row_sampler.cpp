@@ -79,11 +79,14 @@ bool GpuRowSampler::reserve(HostResults& results) {
   return true;
 }
 
+std::size_t GpuRowSampler::rows_together(std::size_t rows, std::size_t vocabulary) {
+  return std::clamp<std::size_t>(kMostScratchBytes / sample_row_bytes(vocabulary), 1, rows);
+}
+
 void GpuRowSampler::draw(std::size_t first, ConstMatrixF32 logits) {
   assert(first + logits.rows <= rows_);
   if (logits.rows == 0) return;
-  const std::size_t together =
-      std::clamp<std::size_t>(kMostScratchBytes / sample_row_bytes(logits.cols), 1, logits.rows);
+  const std::size_t together = rows_together(logits.rows, logits.cols);
   std::byte* const scratch = scratch_.of(sample_workspace_bytes(together, logits.cols));
   if (memory_.failed()) return;
   const std::byte* const from = device_parameters_;

@@ -21,6 +21,9 @@ class GpuRowSampler final : public RowSampler {
   void send() override;
   Result<SampledRows> take() override;
 
+  // Rows that are drawn from at a time, of so many: what they work in is bounded.
+  static std::size_t rows_together(std::size_t rows, std::size_t vocabulary);
+
   // On the device: (rows) tokens of the batch begun last, for what comes after its send().
   const std::uint32_t* tokens() const { return device_results_; }
   std::size_t rows() const { return rows_; }

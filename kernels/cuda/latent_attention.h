@@ -31,22 +31,9 @@ constexpr AttentionTiles latent_attention_tiles(std::size_t shared_bytes) {
           .blocks_a_multiprocessor = 2};
 }
 
-// All pointers are of the device.
 struct LatentAttentionArgs {
-  ConstMatrixF32 queries;  // (rows, num_heads * (rank + rope_dim))
-  PagedLatents pages;
-  AttentionShape shape;  // num_kv_heads 1, head_dim rank + rope_dim, no sliding window
-  const std::uint32_t* block_tables = nullptr;
-  // The plan's lists.
-  const AttentionItem* wide = nullptr;
-  std::size_t num_wide = 0;
-  std::size_t wide_lines = 0;  // of its tiles
-  const AttentionItem* narrow = nullptr;
-  std::size_t num_narrow = 0;
-  const AttentionMerge* merges = nullptr;
-  std::size_t num_merges = 0;
-  float* pieces = nullptr;  // (piece_rows, attention_piece_floats(num_heads, rank))
-  MatrixF32 out;            // (rows, num_heads * rank)
+  AttentionWork work;  // num_kv_heads is 1, head_dim rank + rope_dim, value_dim rank; no sliding window
+  PagedLatents pages;  // on the device
 };
 
 // What lies behind the last position of a sequence is not looked at. REQUIRES: rank <= kMaxLatentRank, rope_dim <=

@@ -17,8 +17,8 @@ extern template void attend_pages<DType::kI8>(Stream stream, const PagedAttentio
 extern template void attend_pages<DType::kE4M3>(Stream stream, const PagedAttentionArgs& args);
 
 void paged_attention(Stream stream, const PagedAttentionArgs& args) {
-  const AttentionShape& shape = args.shape;
-  assert(args.queries.cols == shape.num_heads * shape.head_dim && args.out.cols == args.queries.cols);
+  const AttentionShape& shape = args.work.shape;
+  assert(args.work.queries.cols == shape.num_heads * shape.head_dim);
   assert(args.kv.num_kv_heads == shape.num_kv_heads && args.kv.head_dim == shape.head_dim);
   assert(shape.num_heads % shape.num_kv_heads == 0 && shape.head_dim <= kMaxGpuHeadDim);
   switch (args.kv.dtype) {
@@ -29,12 +29,7 @@ void paged_attention(Stream stream, const PagedAttentionArgs& args) {
     case DType::kE4M3: attend_pages<DType::kE4M3>(stream, args); break;
     default: assert(false);
   }
-  merge_pieces(stream, {.merges = args.merges,
-                        .num_merges = args.num_merges,
-                        .pieces = args.pieces,
-                        .num_heads = shape.num_heads,
-                        .value_dim = shape.head_dim,
-                        .out = args.out});
+  merge_pieces(stream, args.work, shape.head_dim);
 }
 
 }  // namespace troupe::kernels::TROUPE_GPU_NAMESPACE

@@ -33,22 +33,9 @@ constexpr AttentionTiles paged_attention_tiles(std::size_t head_dim, std::size_t
           .blocks_a_multiprocessor = 4};
 }
 
-// All pointers are of the device.
 struct PagedAttentionArgs {
-  ConstMatrixF32 queries;  // (rows, num_heads * head_dim)
-  PagedKv kv;
-  AttentionShape shape;
-  const std::uint32_t* block_tables = nullptr;
-  // The plan's lists.
-  const AttentionItem* wide = nullptr;
-  std::size_t num_wide = 0;
-  std::size_t wide_lines = 0;  // of its tiles
-  const AttentionItem* narrow = nullptr;
-  std::size_t num_narrow = 0;
-  const AttentionMerge* merges = nullptr;
-  std::size_t num_merges = 0;
-  float* pieces = nullptr;  // (piece_rows, attention_piece_floats(num_heads, head_dim))
-  MatrixF32 out;            // (rows, num_heads * head_dim)
+  AttentionWork work;  // value_dim is head_dim
+  PagedKv kv;          // on the device
 };
 
 // Kernels::attention. What lies behind the last position of a sequence's last block is not looked at. REQUIRES:

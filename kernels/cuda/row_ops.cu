@@ -8,11 +8,15 @@ namespace {
 
 constexpr unsigned kThreads = 256;
 
-// A block a row: neighbouring threads read and write neighbouring elements.
+// Blocks: (rows, parts of a row). Neighbouring threads read and write neighbouring elements.
 __global__ void gather_rows_kernel(GatherRowsArgs args) {
-  const float* from = args.in + args.indices[blockIdx.x] * args.in_stride;
+  const std::size_t row = args.indices == nullptr ? blockIdx.x : args.indices[blockIdx.x];
+  const float* from = args.in + row * args.in_stride;
   float* to = args.out + blockIdx.x * args.out_stride;
-  for (std::size_t col = threadIdx.x; col < args.cols; col += blockDim.x) to[col] = from[col];
+  const std::size_t step = std::size_t{gridDim.y} * blockDim.x;
+  for (std::size_t col = std::size_t{blockIdx.y} * blockDim.x + threadIdx.x; col < args.cols; col += step) {
+    to[col] = from[col];
+  }
 }
 
 __global__ void take_tokens_kernel(TakeTokensArgs args) {
@@ -43,8 +47,11 @@ void take_tokens(Stream stream, const TakeTokensArgs& args) {
 }
 
 void gather_rows(Stream stream, const GatherRowsArgs& args) {
-  if (args.rows == 0) return;
-  launch(stream, Grid(static_cast<unsigned>(args.rows)), Block(kThreads), 0, gather_rows_kernel, args);
+  constexpr std::size_t kMostParts = 64;  // a row of logits has some 100,000 elements
+  if (args.rows == 0 || args.cols == 0) return;
+  const std::size_t parts = (args.cols + 4 * kThreads - 1) / (4 * kThreads);
+  launch(stream, {static_cast<unsigned>(args.rows), static_cast<unsigned>(parts < kMostParts ? parts : kMostParts)},
+         Block(kThreads), 0, gather_rows_kernel, args);
 }
 
 void sum_rows(Stream stream, const SumRowsArgs& args) {

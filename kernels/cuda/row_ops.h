@@ -9,7 +9,7 @@ namespace troupe::kernels {
 
 // All pointers are of the device; strides are in elements.
 
-// out(i, :) = in(indices[i], :). indices: (rows)
+// out(i, :) = in(indices[i], :). indices: (rows), or null: each row in its place.
 struct GatherRowsArgs {
   const float* in = nullptr;  // (.., cols)
   std::size_t in_stride = 0;

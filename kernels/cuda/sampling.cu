@@ -87,8 +87,7 @@ __device__ void penalize(const SampleCall& call, const SamplingRow& parameters, 
 // The logits with biases, penalties and mask: in memory, or as they are where nothing changes them.
 __device__ const float* modified(const SampleCall& call, const SamplingRow& parameters, const float* logits,
                                  const RowMemory& memory) {
-  const bool penalizes =
-      parameters.repetition_penalty != 1 || parameters.presence_penalty != 0 || parameters.frequency_penalty != 0;
+  const bool penalizes = parameters.has_penalties();
   const bool masks = parameters.masked[0] != parameters.masked[1];
   if (parameters.biases[0] == parameters.biases[1] && !penalizes && !masks) return logits;
   for (unsigned token = threadIdx.x; token < call.vocabulary; token += kThreads) memory.logits[token] = logits[token];

@@ -8,12 +8,6 @@
 #include "kernels/cuda/row_ops.h"
 
 namespace troupe::kernels {
-namespace {
-
-// What block tables of many long sequences take.
-constexpr std::size_t kLeastWords = std::size_t{1} << 18;
-
-}  // namespace
 
 template <class T>
 std::size_t StepBuffer::append(std::span<const T> list, std::size_t size, std::uint32_t padding) {
@@ -114,13 +108,10 @@ StepBuffer::Plan StepBuffer::plan(std::size_t shape) const {
   assert(shape < num_plans_);
   const PlanPlaces& places = plans_[shape];
   return {.shape = places.shape,
-          .wide = reinterpret_cast<const AttentionItem*>(at(places.wide)),
-          .num_wide = places.plan.wide.size(),
-          .wide_lines = places.tiles.wide_lines,
-          .narrow = reinterpret_cast<const AttentionItem*>(at(places.narrow)),
-          .num_narrow = places.num_narrow,
-          .merges = reinterpret_cast<const AttentionMerge*>(at(places.merges)),
-          .num_merges = places.num_merges,
+          .lists = {.wide = list_at<AttentionItem>(places.wide, places.plan.wide.size()),
+                    .wide_lines = places.tiles.wide_lines,
+                    .narrow = list_at<AttentionItem>(places.narrow, places.num_narrow),
+                    .merges = list_at<AttentionMerge>(places.merges, places.num_merges)},
           .piece_rows = places.piece_rows};
 }
 

@@ -23,16 +23,13 @@ constexpr std::size_t padded_rows(std::size_t rows) {
 // them. Padded rows have token and position 0 and no slot, padded items no rows.
 class StepBuffer {
  public:
-  // The plan of attention of one shape. Lists on the device.
+  // Room for the block tables of many long sequences, from the beginning.
+  static constexpr std::size_t kLeastWords = std::size_t{1} << 18;
+
+  // The plan of attention of one shape.
   struct Plan {
     AttentionShape shape;
-    const AttentionItem* wide = nullptr;
-    std::size_t num_wide = 0;
-    std::size_t wide_lines = 0;
-    const AttentionItem* narrow = nullptr;
-    std::size_t num_narrow = 0;
-    const AttentionMerge* merges = nullptr;
-    std::size_t num_merges = 0;
+    AttentionLists lists;  // empty where the pointers below are null
     std::size_t piece_rows = 0;
   };
 
@@ -80,6 +77,10 @@ class StepBuffer {
   template <class T>
   std::size_t append(std::span<const T> list, std::size_t size, std::uint32_t padding = 0);
   const std::uint32_t* at(std::size_t word) const { return data_ == nullptr ? nullptr : data_ + word; }
+  template <class T>
+  std::span<const T> list_at(std::size_t word, std::size_t size) const {
+    return {reinterpret_cast<const T*>(at(word)), data_ == nullptr ? 0 : size};
+  }
 
   GpuMemory& memory_;
   const GpuProperties properties_;

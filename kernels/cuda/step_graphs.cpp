@@ -7,35 +7,32 @@ namespace troupe::kernels {
 
 Result<void> StepGraphs::run(StepPart part, std::span<const std::uint32_t> sizes,
                              const std::function<Result<void>()>& work) {
-  ++uses_;
   if (std::exchange(releases_, memory_.releases()) != memory_.releases()) forget();
-  Entry* const entry = find(part, sizes);
-  if (entry == nullptr) {
-    remember(part, sizes);
-    return work();
-  }
-  entry->last_use = uses_;
+  Step& step = step_of(part.kind, sizes);
+  step.last_use = ++uses_;
+  if (part.piece >= step.pieces.size()) step.pieces.resize(part.piece + 1);
+  Piece& piece = step.pieces[part.piece];
+  if (!std::exchange(piece.was_used, true)) return work();
   if (memory_.failed()) return memory_.synchronize();
-  if (entry->graph == nullptr) {
-    TROUPE_ASSIGN_OR_RETURN(entry->graph, record(work));
+  if (piece.graph == nullptr) {
+    TROUPE_ASSIGN_OR_RETURN(piece.graph, record(work));
   }
-  memory_.gpu().replay(*entry->graph);
+  memory_.gpu().replay(*piece.graph);
   return {};
 }
 
 void StepGraphs::forget() {
-  for (Entry& entry : entries_) entry.graph.reset();
+  for (Step& step : steps_) {
+    for (Piece& piece : step.pieces) piece.graph.reset();
+  }
 }
 
-StepGraphs::Entry* StepGraphs::find(StepPart part, std::span<const std::uint32_t> sizes) {
+StepGraphs::Step& StepGraphs::step_of(StepPart::Kind kind, std::span<const std::uint32_t> sizes) {
   const auto found = std::ranges::find_if(
-      entries_, [&](const Entry& entry) { return entry.part == part && std::ranges::equal(entry.sizes, sizes); });
-  return found == entries_.end() ? nullptr : &*found;
-}
-
-void StepGraphs::remember(StepPart part, std::span<const std::uint32_t> sizes) {
-  if (entries_.size() >= kMostGraphs) entries_.erase(std::ranges::min_element(entries_, {}, &Entry::last_use));
-  entries_.push_back({part, {sizes.begin(), sizes.end()}, nullptr, uses_});
+      steps_, [&](const Step& step) { return step.kind == kind && std::ranges::equal(step.sizes, sizes); });
+  if (found != steps_.end()) return *found;
+  if (steps_.size() >= kMostSteps) steps_.erase(std::ranges::min_element(steps_, {}, &Step::last_use));
+  return steps_.emplace_back(Step{kind, {sizes.begin(), sizes.end()}, {}, 0});
 }
 
 Result<std::unique_ptr<GpuGraph>> StepGraphs::record(const std::function<Result<void>()>& work) {

@@ -15,8 +15,9 @@ namespace troupe::kernels {
 // hold is read from device memory, whose addresses stay.
 class StepGraphs {
  public:
-  // Kept at a time; the one that was not used for longest makes room.
-  static constexpr std::size_t kMostGraphs = 64;
+  // Steps that are kept at a time, by kind of part and sizes, with all their pieces; the one that was not used for
+  // longest makes room.
+  static constexpr std::size_t kMostSteps = 64;
 
   explicit StepGraphs(GpuMemory& memory) : memory_(memory) {}
 
@@ -29,19 +30,22 @@ class StepGraphs {
   void forget();
 
  private:
-  struct Entry {
-    StepPart part;
-    std::vector<std::uint32_t> sizes;
+  struct Piece {
+    bool was_used = false;
     std::unique_ptr<GpuGraph> graph;  // null until the second use
+  };
+  struct Step {
+    StepPart::Kind kind;
+    std::vector<std::uint32_t> sizes;
+    std::vector<Piece> pieces;  // by their numbers
     std::uint64_t last_use = 0;
   };
 
-  Entry* find(StepPart part, std::span<const std::uint32_t> sizes);
-  void remember(StepPart part, std::span<const std::uint32_t> sizes);
+  Step& step_of(StepPart::Kind kind, std::span<const std::uint32_t> sizes);
   Result<std::unique_ptr<GpuGraph>> record(const std::function<Result<void>()>& work);
 
   GpuMemory& memory_;
-  std::vector<Entry> entries_;  // at most kMostGraphs
+  std::vector<Step> steps_;  // at most kMostSteps
   std::uint64_t uses_ = 0;
   std::uint64_t releases_ = 0;  // of memory_, when the graphs were recorded
 };

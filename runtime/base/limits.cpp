@@ -46,6 +46,7 @@ const std::vector<LimitField>& limit_fields() {
       {"heartbeat_interval_ms", &Limits::heartbeat_interval_ms, 1, 86'400'000, false},
       {"heartbeat_timeout_ms", &Limits::heartbeat_timeout_ms, 1, 86'400'000, false},
       {"connect_timeout_ms", &Limits::connect_timeout_ms, 1, 86'400'000, false},
+      {"nccl_join_timeout_ms", &Limits::nccl_join_timeout_ms, 1, 86'400'000, false},
       {"handshake_timeout_ms", &Limits::handshake_timeout_ms, 1, 86'400'000, false},
       {"spin_us", &Limits::spin_us, 0, 1'000, false},
       {"model_header_bytes", &Limits::model_header_bytes, 1, std::uint64_t{1} << 40, true},

@@ -59,7 +59,8 @@ struct Limits {
   std::uint64_t heartbeat_timeout_ms = 3'000;  // silence after which a peer is dead
   std::uint64_t connect_timeout_ms = 5'000;
   std::uint64_t handshake_timeout_ms = 3'000;
-  std::uint64_t spin_us = 0;  // busy-poll so long before sleeping; 0 when cores are scarce
+  std::uint64_t nccl_join_timeout_ms = 30'000;  // for NCCL to connect the ranks of a stage; then they do without it
+  std::uint64_t spin_us = 0;                    // busy-poll so long before sleeping; 0 when cores are scarce
 
   // Model files.
   std::uint64_t model_header_bytes = 100 << 20;  // of one safetensors or GGUF file

@@ -26,11 +26,6 @@ class Communicator {
   virtual std::uint32_t rank() const = 0;
   virtual std::uint32_t world_size() const = 0;
 
-  // Whether operations are only queued on the device that holds the tensors, so that they can be part of work that is
-  // recorded there once and repeated (Kernels::repeat): what they do depends on addresses and sizes alone, the host is
-  // not asked, and every rank of the group says the same.
-  virtual bool can_be_recorded() const { return false; }
-
   // data = sum over ranks of data, in place.
   virtual Result<void> all_reduce(std::span<float> data) = 0;
 
@@ -43,7 +38,7 @@ class Communicator {
   // Rank i's part j goes to rank j's part i; in.size() == out.size(), divisible by world_size().
   virtual Result<void> all_to_all(std::span<const float> in, std::span<float> out) = 0;
 
-  // out on rank `root` = in of rank 0, in of rank 1, ...; out is empty elsewhere, and always in the host's memory.
+  // out on rank `root` = in of rank 0, in of rank 1, ...; out is empty elsewhere.
   virtual Result<void> gather(std::span<const float> in, std::span<float> out, std::uint32_t root) = 0;
 
   // What the group has failed of, as far as this rank knows by now: a peer that is gone, an abort, or what befell

@@ -42,6 +42,9 @@ struct Invitation {
   NcclUniqueId id;
   char why_none[128];
 };
+struct Failure {
+  char text[256];
+};
 
 template <std::size_t size>
 void write_text(const std::string& text, char (&to)[size]) {
@@ -114,6 +117,17 @@ Result<NcclAgreement> agree_on_nccl(Communicator& host, const NcclMember& own, c
     return NcclAgreement{.id = {}, .text = std::move(why_none)};
   }
   return NcclAgreement{.id = invitations[0].id, .text = "NCCL " + nccl_version_text(own.version)};
+}
+
+Result<std::string> first_failure(Communicator& host, const std::string& own, std::chrono::milliseconds timeout) {
+  const AbortAfter deadline(host, timeout);
+  Failure failure{};
+  write_text(own, failure.text);
+  TROUPE_ASSIGN_OR_RETURN(const std::vector<Failure> failures, exchange(host, failure));
+  for (std::size_t rank = 0; rank < failures.size(); ++rank) {
+    if (auto text = read_text(failures[rank].text); !text.empty()) return "rank " + std::to_string(rank) + ": " + text;
+  }
+  return std::string();
 }
 
 }  // namespace troupe::collective

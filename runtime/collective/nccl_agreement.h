@@ -34,4 +34,8 @@ struct NcclAgreement {
 Result<NcclAgreement> agree_on_nccl(Communicator& host, const NcclMember& own, const NcclFunctions* nccl,
                                     std::chrono::milliseconds timeout);
 
+// Every rank calls it at the same time, with what it has failed of, or nothing: all get "rank N: " and the failure of
+// the first rank that has one, or nothing. Errors: as above.
+Result<std::string> first_failure(Communicator& host, const std::string& own, std::chrono::milliseconds timeout);
+
 }  // namespace troupe::collective

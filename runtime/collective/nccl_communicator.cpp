@@ -29,8 +29,9 @@ constexpr std::chrono::microseconds kPollInterval(100);
 
 class NcclCommunicator final : public Communicator {
  public:
-  NcclCommunicator(const NcclFunctions& nccl, std::unique_ptr<Communicator> host, kernels::DeviceMemory& memory,
-                   std::unique_ptr<kernels::GpuEvent> queued, const NcclCommunicatorOptions& options)
+  NcclCommunicator(const NcclFunctions& nccl, NcclComm* comm, std::unique_ptr<Communicator> host,
+                   kernels::DeviceMemory& memory, std::unique_ptr<kernels::GpuEvent> queued,
+                   const NcclCommunicatorOptions& options)
       : nccl_(nccl),
         rank_(host->rank()),
         ranks_(host->world_size()),
@@ -38,18 +39,11 @@ class NcclCommunicator final : public Communicator {
         host_(std::move(host)),
         memory_(memory),
         gpu_(*memory.gpu_or_null()),
+        comm_(comm),
         queued_(std::move(queued)) {
     assert(ranks_ > 1);
-  }
-
-  void join(const NcclUniqueId& id, std::chrono::milliseconds watch_interval) {
-    Lock lock(mutex_);
-    joining_since_ = Clock::now();
-    NcclConfig config;
-    const NcclStatus status =
-        nccl_.comm_init_rank_config(&comm_, static_cast<int>(ranks_), id, static_cast<int>(rank_), &config);
-    if (status != NcclStatus::kSuccess && status != NcclStatus::kInProgress) fail(lock, error_of(status, "joining"));
-    watcher_ = std::jthread([this, watch_interval](const std::stop_token& stop) { watch(stop, watch_interval); });
+    watcher_ =
+        std::jthread([this, interval = options.watch_interval](const std::stop_token& stop) { watch(stop, interval); });
   }
 
   ~NcclCommunicator() override {
@@ -111,16 +105,13 @@ class NcclCommunicator final : public Communicator {
         return nccl_.send(in.data(), in.size(), kNcclFloat32, static_cast<int>(root), comm_, stream());
       });
     }
-    TROUPE_ASSIGN_OR_RETURN(float* const all, scratch(out.size()));
-    memory_.copy(all + rank_ * in.size(), in.data(), in.size_bytes());
-    TROUPE_RETURN_IF_ERROR(queue(kName, [&] {
+    memory_.copy(out.data() + rank_ * in.size(), in.data(), in.size_bytes());
+    return queue(kName, [&] {
       return grouped([&](std::uint32_t peer) {
-        return nccl_.recv(all + peer * in.size(), in.size(), kNcclFloat32, static_cast<int>(peer), comm_, stream());
+        float* const to = out.data() + peer * in.size();
+        return nccl_.recv(to, in.size(), kNcclFloat32, static_cast<int>(peer), comm_, stream());
       });
-    }));
-    const Result<void> copied = memory_.download(out.data(), all, out.size_bytes());
-    TROUPE_RETURN_IF_ERROR(check());  // first: an abort may look like a failure of the GPU
-    return copied;
+    });
   }
 
   Result<void> check() override {
@@ -143,10 +134,6 @@ class NcclCommunicator final : public Communicator {
   Result<void> queue(const char* operation, const Calls& calls) {
     Lock lock(mutex_);
     if (failure_) return *failure_;
-    if (!joined_) {
-      TROUPE_RETURN_IF_ERROR(settle(lock, NcclStatus::kInProgress, "joining", joining_since_ + timeout_));
-      joined_ = true;
-    }
     TROUPE_RETURN_IF_ERROR(settle(lock, calls(), operation, Clock::now() + timeout_));
     gpu_.record(*queued_);
     waits_since_ = Clock::now();
@@ -306,40 +293,35 @@ class NcclCommunicator final : public Communicator {
   std::mutex mutex_;
   std::condition_variable_any changed_;
   std::optional<Error> failure_;
-  NcclComm* comm_ = nullptr;  // null after a failure
-  bool joined_ = false;
-  Clock::time_point joining_since_;
+  NcclComm* comm_ = nullptr;                         // null after a failure
   const std::unique_ptr<kernels::GpuEvent> queued_;  // behind the latest operation
   std::optional<Clock::time_point> waits_since_;     // when that was queued; empty when the GPU has passed it
-  const char* waits_for_ = "joining";                // the latest operation
+  const char* waits_for_ = "waiting";                // the latest operation
 
   std::jthread watcher_;
 };
 
 }  // namespace
 
-std::uint64_t nccl_scratch_bytes(std::uint32_t rank, std::uint32_t ranks, std::uint64_t rows, std::uint64_t cols,
-                                 std::uint64_t gathered) {
-  std::uint64_t floats = 0;
-  if (ranks > 2) {
-    const std::uint64_t all = rows * cols;
-    const std::uint64_t whole =
-        cols % ranks == 0 ? std::min<std::uint64_t>(all, kGatherWholeBytes / sizeof(float)) : all;
-    floats = std::max(whole * ranks, all);
-  }
-  if (rank == 0) floats = std::max(floats, ranks * gathered);
-  return floats * sizeof(float);
+std::uint64_t nccl_scratch_bytes(std::uint32_t ranks, std::uint64_t rows, std::uint64_t cols) {
+  if (ranks <= 2) return 0;
+  const std::uint64_t all = rows * cols;
+  const std::uint64_t whole = cols % ranks == 0 ? std::min<std::uint64_t>(all, kGatherWholeBytes / sizeof(float)) : all;
+  return std::max(whole * ranks, all) * sizeof(float);
 }
 
-Result<std::unique_ptr<Communicator>> make_nccl_communicator(const NcclFunctions& nccl, const NcclUniqueId& id,
+Result<std::unique_ptr<Communicator>> make_nccl_communicator(const NcclFunctions& nccl, NcclComm* comm,
                                                              std::unique_ptr<Communicator> host,
                                                              kernels::DeviceMemory& memory,
                                                              const NcclCommunicatorOptions& options) {
-  assert(memory.gpu_or_null() != nullptr);
-  TROUPE_ASSIGN_OR_RETURN(auto queued, memory.gpu_or_null()->make_event());
-  auto group = std::make_unique<NcclCommunicator>(nccl, std::move(host), memory, std::move(queued), options);
-  group->join(id, options.watch_interval);
-  return std::unique_ptr<Communicator>(std::move(group));
+  assert(memory.gpu_or_null() != nullptr && comm != nullptr);
+  auto queued = memory.gpu_or_null()->make_event();
+  if (!queued.ok()) {
+    nccl.comm_abort(comm);
+    return std::move(queued).error();
+  }
+  return std::unique_ptr<Communicator>(
+      std::make_unique<NcclCommunicator>(nccl, comm, std::move(host), memory, *std::move(queued), options));
 }
 
 }  // namespace troupe::collective

@@ -12,13 +12,12 @@
 namespace troupe::collective {
 
 struct NcclCommunicatorOptions {
-  std::chrono::milliseconds timeout{60'000};     // of joining the group, and of an operation
+  std::chrono::milliseconds timeout{60'000};     // of an operation
   std::chrono::milliseconds watch_interval{50};  // how often the group is looked after
 };
 
 // A group whose tensors lie in the memories of GPUs, one for each rank and no two the same, exchanged by NCCL on the
-// stream of each: nothing waits for the host, but gather() on its root. The group is joined in the background; the
-// first operation waits for that.
+// stream of each: nothing waits for the host.
 //
 // Sums: NCCL adds in an order of its own, so it adds only where there is none to choose: the all_reduce of two ranks,
 // a + b. Otherwise numbers are exchanged, and added in rank order by our own kernel. A rank of a group of w receives,
@@ -33,25 +32,26 @@ struct NcclCommunicatorOptions {
 // at the first of these NCCL is told to abort, which ends the kernel, and `host` as well, so that the other ranks learn
 // of it. What the kernels leave behind then is rubbish: whoever waited for the GPU asks check() before using it.
 //
-// Operations are not recorded in CUDA graphs (can_be_recorded): NCCL queues them from a thread of its own, and the
-// timeout needs an event behind each of them.
+// Operations are not recorded in CUDA graphs; what lies between them is (Kernels::repeat). Whether an operation is part
+// of a graph must be the same on all ranks (NCCL's user guide, "Using NCCL with CUDA Graphs"), and what a rank records
+// when follows from its own memory and its own share of the heads. And ncclCommAbort, which ends kernels that wait for
+// a peer that is gone, would itself wait until every graph with one of its operations is destroyed.
 //
 // Groups do not shrink (ncclCommShrink): a stage has as many ranks as its weights were cut for, and one that is lost is
 // replaced, under a new epoch with a new group. An old group is aborted, never destroyed in turn: its peers may be
 // gone.
 //
-// `host`: the group of the same ranks on the host. `memory`: of a GPU, which this thread uses; outlives the
-// communicator. Device memory is grown by the largest operation and never shrinks.
-// Errors: no event of the GPU to be had. What is wrong with the group comes out of its operations.
-// REQUIRES: host->world_size() > 1; id is what all ranks have from one get_unique_id
-Result<std::unique_ptr<Communicator>> make_nccl_communicator(const NcclFunctions& nccl, const NcclUniqueId& id,
+// comm: this rank in a group of NCCL's that all ranks have joined (nccl_join.h); it is taken over in any case. `host`:
+// the group of the same ranks on the host. `memory`: of a GPU, which this thread uses; outlives the communicator.
+// Device memory is grown by the largest operation and never shrinks. Errors: no event of the GPU to be had. What is
+// wrong with the group comes out of its operations. REQUIRES: host->world_size() > 1
+Result<std::unique_ptr<Communicator>> make_nccl_communicator(const NcclFunctions& nccl, NcclComm* comm,
                                                              std::unique_ptr<Communicator> host,
                                                              kernels::DeviceMemory& memory,
                                                              const NcclCommunicatorOptions& options = {});
 
-// The device memory that such a group of `ranks` takes on `rank` (and NCCL its own beside it), where sums are of at
-// most `rows` rows of `cols` floats, and each rank gives at most `gathered` floats to a gather on rank 0.
-std::uint64_t nccl_scratch_bytes(std::uint32_t rank, std::uint32_t ranks, std::uint64_t rows, std::uint64_t cols,
-                                 std::uint64_t gathered);
+// The device memory that such a group of `ranks` takes on each (and NCCL its own beside it), where sums are of at most
+// `rows` rows of `cols` floats.
+std::uint64_t nccl_scratch_bytes(std::uint32_t ranks, std::uint64_t rows, std::uint64_t cols);
 
 }  // namespace troupe::collective

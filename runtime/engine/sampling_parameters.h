@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/base/draw_parameters.h"
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
 #include "schema/generate.capnp.h"
@@ -12,23 +13,11 @@
 namespace troupe::engine {
 
 // How one sequence draws its tokens, checked: the contents of schema::Sampling and of the stop-token mask.
-struct SamplingParameters {
-  float temperature = 1;  // 0 = greedy
-  std::uint32_t top_k = 0;
-  float top_p = 1;
-  float min_p = 0;
-  float repetition_penalty = 1;
-  float presence_penalty = 0;
-  float frequency_penalty = 0;
-  std::uint64_t seed = 0;
+struct SamplingParameters : DrawParameters {
   std::vector<std::pair<std::uint32_t, float>> logit_bias;  // (token, bias)
-  bool logprobs = false;
-  std::uint32_t top_logprobs = 0;
   bool prompt_logprobs = false;
   std::vector<std::uint32_t> stop_tokens;  // masked before min_tokens are generated
   std::uint32_t min_tokens = 0;
-
-  bool has_penalties() const { return repetition_penalty != 1 || presence_penalty != 0 || frequency_penalty != 0; }
 };
 
 // Reads into `parameters`, keeping the capacity of its lists. Leaves the stop-token mask alone.

@@ -13,7 +13,7 @@ struct Piece {
   bool on_host = false;
 };
 
-std::array<Piece, 15> pieces(const ModelConfig& config, const Slice& slice, const StepSize& size) {
+std::array<Piece, 16> pieces(const ModelConfig& config, const Slice& slice, const StepSize& size) {
   const RankShape shape = rank_shape(config, slice);
   const std::uint64_t tokens = size.max_batch_tokens;
   const std::uint64_t heads_size = shape.heads.size() * config.head_dim;
@@ -24,7 +24,8 @@ std::array<Piece, 15> pieces(const ModelConfig& config, const Slice& slice, cons
   const std::uint64_t logits_rows = slice.is_last_stage() ? size.max_logits_rows : 0;
   const std::uint64_t part_rows = slice.world_size > 1 || !size.on_host ? logits_rows : 0;
   const std::uint64_t root_rows = slice.rank == 0 ? logits_rows : 0;
-  const std::uint64_t gathered_rows = slice.rank == 0 && slice.world_size > 1 ? logits_rows * slice.world_size : 0;
+  const std::uint64_t gathered_rows = slice.world_size > 1 ? root_rows * slice.world_size : 0;
+  const std::uint64_t whole_rows = slice.world_size > 1 && !size.on_host ? root_rows : 0;
   const std::uint64_t sent_rows = slice.is_last_stage() || size.on_host ? 0 : tokens;
   const std::uint64_t vocab_part = largest_vocab_part(config, slice);
   return {{{&Scratch::hidden, tokens, config.hidden_size},
@@ -39,7 +40,8 @@ std::array<Piece, 15> pieces(const ModelConfig& config, const Slice& slice, cons
            {&Scratch::expert_out, routed_rows, config.hidden_size},
            {&Scratch::logits_hidden, logits_rows, config.hidden_size},
            {&Scratch::part_logits, part_rows, vocab_part},
-           {&Scratch::gathered, gathered_rows, vocab_part, true},
+           {&Scratch::gathered, gathered_rows, vocab_part},
+           {&Scratch::whole_logits, whole_rows, config.vocab_size},
            {&Scratch::logits, root_rows, config.vocab_size, true},
            {&Scratch::outgoing_hidden, sent_rows, config.hidden_size, true}}};
 }

@@ -33,9 +33,11 @@ struct Scratch {
   kernels::MatrixF32 logits_hidden;  // last stage: (max_logits_rows, hidden_size)
   kernels::MatrixF32 part_logits;    // last stage, several ranks or a device that is not the host: (max_logits_rows,
                                      // vocab rows of the largest rank)
+  kernels::MatrixF32 gathered;       // part_logits of all ranks, on rank 0: (world_size * max_logits_rows, same)
+  kernels::MatrixF32 whole_logits;   // gathered, on rank 0 where the device is not the host: (max_logits_rows,
+                                     // vocab_size)
 
   // In the host's.
-  kernels::MatrixF32 gathered;         // part_logits of all ranks, on rank 0: (world_size * max_logits_rows, same)
   kernels::MatrixF32 logits;           // last stage, rank 0: (max_logits_rows, vocab_size)
   kernels::MatrixF32 outgoing_hidden;  // a copy of `hidden` for the next stage where the device is not the host
 

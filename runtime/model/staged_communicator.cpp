@@ -39,8 +39,10 @@ class StagedCommunicator final : public collective::Communicator {
     return put(parts, out);
   }
   Result<void> gather(std::span<const float> in, std::span<float> out, std::uint32_t root) override {
-    TROUPE_ASSIGN_OR_RETURN(const std::span<float> staged, fetch(in, 0));
-    return group_->gather(staged, out, root);
+    TROUPE_ASSIGN_OR_RETURN(const std::span<float> staged, fetch(in, out.size()));
+    const std::span<float> gathered = rest(staged, out.size());
+    TROUPE_RETURN_IF_ERROR(group_->gather(staged, gathered, root));
+    return put(gathered, out);
   }
   Result<void> check() override { return group_->check(); }
   void abort(std::string_view reason) override { group_->abort(reason); }

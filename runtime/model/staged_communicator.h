@@ -9,8 +9,8 @@
 namespace troupe::model {
 
 // A group whose tensors lie in the memory of a device: each is copied to pinned memory of the host, exchanged there by
-// `group`, and copied back; `out` of gather() stays on the host, as with every communicator. Sums keep the bits of
-// `group`. Serves any mixture of devices in a group, two ranks on one GPU among them.
+// `group`, and copied back. Sums keep the bits of `group`. Serves any mixture of devices in a group, two ranks on one
+// GPU among them.
 //
 // Pinned memory is grown by the largest operation and never shrinks. `memory` outlives the communicator; its errors
 // come out of the operations.

@@ -4,7 +4,6 @@
 #include <cassert>
 #include <chrono>
 #include <cmath>
-#include <functional>
 #include <utility>
 
 #include "kernels/cuda/gpu_list.h"
@@ -31,10 +30,6 @@ class Stopwatch {
 std::span<float> contiguous(const kernels::MatrixF32& matrix) {
   assert(matrix.row_stride == matrix.cols);
   return {matrix.data, matrix.rows * matrix.cols};
-}
-
-void copy_rows(kernels::ConstMatrixF32 from, kernels::MatrixF32 to) {
-  for (std::size_t row = 0; row < to.rows; ++row) std::copy_n(from.row(row), to.cols, to.row(row));
 }
 
 Result<void> check_options(const TransformerOptions& options) {
@@ -114,7 +109,6 @@ void Transformer::set_communicator(collective::Communicator& communicator) {
   assert(slice_.world_size == 1 ||
          (communicator.rank() == slice_.rank && communicator.world_size() == slice_.world_size));
   communicator_ = &communicator;
-  kernels_->forget_repeated();
 }
 
 Result<std::vector<ArenaLevel>> Transformer::memory_levels() const {
@@ -130,6 +124,11 @@ Result<std::vector<ArenaLevel>> Transformer::memory_levels() const {
   if (memory.is_host()) return levels;
   TROUPE_ASSIGN_OR_RETURN(const kernels::MemoryRoom room, memory.room());
   const kernels::MemoryUse device = memory.use(), pinned = memory.pinned().use();
+  // What kernels and the group take beside the arenas.
+  std::uint64_t in_arenas = weights_.arena.capacity() + kv_.level().capacity + arena_.capacity();
+  in_arenas = std::min(in_arenas, device.bytes);
+  const std::uint64_t others = device.bytes - in_arenas;
+  levels.push_back({"workspaces", others, others, device.peak_bytes - in_arenas, 0});
   levels.push_back({"device", room.total_bytes, device.bytes, device.peak_bytes, room.free_bytes});
   levels.push_back({"pinned", pinned.bytes, pinned.bytes, pinned.peak_bytes, 0});
   return levels;
@@ -143,7 +142,7 @@ Result<kernels::ConstMatrixF32> Transformer::forward(const StepBatch& batch, ker
   }
   const std::size_t tokens = batch.tokens.size();
   const kernels::MatrixF32 hidden = scratch_.hidden.rows_from(0, tokens);
-  const bool repeats = slice_.world_size == 1 || communicator_->can_be_recorded();
+  tokens_ = tokens;
   logits_rows_ = batch.logits_rows.size();
   padded_ = kernels_->begin_step({.tokens = batch.tokens,
                                   .token_sources = batch.token_sources,
@@ -152,8 +151,8 @@ Result<kernels::ConstMatrixF32> Transformer::forward(const StepBatch& batch, ker
                                   .attention = batch.attention,
                                   .shapes = shapes_,
                                   .logits_rows = batch.logits_rows,
-                                  .max_rows = repeats ? options_.max_batch_tokens : 0,
-                                  .max_logits_rows = repeats ? options_.max_logits_rows : 0});
+                                  .max_rows = options_.max_batch_tokens,
+                                  .max_logits_rows = options_.max_logits_rows});
   if (!slice_.is_first_stage()) {
     if (hidden_in.rows != tokens || hidden_in.cols != config_.hidden_size) {
       return invalid_argument("step: the hidden states are (" + std::to_string(hidden_in.rows) + ", " +
@@ -163,33 +162,54 @@ Result<kernels::ConstMatrixF32> Transformer::forward(const StepBatch& batch, ker
     assert(hidden_in.row_stride == hidden_in.cols);
     kernels_->memory().upload(hidden.data, hidden_in.data, tokens * hidden.cols * sizeof(float));
   }
-  const auto layers = [this] { return run_layers(padded_.rows); };
-  TROUPE_RETURN_IF_ERROR(kernels_->repeat(kernels::StepPart::kLayers, layers));
+  TROUPE_RETURN_IF_ERROR(run_layers());
   return kernels::ConstMatrixF32(hidden);
 }
 
-Result<void> Transformer::run_layers(std::size_t rows) {
-  const kernels::MatrixF32 hidden = scratch_.hidden.rows_from(0, rows);
-  if (slice_.is_first_stage()) {
-    kernels_->embed(weights_.embedding, static_cast<std::uint32_t>(shape_.vocab.first), hidden);
-    TROUPE_RETURN_IF_ERROR(all_reduce(hidden));
+// Between sums over the ranks lie pieces of work, which may be repeated from earlier steps; one rank has it all in one.
+// Of padding a sum knows nothing: how much there is each rank finds for itself.
+Result<void> Transformer::run_layers() {
+  const std::uint32_t first = slice_.is_first_stage() ? 0 : 1, last = num_pieces() - 1;
+  const auto repeat = [this](std::uint32_t piece, std::uint32_t end) {
+    const auto work = [this, piece, end]() -> Result<void> {
+      for (std::uint32_t i = piece; i < end; ++i) compute_piece(i);
+      return {};
+    };
+    return kernels_->repeat({kernels::StepPart::Kind::kLayers, piece}, work);
+  };
+  if (slice_.world_size == 1) return repeat(first, num_pieces());
+  for (std::uint32_t piece = first; piece < last; ++piece) {
+    TROUPE_RETURN_IF_ERROR(repeat(piece, piece + 1));
+    TROUPE_RETURN_IF_ERROR(all_reduce(piece == 0 ? scratch_.hidden : scratch_.partial));
   }
-  kernels_->rms_norm(hidden, weights_.layers.front().attention_norm, config_.rms_norm_eps,
-                     scratch_.normed.rows_from(0, rows));
-  for (std::uint32_t index = slice_.first_layer; index < slice_.last_layer; ++index) {
-    const LayerWeights& layer = weights_.layers[index - slice_.first_layer];
-    attention(layer, index, rows);
-    TROUPE_RETURN_IF_ERROR(add_partial(hidden, layer.mlp_norm));
-    if (layer.experts.empty()) {
-      mlp(layer, rows);
-    } else {
-      experts(layer, rows);
-    }
-    const bool is_last = index + 1 == slice_.last_layer;
-    TROUPE_RETURN_IF_ERROR(add_partial(
-        hidden, is_last ? std::span<const float>() : weights_.layers[index + 1 - slice_.first_layer].attention_norm));
+  return repeat(last, num_pieces());
+}
+
+// Embedding, attention and MLP of each layer, and the last sum.
+void Transformer::compute_piece(std::uint32_t piece) {
+  const kernels::MatrixF32 hidden = scratch_.hidden.rows_from(0, padded_.rows);
+  if (piece == 0) {
+    return kernels_->embed(weights_.embedding, static_cast<std::uint32_t>(shape_.vocab.first), hidden);
   }
-  return {};
+  const kernels::MatrixF32 partial = scratch_.partial.rows_from(0, padded_.rows);
+  if (piece + 1 == num_pieces()) return kernels_->add(partial, hidden);
+  const std::uint32_t index = (piece - 1) / 2;
+  const bool is_attention = piece % 2 == 1;
+  const LayerWeights& layer = weights_.layers[index];
+  const std::span<const float> norm = is_attention ? layer.attention_norm : layer.mlp_norm;
+  const kernels::MatrixF32 normed = scratch_.normed.rows_from(0, padded_.rows);
+  if (piece == 1) {
+    kernels_->rms_norm(hidden, norm, config_.rms_norm_eps, normed);
+  } else {
+    kernels_->add_rms_norm(partial, hidden, norm, config_.rms_norm_eps, normed);
+  }
+  if (is_attention) {
+    attention(layer, slice_.first_layer + index, padded_.rows);
+  } else if (layer.experts.empty()) {
+    mlp(layer, padded_.rows);
+  } else {
+    experts(layer, padded_.rows);
+  }
 }
 
 // scratch_.partial = this rank's part of attention over the normed hidden states.
@@ -238,22 +258,10 @@ void Transformer::experts(const LayerWeights& layer, std::size_t tokens) {
                 partial);
 }
 
-// hidden += the sum of all ranks' parts; and scratch_.normed = its norm, where there is one to come.
-Result<void> Transformer::add_partial(kernels::MatrixF32 hidden, std::span<const float> next_norm) {
-  const kernels::MatrixF32 partial = scratch_.partial.rows_from(0, hidden.rows);
-  TROUPE_RETURN_IF_ERROR(all_reduce(partial));
-  if (next_norm.empty()) {
-    kernels_->add(partial, hidden);
-  } else {
-    kernels_->add_rms_norm(partial, hidden, next_norm, config_.rms_norm_eps, scratch_.normed.rows_from(0, hidden.rows));
-  }
-  return {};
-}
-
-Result<void> Transformer::all_reduce(kernels::MatrixF32 matrix) {
-  if (slice_.world_size == 1) return {};
+// The rows of the step's tokens = their sum over the ranks.
+Result<void> Transformer::all_reduce(const kernels::MatrixF32& matrix) {
   const Stopwatch stopwatch(collective_ns_);
-  return communicator_->all_reduce(contiguous(matrix));
+  return communicator_->all_reduce(contiguous(matrix.rows_from(0, tokens_)));
 }
 
 Result<kernels::ConstMatrixF32> Transformer::to_host(kernels::ConstMatrixF32 hidden) {
@@ -273,73 +281,65 @@ Result<kernels::ConstMatrixF32> Transformer::on_host(kernels::ConstMatrixF32 mat
 
 Result<kernels::ConstMatrixF32> Transformer::logits(kernels::ConstMatrixF32 hidden, std::size_t first,
                                                     std::size_t count) {
-  if (count == 0) return kernels::ConstMatrixF32();
-  const bool is_alone = slice_.world_size == 1;
-  const kernels::MatrixF32& to = is_alone && kernels_->memory().is_host() ? scratch_.logits : scratch_.part_logits;
-  TROUPE_RETURN_IF_ERROR(compute_logits(hidden, first, count, to, is_alone));
-  return is_alone ? on_host(to.rows_from(0, count), scratch_.logits) : gather_logits(to.rows_from(0, count));
+  TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 logits, device_logits(hidden, first, count));
+  if (logits.rows == 0) return logits;
+  return on_host(logits, scratch_.logits);
 }
 
 Result<kernels::ConstMatrixF32> Transformer::device_logits(kernels::ConstMatrixF32 hidden, std::size_t first,
                                                            std::size_t count) {
-  assert(has_device_logits());
   if (count == 0) return kernels::ConstMatrixF32();
-  const bool is_alone = slice_.world_size == 1;
-  if (!is_alone && whole_logits_.data == nullptr) {
-    const std::uint64_t bytes = std::uint64_t{options_.max_logits_rows} * config_.vocab_size * sizeof(float);
-    TROUPE_ASSIGN_OR_RETURN(
-        whole_arena_, Arena::create(Arena::rounded(bytes), "logits (limits max_batch_sequences)", kernels_->memory()));
-    whole_logits_ = whole_arena_.take_matrix(options_.max_logits_rows, config_.vocab_size);
+  const bool is_host = kernels_->memory().is_host();
+  if (slice_.world_size == 1) {
+    const kernels::MatrixF32& to = is_host ? scratch_.logits : scratch_.part_logits;
+    TROUPE_RETURN_IF_ERROR(compute_logits(hidden, first, count, to));
+    return kernels::ConstMatrixF32(to.rows_from(0, count));
   }
-  const kernels::MatrixF32& alone = kernels_->memory().is_host() ? scratch_.logits : scratch_.part_logits;
-  const kernels::MatrixF32& to = is_alone ? alone : whole_logits_;
-  TROUPE_RETURN_IF_ERROR(compute_logits(hidden, first, count, to, true));
-  return kernels::ConstMatrixF32(to.rows_from(0, count));
+  TROUPE_RETURN_IF_ERROR(compute_logits(hidden, first, count, scratch_.part_logits));
+  const kernels::MatrixF32& whole = is_host ? scratch_.logits : scratch_.whole_logits;
+  const bool is_root = slice_.rank == 0;
+  const kernels::MatrixF32 to = is_root ? whole.rows_from(0, count) : kernels::MatrixF32();
+  TROUPE_RETURN_IF_ERROR(gather_logits(scratch_.part_logits.rows_from(0, count), to));
+  return kernels::ConstMatrixF32(to);
 }
 
-// out: (.., vocab_size) if it is_whole, else this rank's columns and room behind them. Of whole rows every rank
-// computes its columns, and the others' are added to zeros.
+// out: this rank's columns, and room behind them.
 Result<void> Transformer::compute_logits(kernels::ConstMatrixF32 hidden, std::size_t first, std::size_t count,
-                                         kernels::MatrixF32 out, bool is_whole) {
+                                         kernels::MatrixF32 out) {
   assert(slice_.is_last_stage() && first + count <= logits_rows_ && hidden.data == scratch_.hidden.data);
   if (count > options_.max_logits_rows) {
     return invalid_argument("step: logits of " + std::to_string(count) + " rows are asked for; at most " +
                                 std::to_string(options_.max_logits_rows) + " fit",
                             "logits_rows");
   }
-  const bool is_sum = is_whole && slice_.world_size > 1;
-  float* const columns = out.data + (is_sum ? shape_.vocab.first : 0);
   const auto compute = [&](std::size_t rows) -> Result<void> {
     const kernels::MatrixF32 wanted = scratch_.logits_hidden.rows_from(0, rows);
     kernels_->gather_logits_rows(scratch_.hidden, first, wanted);
     kernels_->rms_norm(wanted, weights_.final_norm, config_.rms_norm_eps, wanted);
-    if (is_sum) kernels_->memory().clear(out.data, rows * out.cols * sizeof(float));
-    kernels_->linear(wanted, weights_.lm_head.view(), {columns, rows, shape_.vocab.size(), out.row_stride});
-    return is_sum ? all_reduce(out.rows_from(0, rows)) : Result<void>();
+    kernels_->linear(wanted, weights_.lm_head.view(), {out.data, rows, shape_.vocab.size(), out.row_stride});
+    return {};
   };
-  if (count != logits_rows_ || !is_whole) return compute(count);
-  const auto all = [&] { return compute(padded_.logits_rows); };
-  return kernels_->repeat(kernels::StepPart::kLogits, std::ref(all));
+  if (count != logits_rows_) return compute(count);
+  return kernels_->repeat({kernels::StepPart::Kind::kLogits, 0}, [&] { return compute(padded_.logits_rows); });
 }
 
-// The parts may differ in size; each travels padded to the largest, and rank 0 puts them together.
-Result<kernels::ConstMatrixF32> Transformer::gather_logits(kernels::MatrixF32 part) {
-  const std::size_t rows = part.rows;
+// out = the parts of all ranks side by side, on rank 0. They may differ in size: each travels padded to the largest.
+Result<void> Transformer::gather_logits(kernels::MatrixF32 part, kernels::MatrixF32 out) {
   const bool is_root = slice_.rank == 0;
   const kernels::MatrixF32 gathered =
-      is_root ? scratch_.gathered.rows_from(0, slice_.world_size * rows) : kernels::MatrixF32();
+      is_root ? scratch_.gathered.rows_from(0, slice_.world_size * part.rows) : kernels::MatrixF32();
   {
     const Stopwatch stopwatch(collective_ns_);
-    TROUPE_RETURN_IF_ERROR(communicator_->gather({part.data, rows * part.row_stride}, contiguous(gathered), 0));
+    TROUPE_RETURN_IF_ERROR(communicator_->gather(contiguous(part), contiguous(gathered), 0));
   }
-  if (!is_root) return kernels::ConstMatrixF32();
-  const kernels::MatrixF32 logits = scratch_.logits.rows_from(0, rows);
+  if (!is_root) return {};
   for (std::uint32_t rank = 0; rank < slice_.world_size; ++rank) {
     const Range columns = vocab_parts_[rank];
-    copy_rows(gathered.rows_from(rank * rows, rows),
-              {logits.data + columns.first, rows, columns.size(), logits.row_stride});
+    const kernels::MatrixF32 from = gathered.rows_from(rank * part.rows, part.rows);
+    kernels_->memory().copy_matrix({from.data, from.rows, columns.size(), from.row_stride},
+                                   {out.data + columns.first, out.rows, columns.size(), out.row_stride});
   }
-  return kernels::ConstMatrixF32(logits);
+  return {};
 }
 
 }  // namespace troupe::model

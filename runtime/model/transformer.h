@@ -69,14 +69,9 @@ class Transformer {
   // the next call of logits(); the others get an empty matrix. A caller that wants more rows calls again with others.
   Result<kernels::ConstMatrixF32> logits(kernels::ConstMatrixF32 hidden, std::size_t first, std::size_t count);
 
-  // The same, but in the device's memory and on every rank, and nothing waits.
-  // Errors: no memory for whole rows of logits, which the first call takes where there are several ranks.
-  // REQUIRES: has_device_logits()
+  // The same, but in the device's memory, and nothing waits but the group, where it waits for the host. Some ranks may
+  // call this one and others logits().
   Result<kernels::ConstMatrixF32> device_logits(kernels::ConstMatrixF32 hidden, std::size_t first, std::size_t count);
-
-  // Whether the ranks can put whole rows together without the host. The same on all of them, for as long as their
-  // group.
-  bool has_device_logits() const { return slice_.world_size == 1 || communicator_->can_be_recorded(); }
 
   // A new group after the cluster was put together again. Same rank and world_size. Between steps only.
   void set_communicator(collective::Communicator& communicator);
@@ -100,17 +95,18 @@ class Transformer {
               collective::Communicator& communicator, const TransformerOptions& options, ShardWeights weights,
               KvPages kv, Arena arena, Arena host_arena, const Scratch& scratch);
 
-  Result<void> run_layers(std::size_t rows);
+  Result<void> run_layers();
+  std::uint32_t num_pieces() const { return 2 * slice_.layer_count() + 2; }
+  void compute_piece(std::uint32_t piece);
   void attention(const LayerWeights& layer, std::uint32_t index, std::size_t tokens);
   void mlp(const LayerWeights& layer, std::size_t tokens);
   void experts(const LayerWeights& layer, std::size_t tokens);
   void run_mlp(const MlpWeights& mlp, kernels::ConstMatrixF32 in, kernels::MatrixF32 out);
-  Result<void> add_partial(kernels::MatrixF32 hidden, std::span<const float> next_norm);
-  Result<void> all_reduce(kernels::MatrixF32 matrix);
+  Result<void> all_reduce(const kernels::MatrixF32& matrix);
   Result<kernels::ConstMatrixF32> on_host(kernels::ConstMatrixF32 matrix, kernels::MatrixF32 copy);
   Result<void> compute_logits(kernels::ConstMatrixF32 hidden, std::size_t first, std::size_t count,
-                              kernels::MatrixF32 out, bool is_whole);
-  Result<kernels::ConstMatrixF32> gather_logits(kernels::MatrixF32 part);
+                              kernels::MatrixF32 out);
+  Result<void> gather_logits(kernels::MatrixF32 part, kernels::MatrixF32 out);
 
   ModelConfig config_;
   Slice slice_;
@@ -123,12 +119,11 @@ class Transformer {
   Arena arena_;
   Arena host_arena_;
   Scratch scratch_;
-  Arena whole_arena_;
-  kernels::MatrixF32 whole_logits_;  // several ranks that have device_logits(): (max_logits_rows, vocab_size)
   std::vector<kernels::AttentionShape> shapes_;  // that layers have, each once
   std::vector<std::size_t> layer_shapes_;        // (layers of the slice): which of them
   std::vector<Range> vocab_parts_;               // (world_size): rows of lm_head by rank
   // Of the batch that forward() had last.
+  std::size_t tokens_ = 0;
   std::size_t logits_rows_ = 0;
   kernels::StepRows padded_;
   std::uint64_t collective_ns_ = 0;

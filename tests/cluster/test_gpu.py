@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import tempfile
 import unittest
@@ -135,6 +136,20 @@ class Gpu(unittest.TestCase):
         self.assertFalse(fault.exists())
         self.assertEqual([restarts[f"shard/0/{stage}/0"] for stage in (0, 1)], [0, 1])
         self.assertRegex(log, "the emulated GPU stopped: an illegal memory access was encountered")
+
+    @unittest.skipIf(REAL, "takes turns with what runs there")
+    def test_a_rank_that_is_killed_in_a_stream_costs_it_no_token(self):
+        body = {"model": "tutor", "prompt": "<|im_start|>user\nTell me a story", "temperature": 0.8, "seed": 1,
+                "max_tokens": 24, "ignore_eos": True}
+        with Cluster(TWO_ON_ONE_GPU, name="gpu-rank-lost") as cluster:
+            expected = cluster.post("/v1/completions", body, timeout=120)[1]["choices"][0]["text"]
+            stream = Stream(cluster, body)
+            self.assertTrue(stream.first.wait(60), "the stream has begun")
+            pids = {actor["actor"]: actor["pid"] for actor in cluster.status()["actors"]}
+            os.kill(pids["shard/0/0/1"], signal.SIGKILL)
+            stream.join(120)
+            self.assertTrue(stream.complete(), f"{stream.events[-1:]} {stream.end}\n{cluster.output()}")
+            self.assertEqual(stream.text(), expected)
 
     def test_the_doctor_shows_the_gpu_and_nccl(self):
         shown = subprocess.run([TROUPE, "doctor", "--gpu"], capture_output=True, text=True, timeout=60)

@@ -90,6 +90,40 @@ class Reports(unittest.TestCase):
             self.assertRegex(done.stdout, pattern)
 
 
+@unittest.skipUnless((TUTOR / "config.json").exists(), "the shipped model is missing")
+class OnAnEmulatedGpu(unittest.TestCase):
+    def setUp(self):
+        os.environ["TROUPE_GPU"] = "emulated"
+        self.addCleanup(os.environ.pop, "TROUPE_GPU")
+
+    def test_speeds_are_shares_of_the_copy_bandwidth(self):
+        report = report_of("--local", TUTOR, "--device", "cuda:0", "--prompt", 4, "--generate", 2, "--repetitions", 1)
+        self.assertEqual((report["kernels"], report["device"], report["threads"], report["shards"]),
+                         ("cuda (emulated)", "cuda:0", 0, 1))
+        self.assertEqual((report["bound"], report["prefill_bound"]), ("copy_bandwidth", "copy_bandwidth"))
+        read = report["weight_bytes_per_token"] * report["decode_tokens_per_s"]
+        self.assertAlmostEqual(report["fraction_of_bound"], read / report["copy_bandwidth_bytes_per_s"], places=6)
+        self.assertNotIn("multiply_add_peak", report)
+        # As the kernels read them: two bytes a number.
+        self.assertAlmostEqual(report["weight_bytes_per_token"] / stored_matrix_bytes(TUTOR), 1, delta=0.1)
+
+    def test_several_gpus_are_ranks_and_people_get_a_table(self):
+        done = bench("--local", TUTOR, "--device", "cuda:0,cuda:1", "--prompt", 2, "--generate", 1, "--repetitions", 1)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for pattern in ("tutor, BF16: kernels cuda .emulated., cuda:0,cuda:1; ",
+                        r"decode +[0-9.]+ tokens/s +[0-9]+ % of the copy bandwidth", r"copies +[0-9.]+ GB/s"):
+            self.assertRegex(done.stdout, pattern)
+
+    def test_devices_that_are_none_are_refused(self):
+        for arguments, message in ((("--device", "cpu:0"), "only GPUs are named"), (("--device", "gpu"), "--device: "),
+                                   (("--device", "cuda:0", "--threads", 1), "--threads: of cores"),
+                                   (("--device", "cuda:0", "--shards", 2), "--shards 2: --device names 1 GPU")):
+            done = bench("--local", TUTOR, *arguments)
+            self.assertEqual((done.returncode, done.stdout), (2, ""))
+            self.assertIn(message, done.stderr)
+        self.assertIn("cuda:9", bench("--local", TUTOR, "--device", "cuda:9").stderr)
+
+
 class WrongCommandLines(unittest.TestCase):
     def refusal(self, *arguments, code=2):
         done = bench(*arguments)

@@ -217,14 +217,14 @@ StepTime RandomModel::step_time(std::size_t sequences, std::size_t rows, std::si
   const Activations all = make_activations(step.max_rows, step.max_logits_rows);
   return bench_.time_of_step([&] {
     const Activations a = all.first_rows(kernels.begin_step(step));
-    must(kernels.repeat(StepPart::kLayers,
+    must(kernels.repeat({StepPart::Kind::kLayers},
                         [&]() -> Result<void> {
                           kernels.rms_norm(a.hidden, norm_, kEps, a.normed);
                           for (const Layer& layer : layers_) run(layer, a);
                           return {};
                         }),
          "layers");
-    must(kernels.repeat(StepPart::kLogits,
+    must(kernels.repeat({StepPart::Kind::kLogits},
                         [&]() -> Result<void> {
                           kernels.gather_logits_rows(a.normed, 0, a.last);
                           kernels.linear(a.last, {lm_head_.get()}, a.logits);

@@ -46,8 +46,8 @@ Result<Answers> answers_of(std::size_t ranks, std::uint32_t max_length = 64, std
                            const std::filesystem::path& draft = {}, engine::SpeculationCounts* counts = nullptr) {
   std::optional<Result<Answers>> answers;
   std::thread([&] {
-    LocalReplicaOptions options = {
-        .model = kTutor, .cores = std::vector<std::vector<int>>(ranks, {0}), .batch = 3, .max_length = max_length};
+    LocalReplicaOptions options = {.model = kTutor, .devices = {}, .batch = 3, .max_length = max_length};
+    options.devices.assign(ranks, {.cores = {0}, .gpu = {}});
     options.limits.max_batch_tokens = 16;
     options.max_guesses = max_guesses;
     options.draft = draft;

@@ -210,7 +210,7 @@ BOOST_AUTO_TEST_CASE(tokens_that_the_batch_before_has_drawn_are_put_into_a_step)
   std::vector<float> logits(3 * kVocabulary, 0);
   for (std::size_t row = 0; row < 3; ++row) logits[row * kVocabulary + drawn[row]] = 1;
   const Floats logits_there(memory(), logits);
-  const std::vector<SamplingRow> rows(3, {.temperature = 0});
+  const std::vector<SamplingRow> rows(3, {{.temperature = 0}});
   for (int round = 0; round < 3; ++round) {
     kernels->sampler()->begin({.rows = rows});
     kernels->sampler()->draw(0, {logits_there.data(), 3, kVocabulary});

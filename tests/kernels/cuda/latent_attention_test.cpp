@@ -2,22 +2,17 @@
 
 #include <boost/test/unit_test.hpp>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 #include <optional>
 
 #include "kernels/cpu/latent_attention.h"
-#include "tests/kernels/cuda/devices.h"
+#include "tests/kernels/cuda/attention_on_gpu.h"
 
 using namespace troupe::kernels;
 
 BOOST_AUTO_TEST_SUITE(latent_attention_on_gpus)
 
 constexpr DType kLatentTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
-
-// As many multiprocessors leave nothing, or everything, in pieces.
-constexpr int kFew = 0;
-constexpr int kMany = 1'000'000;
 
 // One layer's pages, and a batch of sequences whose blocks lie scattered over them.
 struct Latents {
@@ -79,43 +74,20 @@ struct Latents {
 
 static Strided attend(Gpu& gpu, Latents& scene, const AttentionBatch& batch, MatrixF32 queries, int multiprocessors,
                       std::size_t shared_bytes) {
-  const AttentionTiles tiles = latent_attention_tiles(shared_bytes);
-  AttentionPlan plan;
-  plan_attention(batch, scene.shape, tiles, multiprocessors, plan);
-  Strided out(queries.rows, scene.shape.num_heads * scene.pages.rank, 2);
-  const MatrixOnGpu queries_there(gpu, queries), out_there(gpu, out.view());
+  const std::size_t rank = scene.pages.rank;
+  Strided out(queries.rows, scene.shape.num_heads * rank, 2);
   const OnGpu<char> tokens(gpu, scene.bytes);
-  const OnGpu<std::uint32_t> tables(gpu, batch.block_tables);
-  const OnGpu<AttentionItem> wide(gpu, plan.wide), narrow(gpu, plan.narrow);
-  const OnGpu<AttentionMerge> merges(gpu, plan.merges);
-  const OnGpu<float> pieces(
-      gpu, std::vector<float>(plan.piece_rows * attention_piece_floats(scene.shape.num_heads, scene.pages.rank)));
+  const WorkOnGpu on_gpu(gpu, batch, scene.shape, latent_attention_tiles(shared_bytes), multiprocessors, queries, rank,
+                         out.view());
   PagedLatents pages = scene.pages;
   pages.tokens = tokens.data();
-  TROUPE_GPU_CALL(latent_attention, gpu.stream(),
-                  LatentAttentionArgs{.queries = queries_there.view(),
-                                      .pages = pages,
-                                      .shape = scene.shape,
-                                      .block_tables = tables.data(),
-                                      .wide = wide.data(),
-                                      .num_wide = plan.wide.size(),
-                                      .wide_lines = tiles.wide_lines,
-                                      .narrow = narrow.data(),
-                                      .num_narrow = plan.narrow.size(),
-                                      .merges = merges.data(),
-                                      .num_merges = plan.merges.size(),
-                                      .pieces = pieces.data(),
-                                      .out = out_there.view()});
-  out_there.fetch();
+  TROUPE_GPU_CALL(latent_attention, gpu.stream(), LatentAttentionArgs{.work = on_gpu.work(), .pages = pages});
+  on_gpu.fetch();
   return out;
 }
 
 static Strided attend(Gpu& gpu, Latents& scene, int multiprocessors, std::size_t shared_bytes) {
   return attend(gpu, scene, scene.batch(), scene.queries->view(), multiprocessors, shared_bytes);
-}
-
-static bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 BOOST_AUTO_TEST_CASE(any_batch_agrees_with_the_reference_within_the_rounding_of_its_operands) {
@@ -140,8 +112,8 @@ BOOST_AUTO_TEST_CASE(a_row_has_the_same_bits_alone_and_in_a_batch_by_few_lines_a
     std::size_t wide = 0, merged = 0;
     for (std::uint32_t seed = 20; seed < 25; ++seed) {
       Latents scene(seed, kLatentTypes[seed % 3]);
-      AttentionPlan plan;
-      plan_attention(scene.batch(), scene.shape, latent_attention_tiles(kServerSharedBytes), kMany, plan);
+      const AttentionPlan plan =
+          WorkOnGpu::plan_of(scene.batch(), scene.shape, latent_attention_tiles(kServerSharedBytes), kMany);
       wide += plan.wide.size();
       merged += plan.merges.size();
       const Strided together = attend(*gpu, scene, kFew, kServerSharedBytes);

@@ -3,49 +3,26 @@
 #include <boost/test/unit_test.hpp>
 
 #include "tests/kernels/attention_scene.h"
-#include "tests/kernels/cuda/devices.h"
+#include "tests/kernels/cuda/attention_on_gpu.h"
 
 using namespace troupe::kernels;
 
 BOOST_AUTO_TEST_SUITE(paged_attention_on_gpus)
 
-// With so few multiprocessors nothing is cut into pieces; with so many, all that is narrow is.
-constexpr int kFew = 0;
-constexpr int kMany = 1'000'000;
-
-static AttentionPlan plan_of(const Scene& scene, const AttentionBatch& batch, int multiprocessors,
-                             std::size_t shared_bytes = kServerSharedBytes) {
-  AttentionPlan plan;
-  plan_attention(batch, scene.shape, paged_attention_tiles(scene.shape.head_dim, shared_bytes), multiprocessors, plan);
-  return plan;
+static AttentionPlan plan_of(const Scene& scene, const AttentionBatch& batch, int multiprocessors) {
+  return WorkOnGpu::plan_of(batch, scene.shape, paged_attention_tiles(scene.shape.head_dim, kServerSharedBytes),
+                            multiprocessors);
 }
 
 static Strided attend(Gpu& gpu, Scene& scene, const AttentionBatch& batch, MatrixF32 queries, int multiprocessors,
                       std::size_t shared_bytes = kServerSharedBytes) {
-  const AttentionPlan plan = plan_of(scene, batch, multiprocessors, shared_bytes);
+  const std::size_t head_dim = scene.shape.head_dim;
   Strided out(queries.rows, queries.cols, 2);
-  const MatrixOnGpu queries_there(gpu, queries), out_there(gpu, out.view());
   const PagesOnGpu pages(gpu, scene.kv);
-  const OnGpu<std::uint32_t> tables(gpu, batch.block_tables);
-  const OnGpu<AttentionItem> wide(gpu, plan.wide), narrow(gpu, plan.narrow);
-  const OnGpu<AttentionMerge> merges(gpu, plan.merges);
-  const OnGpu<float> pieces(
-      gpu, std::vector<float>(plan.piece_rows * attention_piece_floats(scene.shape.num_heads, scene.shape.head_dim)));
-  TROUPE_GPU_CALL(paged_attention, gpu.stream(),
-                  PagedAttentionArgs{.queries = queries_there.view(),
-                                     .kv = pages.view(),
-                                     .shape = scene.shape,
-                                     .block_tables = tables.data(),
-                                     .wide = wide.data(),
-                                     .num_wide = plan.wide.size(),
-                                     .wide_lines = paged_attention_tiles(scene.shape.head_dim, shared_bytes).wide_lines,
-                                     .narrow = narrow.data(),
-                                     .num_narrow = plan.narrow.size(),
-                                     .merges = merges.data(),
-                                     .num_merges = plan.merges.size(),
-                                     .pieces = pieces.data(),
-                                     .out = out_there.view()});
-  out_there.fetch();
+  const WorkOnGpu on_gpu(gpu, batch, scene.shape, paged_attention_tiles(head_dim, shared_bytes), multiprocessors,
+                         queries, head_dim, out.view());
+  TROUPE_GPU_CALL(paged_attention, gpu.stream(), PagedAttentionArgs{.work = on_gpu.work(), .kv = pages.view()});
+  on_gpu.fetch();
   return out;
 }
 
@@ -95,10 +72,6 @@ BOOST_AUTO_TEST_CASE(steep_scores_neither_overflow_nor_vanish) {
       }
     }
   }
-}
-
-static bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 BOOST_AUTO_TEST_CASE(a_row_has_the_same_bits_alone_and_in_a_chunk_in_one_piece_and_in_several) {

@@ -34,18 +34,9 @@ Sampled sample_on(TestGpu& gpu, Strided& logits, const std::vector<Request>& req
   std::vector<float> bias_values;
   for (const auto& [parameters, tokens, prompt_length] : requests) {
     SamplingRow& row = rows.emplace_back();
-    row.temperature = parameters.temperature;
-    row.top_k = parameters.top_k;
-    row.top_p = parameters.top_p;
-    row.min_p = parameters.min_p;
-    row.repetition_penalty = parameters.repetition_penalty;
-    row.presence_penalty = parameters.presence_penalty;
-    row.frequency_penalty = parameters.frequency_penalty;
-    row.seed = parameters.seed;
+    static_cast<DrawParameters&>(row) = parameters;
     row.position = static_cast<std::uint32_t>(tokens.size());
     row.prompt_length = prompt_length;
-    row.logprobs = parameters.logprobs;
-    row.top_logprobs = parameters.top_logprobs;
     row.history[0] = static_cast<std::uint32_t>(history.size());
     if (parameters.has_penalties()) history.insert(history.end(), tokens.begin(), tokens.end());
     row.history[1] = static_cast<std::uint32_t>(history.size());

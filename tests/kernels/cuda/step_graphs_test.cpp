@@ -10,6 +10,8 @@ using namespace troupe::kernels;
 
 namespace {
 
+constexpr StepPart kLayers{StepPart::Kind::kLayers}, kLogits{StepPart::Kind::kLogits};
+
 struct Recorder {
   GpuCounts counts;
   std::unique_ptr<GpuMemory> memory =
@@ -21,7 +23,7 @@ struct Recorder {
   ~Recorder() { memory->release(target, 1); }
 
   // Clears `target` as a step of that size. Returns whether it was done.
-  bool run(std::uint32_t size, StepPart part = StepPart::kLayers) {
+  bool run(std::uint32_t size, StepPart part = kLayers) {
     const std::byte before{0xff};
     memory->upload(target, &before, 1);
     const auto done = graphs.run(part, {&size, 1}, [&]() -> Result<void> {
@@ -52,10 +54,24 @@ BOOST_AUTO_TEST_CASE(other_sizes_and_parts_have_recordings_of_their_own) {
   for (int use = 0; use < 3; ++use) {
     BOOST_TEST(run(8));
     BOOST_TEST(run(16));
-    BOOST_TEST(run(8, StepPart::kLogits));
+    BOOST_TEST(run(8, kLogits));
   }
   BOOST_TEST(calls == 6);
   BOOST_TEST(counts.recordings == 3);
+}
+
+BOOST_AUTO_TEST_CASE(pieces_of_a_step_have_recordings_of_their_own_and_go_with_it) {
+  constexpr std::uint32_t kPieces = 100;  // more than there may be steps
+  const auto run_pieces = [&](std::uint32_t size) {
+    for (std::uint32_t piece = 0; piece < kPieces; ++piece) BOOST_TEST(run(size, {StepPart::Kind::kLayers, piece}));
+  };
+  for (int use = 0; use < 3; ++use) run_pieces(8);
+  BOOST_TEST(counts.recordings == int{kPieces});
+  BOOST_TEST(counts.replays == 2 * int{kPieces});
+  for (std::uint32_t size = 100; size < 100 + StepGraphs::kMostSteps; ++size) BOOST_TEST(run(size));
+  const int before = calls;
+  run_pieces(8);
+  BOOST_TEST(calls == before + int{kPieces});
 }
 
 BOOST_AUTO_TEST_CASE(what_was_recorded_before_memory_was_released_is_recorded_anew) {
@@ -70,7 +86,7 @@ BOOST_AUTO_TEST_CASE(what_was_recorded_before_memory_was_released_is_recorded_an
 }
 
 BOOST_AUTO_TEST_CASE(the_recording_that_was_not_used_for_longest_makes_room) {
-  constexpr auto kMost = static_cast<std::uint32_t>(StepGraphs::kMostGraphs);
+  constexpr auto kMost = static_cast<std::uint32_t>(StepGraphs::kMostSteps);
   for (std::uint32_t size = 0; size < kMost; ++size) {
     for (int use = 0; use < 2; ++use) BOOST_TEST(run(size));
   }
@@ -87,7 +103,7 @@ BOOST_AUTO_TEST_CASE(the_recording_that_was_not_used_for_longest_makes_room) {
 BOOST_AUTO_TEST_CASE(what_fails_while_it_is_recorded_is_an_error_and_no_recording) {
   const std::uint32_t size = 8;
   for (int use = 0; use < 3; ++use) {
-    const auto done = graphs.run(StepPart::kLayers, {&size, 1}, [&]() -> Result<void> {
+    const auto done = graphs.run(kLayers, {&size, 1}, [&]() -> Result<void> {
       ++calls;
       return unavailable("a peer is gone");
     });
@@ -98,7 +114,7 @@ BOOST_AUTO_TEST_CASE(what_fails_while_it_is_recorded_is_an_error_and_no_recordin
   BOOST_TEST(counts.replays == 0);
   // Memory cannot be had in between.
   for (int use = 0; use < 2; ++use) {
-    const auto done = graphs.run(StepPart::kLogits, {&size, 1}, [&]() -> Result<void> {
+    const auto done = graphs.run(kLogits, {&size, 1}, [&]() -> Result<void> {
       TROUPE_ASSIGN_OR_RETURN(void* const more, memory->allocate(10, "a test"));
       memory->release(more, 10);
       return {};

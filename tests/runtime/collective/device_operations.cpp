@@ -56,9 +56,9 @@ Outputs gathered_from_gpus(Memories& memories, Groups& groups, std::size_t size,
   return on_every_rank(static_cast<std::uint32_t>(groups.size()), [&](std::uint32_t rank) {
     if (!memories[rank]->gpu().use_in_this_thread().ok()) return std::vector<float>{NAN};
     const Tensor in(*memories[rank], contribution(rank, size));
-    std::vector<float> out(rank == root ? groups.size() * size : 0);
-    const Result<void> done = groups[rank]->gather(in.span(), out, root);
-    return done.ok() && memories[rank]->synchronize().ok() ? out : std::vector<float>{NAN};
+    const Tensor out(*memories[rank], std::vector<float>(rank == root ? groups.size() * size : 0));
+    const Result<void> done = groups[rank]->gather(in.span(), out.span(), root);
+    return done.ok() && memories[rank]->synchronize().ok() ? out.values() : std::vector<float>{NAN};
   });
 }
 

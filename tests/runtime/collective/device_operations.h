@@ -54,8 +54,8 @@ auto on_every_rank(std::uint32_t world_size, const Work& work) {
   return results;
 }
 
-// That every operation, of few floats and of many, leaves in the memories of GPUs, and gather() on the host, the very
-// bits that a group on the host gives.
+// That every operation, of few floats and of many, leaves in the memories of GPUs the very bits that a group on the
+// host gives.
 void check_operations(Memories& memories, Groups& groups);
 
 }  // namespace troupe::collective::testing

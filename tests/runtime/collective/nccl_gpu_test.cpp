@@ -5,8 +5,7 @@
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/gpu_list.h"
 #include "runtime/collective/in_process.h"
-#include "runtime/collective/nccl_agreement.h"
-#include "runtime/collective/nccl_communicator.h"
+#include "runtime/collective/nccl_join.h"
 #include "tests/runtime/collective/device_operations.h"
 
 // NCCL itself, between the GPUs of this machine. Where there is none, or one GPU, nothing is checked: the last line
@@ -14,8 +13,6 @@
 
 namespace troupe::collective::testing {
 namespace {
-
-using namespace std::chrono_literals;
 
 // At most four ranks, with a GPU each; fewer than two where there are no more.
 Memories open_gpus() {
@@ -29,15 +26,15 @@ Memories open_gpus() {
   return memories;
 }
 
-Groups join(const NcclLibrary& nccl, Memories& memories, std::chrono::milliseconds timeout) {
-  NcclUniqueId id;
-  BOOST_REQUIRE((nccl.functions.get_unique_id(&id) == NcclStatus::kSuccess));
+Groups join(const NcclLibrary& nccl, Memories& memories) {
   auto hosts = make_in_process_group(static_cast<std::uint32_t>(memories.size()));
   return on_every_rank(static_cast<std::uint32_t>(memories.size()), [&](std::uint32_t rank) {
-    static_cast<void>(memories[rank]->gpu().use_in_this_thread());
-    auto group =
-        make_nccl_communicator(nccl.functions, id, std::move(hosts[rank]), *memories[rank], {.timeout = timeout});
-    return group.ok() ? *std::move(group) : nullptr;
+    kernels::Gpu& gpu = memories[rank]->gpu();
+    static_cast<void>(gpu.use_in_this_thread());
+    const NcclMember own = {gpu.properties().unique_id, nccl.version, {}};
+    auto joined = join_nccl(std::move(hosts[rank]), own, &nccl.functions, *memories[rank], {});
+    if (joined.ok() && !joined->nccl) std::cout << joined->text << "\n";
+    return joined.ok() ? std::move(joined->nccl) : nullptr;
   });
 }
 
@@ -52,7 +49,7 @@ BOOST_AUTO_TEST_CASE(gpus_exchange_by_nccl_and_a_kernel_that_waits_in_vain_is_en
     return;
   }
   while (memories.size() >= 2) {
-    Groups groups = join(*nccl, memories, 60s);
+    Groups groups = join(*nccl, memories);
     for (const auto& group : groups) BOOST_REQUIRE(group != nullptr);
     check_operations(memories, groups);
 

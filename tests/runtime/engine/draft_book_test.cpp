@@ -107,7 +107,7 @@ Request greedy(std::uint64_t number, std::uint32_t max_tokens = 30) {
   return {.request = number,
           .prompt = prompt_of(7, static_cast<std::uint32_t>(number)),
           .max_tokens = max_tokens,
-          .sampling = {.temperature = 0}};
+          .sampling = {{.temperature = 0}}};
 }
 
 Tokens due(const Request& request) {
@@ -141,7 +141,7 @@ BOOST_AUTO_TEST_CASE(sampled_answers_with_penalties_are_the_same_with_a_draft) {
   std::vector<Request> requests;
   for (std::uint64_t number = 0; number < 6; ++number) {
     Request request = greedy(number);
-    request.sampling = {.temperature = 0.3F, .top_p = 0.9F, .frequency_penalty = 0.1F, .seed = number};
+    request.sampling = {{.temperature = 0.3F, .top_p = 0.9F, .frequency_penalty = 0.1F, .seed = number}};
     if (number % 2 == 0) request.sampling.stop_tokens = {3, 4, 5, 6};
     if (number % 3 == 0) request.sampling.min_tokens = 8;
     requests.push_back(request);

@@ -53,7 +53,8 @@ BOOST_AUTO_TEST_CASE(a_request_gives_the_same_tokens_alone_and_in_a_full_batch_u
   std::vector<Request> requests;
   for (std::uint32_t i = 0; i < 12; ++i) {
     Request request{.request = i, .prompt = prompt_of(1 + 2 * i % 17, i), .max_tokens = 5 + i};
-    request.sampling = {.temperature = 0.5F + 0.1F * i, .top_k = i % 3 * 5, .top_p = i % 2 == 0 ? 1 : 0.8F, .seed = i};
+    request.sampling = {
+        {.temperature = 0.5F + 0.1F * i, .top_k = i % 3 * 5, .top_p = i % 2 == 0 ? 1 : 0.8F, .seed = i}};
     if (i % 4 == 1) request.sampling.repetition_penalty = 1.3F;
     if (i % 4 == 2) request.sampling.frequency_penalty = 0.7F;
     requests.push_back(request);
@@ -95,7 +96,7 @@ BOOST_AUTO_TEST_CASE(a_request_that_can_never_run_is_refused_with_its_parameter)
   BOOST_TEST(refused({.prompt = {}}).param == "prompt");
   BOOST_TEST(refused({.prompt = prompt_of(12)}).param == "prompt");
   BOOST_TEST(refused({.prompt = prompt_of(12)}).message.find("kv_memory") != std::string::npos);
-  BOOST_TEST(refused({.prompt = prompt_of(2), .sampling = {.temperature = -1}}).param == "temperature");
+  BOOST_TEST(refused({.prompt = prompt_of(2), .sampling = {{.temperature = -1}}}).param == "temperature");
   BOOST_TEST(refused({.prompt = prompt_of(2), .max_tokens = 3, .sampling = {.min_tokens = 4}}).param == "min_tokens");
   const std::vector<std::uint32_t> many(300, 1);
   BOOST_TEST(refused({.prompt = prompt_of(2), .sampling = {.stop_tokens = many}}).param == "stop_token_ids");
@@ -134,7 +135,8 @@ BOOST_AUTO_TEST_CASE(a_prompt_goes_in_pieces_and_its_logprobs_come_whole_before_
   options.max_batch_tokens = 5;
   Replica replica(options);
   Request request{.request = 1, .prompt = prompt_of(17), .max_tokens = 3};
-  request.sampling = {.logprobs = true, .top_logprobs = 2, .prompt_logprobs = true};
+  request.sampling = {{.logprobs = true, .top_logprobs = 2}};
+  request.sampling.prompt_logprobs = true;
   BOOST_TEST(replica.admit(request).ok());
   replica.run_until_idle();
   const Answer& answer = replica.answer(1);

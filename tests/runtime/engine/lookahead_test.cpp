@@ -390,7 +390,8 @@ BOOST_AUTO_TEST_CASE(guesses_that_pay_are_worth_waiting_for_a_token) {
     Replica replica(options);
     BOOST_REQUIRE(
         replica
-            .admit({.request = 1, .prompt = prompt_of(20), .max_tokens = 800, .sampling = {.temperature = temperature}})
+            .admit(
+                {.request = 1, .prompt = prompt_of(20), .max_tokens = 800, .sampling = {{.temperature = temperature}}})
             .ok());
     while (!replica.engine.idle()) {
       while (replica.form_step()) {

@@ -71,7 +71,7 @@ BOOST_AUTO_TEST_CASE(an_answer_is_found_again_as_part_of_the_next_prompt) {
 BOOST_AUTO_TEST_CASE(penalties_count_the_tokens_that_were_not_computed) {
   Replica replica(roomy_options());
   Request request{.request = 1, .prompt = prompt_of(17), .max_tokens = 12};
-  request.sampling = {.temperature = 0, .repetition_penalty = 3, .presence_penalty = 1};
+  request.sampling = {{.temperature = 0, .repetition_penalty = 3, .presence_penalty = 1}};
   answer(replica, request);
   request.request = 2;
   answer(replica, request);

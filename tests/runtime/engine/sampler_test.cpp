@@ -63,7 +63,7 @@ BOOST_AUTO_TEST_SUITE(sampler)
 
 BOOST_AUTO_TEST_CASE(greedy_takes_the_largest_logit_and_the_lowest_id_of_equals) {
   Sampler sampler;
-  SamplingParameters greedy{.temperature = 0};
+  SamplingParameters greedy{{.temperature = 0}};
   BOOST_TEST(draw_at(sampler, {1, 3, 2, 3, -1}, 5, greedy) == 1u);
   std::vector<float> wide(1000, -5);
   wide[777] = wide[333] = 2;
@@ -71,7 +71,7 @@ BOOST_AUTO_TEST_CASE(greedy_takes_the_largest_logit_and_the_lowest_id_of_equals)
 }
 
 BOOST_AUTO_TEST_CASE(draws_follow_the_softmax) {
-  const SamplingParameters parameters{.seed = 11};
+  const SamplingParameters parameters{{.seed = 11}};
   BOOST_TEST(chi_square(draws(logits_of(kProbabilities), parameters, 4'000), kProbabilities) < 18.5);  // 4 df, 0.001
 }
 
@@ -81,33 +81,33 @@ BOOST_AUTO_TEST_CASE(temperature_sharpens_the_distribution) {
   for (const double p : kProbabilities) squared.push_back(p * p);
   const double total = std::accumulate(squared.begin(), squared.end(), 0.0);
   for (double& p : squared) p /= total;
-  const SamplingParameters parameters{.temperature = 0.5F, .seed = 5};
+  const SamplingParameters parameters{{.temperature = 0.5F, .seed = 5}};
   BOOST_TEST(chi_square(draws(logits_of(kProbabilities), parameters, 4'000), squared) < 18.5);
 }
 
 BOOST_AUTO_TEST_CASE(top_k_keeps_the_k_most_probable_and_their_proportions) {
-  const SamplingParameters parameters{.top_k = 2, .seed = 3};
+  const SamplingParameters parameters{{.top_k = 2, .seed = 3}};
   const std::vector<int> counts = draws(logits_of(kProbabilities), parameters, 4'000);
   BOOST_TEST(counts[0] + counts[2] + counts[4] == 0);
   BOOST_TEST(chi_square(counts, {0, 0.4 / 0.65, 0, 0.25 / 0.65, 0}) < 10.8);  // 1 df, 0.001
 }
 
 BOOST_AUTO_TEST_CASE(top_k_of_equals_keeps_the_lowest_ids) {
-  BOOST_TEST((support({1, 1, 1, 1, 1}, {.top_k = 3}) == Tokens{0, 1, 2}));
+  BOOST_TEST((support({1, 1, 1, 1, 1}, {{.top_k = 3}}) == Tokens{0, 1, 2}));
 }
 
 BOOST_AUTO_TEST_CASE(top_p_keeps_the_smallest_set_that_reaches_it) {
   const std::vector<float> logits = logits_of(kProbabilities);
   // In order of probability: 1 (0.4), 3 (0.65), 4 (0.85), 2 (0.95), 0 (1).
-  BOOST_TEST((support(logits, {.top_p = 0.3F}) == Tokens{1}));
-  BOOST_TEST((support(logits, {.top_p = 0.5F}) == Tokens{1, 3}));
-  BOOST_TEST((support(logits, {.top_p = 0.7F}) == Tokens{1, 3, 4}));
-  BOOST_TEST((support(logits, {.top_p = 0.9F}) == Tokens{1, 2, 3, 4}));
+  BOOST_TEST((support(logits, {{.top_p = 0.3F}}) == Tokens{1}));
+  BOOST_TEST((support(logits, {{.top_p = 0.5F}}) == Tokens{1, 3}));
+  BOOST_TEST((support(logits, {{.top_p = 0.7F}}) == Tokens{1, 3, 4}));
+  BOOST_TEST((support(logits, {{.top_p = 0.9F}}) == Tokens{1, 2, 3, 4}));
 }
 
 BOOST_AUTO_TEST_CASE(top_p_counts_what_top_k_left) {
   // Of 0.4, 0.25, 0.2 (renormalised 0.47, 0.29, 0.24) the first two reach 0.7.
-  BOOST_TEST((support(logits_of(kProbabilities), {.top_k = 3, .top_p = 0.7F}) == Tokens{1, 3}));
+  BOOST_TEST((support(logits_of(kProbabilities), {{.top_k = 3, .top_p = 0.7F}}) == Tokens{1, 3}));
 }
 
 BOOST_AUTO_TEST_CASE(a_flat_nucleus_is_found_however_wide_it_is) {
@@ -116,7 +116,7 @@ BOOST_AUTO_TEST_CASE(a_flat_nucleus_is_found_however_wide_it_is) {
   Sampler sampler;
   std::uint32_t highest = 0;
   for (std::size_t position = 1; position < 400; ++position) {
-    highest = std::max(highest, draw_at(sampler, logits, position, {.top_p = 0.75F, .seed = 9}));
+    highest = std::max(highest, draw_at(sampler, logits, position, {{.top_p = 0.75F, .seed = 9}}));
   }
   BOOST_TEST(highest < 1'501u);  // rounding of the sum may keep one more
   BOOST_TEST(highest > 1'400u);
@@ -124,25 +124,25 @@ BOOST_AUTO_TEST_CASE(a_flat_nucleus_is_found_however_wide_it_is) {
 
 BOOST_AUTO_TEST_CASE(min_p_is_relative_to_the_most_probable_token) {
   const std::vector<float> logits = logits_of(kProbabilities);
-  BOOST_TEST((support(logits, {.min_p = 0.45F}) == Tokens{1, 3, 4}));          // at least 0.18
-  BOOST_TEST((support(logits, {.top_k = 4, .min_p = 0.6F}) == Tokens{1, 3}));  // at least 0.24
-  BOOST_TEST((support(logits, {.top_p = 0.99F, .min_p = 1}) == Tokens{1}));
+  BOOST_TEST((support(logits, {{.min_p = 0.45F}}) == Tokens{1, 3, 4}));          // at least 0.18
+  BOOST_TEST((support(logits, {{.top_k = 4, .min_p = 0.6F}}) == Tokens{1, 3}));  // at least 0.24
+  BOOST_TEST((support(logits, {{.top_p = 0.99F, .min_p = 1}}) == Tokens{1}));
 }
 
 BOOST_AUTO_TEST_CASE(truncated_and_full_draws_agree_when_truncation_keeps_everything) {
   const std::vector<double> flat = {0.2, 0.2, 0.2, 0.2, 0.2};
-  BOOST_TEST(chi_square(draws(logits_of(flat), {.top_k = 5, .seed = 2}, 4'000), flat) < 18.5);
-  BOOST_TEST(chi_square(draws(logits_of(flat), {.top_p = 0.9999F, .seed = 2}, 4'000), flat) < 18.5);
+  BOOST_TEST(chi_square(draws(logits_of(flat), {{.top_k = 5, .seed = 2}}, 4'000), flat) < 18.5);
+  BOOST_TEST(chi_square(draws(logits_of(flat), {{.top_p = 0.9999F, .seed = 2}}, 4'000), flat) < 18.5);
 }
 
 BOOST_AUTO_TEST_CASE(the_draw_is_a_pure_function_of_seed_and_position) {
   std::vector<float> logits;
   for (int i = 0; i < 500; ++i) logits.push_back(static_cast<float>(philox_uniform(1, i) * 4));
   Sampler used, fresh;
-  draw_at(used, {5, 4, 3}, 2, {.top_k = 2, .repetition_penalty = 2});
+  draw_at(used, {5, 4, 3}, 2, {{.top_k = 2, .repetition_penalty = 2}});
   int changed_by_seed = 0;
   for (std::size_t position = 1; position < 50; ++position) {
-    const SamplingParameters parameters{.top_k = 50, .top_p = 0.9F, .seed = 77};
+    const SamplingParameters parameters{{.top_k = 50, .top_p = 0.9F, .seed = 77}};
     BOOST_TEST(draw_at(used, logits, position, parameters) == draw_at(fresh, logits, position, parameters));
     SamplingParameters other = parameters;
     other.seed = 78;
@@ -155,7 +155,7 @@ BOOST_AUTO_TEST_CASE(repetition_penalty_divides_positive_and_multiplies_negative
   Sampler sampler;
   const std::vector<std::uint32_t> history = {0, 0, 2};
   // 4 / 2 = 2 < 3; seen twice, penalised once. -1 * 2 = -2.
-  SamplingParameters greedy{.temperature = 0, .repetition_penalty = 2};
+  SamplingParameters greedy{{.temperature = 0, .repetition_penalty = 2}};
   BOOST_TEST(sampler.sample(std::vector<float>{4, 1.9F, -1}, history, 3, greedy).value() == 0u);
   BOOST_TEST(sampler.sample(std::vector<float>{4, 2.1F, -1}, history, 3, greedy).value() == 1u);
   BOOST_TEST(sampler.sample(std::vector<float>{-3, -1.9F, -1}, history, 3, greedy).value() == 1u);
@@ -169,17 +169,17 @@ BOOST_AUTO_TEST_CASE(presence_and_frequency_penalties_count_generated_tokens_onl
     parameters.temperature = 0;
     return sampler.sample(logits, history, 2, parameters).value();
   };
-  BOOST_TEST(greedy({1, 1.4F, 0}, {.presence_penalty = 0.5F}) == 0u);
-  BOOST_TEST(greedy({1, 1.6F, 0}, {.presence_penalty = 0.5F}) == 1u);
-  BOOST_TEST(greedy({0, 2.4F, 1.5F}, {.frequency_penalty = 0.5F}) == 2u);  // 2.4 - 1.5 = 0.9 < 1.5 - 0.5
-  BOOST_TEST(greedy({0, 2.6F, 1.5F}, {.frequency_penalty = 0.5F}) == 1u);  // 1.1
-  BOOST_TEST(greedy({0, 2.6F, 1.5F}, {}) == 1u);                           // nothing lingers from the calls before
+  BOOST_TEST(greedy({1, 1.4F, 0}, {{.presence_penalty = 0.5F}}) == 0u);
+  BOOST_TEST(greedy({1, 1.6F, 0}, {{.presence_penalty = 0.5F}}) == 1u);
+  BOOST_TEST(greedy({0, 2.4F, 1.5F}, {{.frequency_penalty = 0.5F}}) == 2u);  // 2.4 - 1.5 = 0.9 < 1.5 - 0.5
+  BOOST_TEST(greedy({0, 2.6F, 1.5F}, {{.frequency_penalty = 0.5F}}) == 1u);  // 1.1
+  BOOST_TEST(greedy({0, 2.6F, 1.5F}, {}) == 1u);                             // nothing lingers from the calls before
 }
 
 BOOST_AUTO_TEST_CASE(logit_bias_comes_before_penalties) {
   Sampler sampler;
   const std::vector<std::uint32_t> history = {0};
-  SamplingParameters parameters{.temperature = 0, .repetition_penalty = 4, .logit_bias = {{0, 8}, {99, 100}}};
+  SamplingParameters parameters{{.temperature = 0, .repetition_penalty = 4}, {{0, 8}, {99, 100}}};
   // (0 + 8) / 4 = 2
   BOOST_TEST(sampler.sample(std::vector<float>{0, 1.9F}, history, 1, parameters).value() == 0u);
   BOOST_TEST(sampler.sample(std::vector<float>{0, 2.1F}, history, 1, parameters).value() == 1u);
@@ -187,7 +187,9 @@ BOOST_AUTO_TEST_CASE(logit_bias_comes_before_penalties) {
 
 BOOST_AUTO_TEST_CASE(stop_tokens_are_masked_until_min_tokens_are_generated) {
   Sampler sampler;
-  const SamplingParameters parameters{.temperature = 0, .stop_tokens = {1}, .min_tokens = 2};
+  SamplingParameters parameters{{.temperature = 0}};
+  parameters.stop_tokens = {1};
+  parameters.min_tokens = 2;
   const std::vector<float> logits = {0, 5, 1};
   BOOST_TEST(sampler.sample(logits, std::vector<std::uint32_t>{0}, 1, parameters).value() == 2u);
   BOOST_TEST(sampler.sample(logits, std::vector<std::uint32_t>{0, 2}, 1, parameters).value() == 2u);

@@ -132,7 +132,7 @@ BOOST_AUTO_TEST_CASE(an_answer_ends_within_its_guesses_at_a_stop_token_and_at_it
 
 BOOST_AUTO_TEST_CASE(a_sequence_that_wants_no_guesses_gets_none) {
   Replica replica(guessing(roomy_options()));
-  Request request{.request = 1, .prompt = prompt_of(9), .max_tokens = 40, .sampling = {.temperature = 0}};
+  Request request{.request = 1, .prompt = prompt_of(9), .max_tokens = 40, .sampling = {{.temperature = 0}}};
   request.speculates = false;
   BOOST_REQUIRE(replica.admit(request).ok());
   replica.run_until_idle();
@@ -180,7 +180,7 @@ BOOST_AUTO_TEST_CASE(guesses_take_neither_blocks_from_others_nor_rows_from_promp
   EngineOptions options = guessing(roomy_options(), 8);
   options.max_batch_tokens = 12;
   Replica replica(options);
-  Request request{.request = 1, .prompt = prompt_of(4), .max_tokens = 40, .sampling = {.temperature = 0}};
+  Request request{.request = 1, .prompt = prompt_of(4), .max_tokens = 40, .sampling = {{.temperature = 0}}};
   BOOST_REQUIRE(replica.admit(request).ok());
   while (replica.engine.counts().speculation.proposed == 0) {
     BOOST_REQUIRE(replica.form_step());
@@ -197,7 +197,7 @@ BOOST_AUTO_TEST_CASE(guesses_take_neither_blocks_from_others_nor_rows_from_promp
   Replica tight(few), plain(roomy_options(5));
   for (Replica* each : {&tight, &plain}) {
     for (std::uint64_t number : {1, 2}) {
-      Request small{.request = number, .prompt = prompt_of(5, 1), .max_tokens = 9, .sampling = {.temperature = 0}};
+      Request small{.request = number, .prompt = prompt_of(5, 1), .max_tokens = 9, .sampling = {{.temperature = 0}}};
       BOOST_REQUIRE(each->admit(small).ok());
     }
     each->run_until_idle();
@@ -231,7 +231,7 @@ BOOST_AUTO_TEST_CASE(wrong_guesses_are_never_found_in_the_prefix_cache) {
 
 BOOST_AUTO_TEST_CASE(a_failed_step_and_a_new_epoch_forget_the_guesses_in_flight) {
   Replica replica(guessing(roomy_options()));
-  const Request request{.request = 1, .prompt = prompt_of(9), .max_tokens = 40, .sampling = {.temperature = 0}};
+  const Request request{.request = 1, .prompt = prompt_of(9), .max_tokens = 40, .sampling = {{.temperature = 0}}};
   BOOST_REQUIRE(replica.admit(request).ok());
   while (!replica.form_step() || replica.newest_step().getGuessCounts().size() == 0) replica.run_oldest_step();
   replica.fail_oldest_step();
@@ -252,7 +252,7 @@ BOOST_AUTO_TEST_CASE(a_result_whose_runs_do_not_fit_the_guesses_fails_its_step) 
   const auto broken = [](auto break_it) {
     Replica replica(guessing(roomy_options()));
     BOOST_REQUIRE(
-        replica.admit({.request = 1, .prompt = prompt_of(9), .max_tokens = 40, .sampling = {.temperature = 0}}).ok());
+        replica.admit({.request = 1, .prompt = prompt_of(9), .max_tokens = 40, .sampling = {{.temperature = 0}}}).ok());
     while (!replica.form_step() || replica.newest_step().getGuessCounts().size() == 0) replica.run_oldest_step();
     capnp::MallocMessageBuilder message;
     auto result = message.initRoot<schema::StepResult>();

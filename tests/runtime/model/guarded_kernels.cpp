@@ -54,6 +54,10 @@ class GuardedMemory final : public DeviceMemory {
     const Opening opening(*this);
     host_memory().copy(to, from, bytes);
   }
+  void copy_matrix(ConstMatrixF32 from, MatrixF32 to) override {
+    const Opening opening(*this);
+    host_memory().copy_matrix(from, to);
+  }
   void clear(void* device, std::uint64_t bytes) override {
     const Opening opening(*this);
     host_memory().clear(device, bytes);

@@ -33,6 +33,9 @@ class LateMemory final : public kernels::DeviceMemory {
   void copy(void* to, const void* from, std::uint64_t bytes) override {
     work_.push_back([=] { std::memcpy(to, from, bytes); });
   }
+  void copy_matrix(kernels::ConstMatrixF32 from, kernels::MatrixF32 to) override {
+    work_.push_back([=] { kernels::host_memory().copy_matrix(from, to); });
+  }
   void clear(void* device, std::uint64_t bytes) override {
     work_.push_back([=] { std::memset(device, 0, bytes); });
   }

@@ -42,7 +42,7 @@ class ThreadCluster {
     std::function<std::unique_ptr<collective::Communicator>(std::unique_ptr<collective::Communicator>,
                                                             kernels::Kernels&)>
         suit_group;
-    bool device_logits = false;  // are what a step gives
+    bool device_logits = false;  // are what a step gives, fetched from the device
     TransformerOptions transformer = {
         .num_blocks = 64, .block_size = 4, .max_batch_tokens = 64, .max_batch_sequences = 8, .max_logits_rows = 64};
   };
