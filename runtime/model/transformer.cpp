@@ -56,6 +56,7 @@ Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::pa
   if (options.max_logits_rows == 0) options.max_logits_rows = options.max_batch_sequences;
   TROUPE_RETURN_IF_ERROR(check_options(options));
   TROUPE_RETURN_IF_ERROR(check_slice(config, slice));
+  assert(!slice.expert_shard);
   kernels::DeviceMemory& memory = kernels.memory();
   if (!memory.is_host() && config.head_dim > kernels::kMaxGpuHeadDim) {
     return unsupported("head_dim is " + std::to_string(config.head_dim) + ", and kernels for GPUs take up to " +
@@ -94,7 +95,8 @@ Transformer::Transformer(const ModelConfig& config, const Slice& slice, kernels:
       kv_(std::move(kv)),
       arena_(std::move(arena)),
       host_arena_(std::move(host_arena)),
-      scratch_(scratch) {
+      scratch_(scratch),
+      expert_dispatch_(config, slice) {
   const float scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim));
   for (std::uint32_t layer = slice.first_layer; layer < slice.last_layer; ++layer) {
     const std::size_t window = config.sliding_windows[layer];
@@ -119,19 +121,9 @@ void Transformer::set_communicator(collective::Communicator& communicator) {
 
 Result<std::vector<ArenaLevel>> Transformer::memory_levels() const {
   kernels::DeviceMemory& memory = kernels_->memory();
-  ArenaLevel weights = weights_.arena.level("weights");
-  if (memory.is_host()) {  // where a packed matrix has memory of its own, or is read from its file
-    for (const PackedSize& packed : {weights_.layers_size, weights_.experts_size, weights_.lm_head_size}) {
-      for (std::uint64_t* bytes : {&weights.capacity, &weights.used, &weights.peak}) *bytes += packed.bytes;
-    }
-  }
-  std::vector<ArenaLevel> levels = {weights, kv_.level(), kv_.swap_level(), arena_.level("scratch"),
-                                    host_arena_.level("host_scratch")};
-  if (memory.is_host()) return levels;
-  TROUPE_ASSIGN_OR_RETURN(const kernels::MemoryRoom room, memory.room());
-  const kernels::MemoryUse device = memory.use(), pinned = memory.pinned().use();
-  levels.push_back({"device", room.total_bytes, device.bytes, device.peak_bytes, room.free_bytes});
-  levels.push_back({"pinned", pinned.bytes, pinned.bytes, pinned.peak_bytes, 0});
+  std::vector<ArenaLevel> levels = {weights_.level(memory.is_host()), kv_.level(), kv_.swap_level(),
+                                    arena_.level("scratch"), host_arena_.level("host_scratch")};
+  TROUPE_RETURN_IF_ERROR(add_device_levels(memory, levels));
   return levels;
 }
 
@@ -143,7 +135,8 @@ Result<kernels::ConstMatrixF32> Transformer::forward(const StepBatch& batch, ker
   }
   const std::size_t tokens = batch.tokens.size();
   const kernels::MatrixF32 hidden = scratch_.hidden.rows_from(0, tokens);
-  const bool repeats = slice_.world_size == 1 || communicator_->can_be_recorded();
+  // What other actors are asked in the middle of it cannot be repeated.
+  const bool repeats = slice_.expert_shards == 0 && (slice_.world_size == 1 || communicator_->can_be_recorded());
   logits_rows_ = batch.logits_rows.size();
   padded_ = kernels_->begin_step({.tokens = batch.tokens,
                                   .token_sources = batch.token_sources,
@@ -180,10 +173,10 @@ Result<void> Transformer::run_layers(std::size_t rows) {
     const LayerWeights& layer = weights_.layers[index - slice_.first_layer];
     attention(layer, index, rows);
     TROUPE_RETURN_IF_ERROR(add_partial(hidden, layer.mlp_norm));
-    if (layer.experts.empty()) {
-      mlp(layer, rows);
+    if (config_.has_experts(index)) {
+      TROUPE_RETURN_IF_ERROR(experts(layer, index, rows));
     } else {
-      experts(layer, rows);
+      mlp(layer, rows);
     }
     const bool is_last = index + 1 == slice_.last_layer;
     TROUPE_RETURN_IF_ERROR(add_partial(
@@ -222,20 +215,71 @@ void Transformer::run_mlp(const MlpWeights& mlp, kernels::ConstMatrixF32 in, ker
 }
 
 // scratch_.partial = this rank's part of the experts that each normed hidden state is routed to, by weight, and of the
-// shared one.
-void Transformer::experts(const LayerWeights& layer, std::size_t tokens) {
+// shared one. That one is computed while expert shards compute theirs.
+Result<void> Transformer::experts(const LayerWeights& layer, std::uint32_t index, std::size_t tokens) {
   const kernels::ConstMatrixF32 normed = scratch_.normed.rows_from(0, tokens);
   const kernels::MatrixF32 partial = scratch_.partial.rows_from(0, tokens);
   const kernels::MatrixF32 router_logits = scratch_.router_logits.rows_from(0, tokens);
   kernels_->linear(normed, layer.router.view(), router_logits);
+  if (asks_experts(slice_)) TROUPE_RETURN_IF_ERROR(dispatch(index, normed, router_logits));
   if (layer.shared_router.empty()) {
     kernels_->memory().clear(partial.data, tokens * partial.cols * sizeof(float));
   } else {
     run_mlp(layer.shared, normed, partial);
     kernels_->scale_by_sigmoid(normed, layer.shared_router, partial);
   }
-  kernels_->mix(normed, router_logits, *layer.mixture, {scratch_.routed, scratch_.expert_gated, scratch_.expert_out},
-                partial);
+  if (asks_experts(slice_)) return combine(partial);
+  if (slice_.expert_shards == 0) {
+    kernels_->mix(normed, router_logits, *layer.mixture, {scratch_.routed, scratch_.expert_gated, scratch_.expert_out},
+                  partial);
+  }
+  return {};
+}
+
+// Sends the rows out to the expert shards that this rank asks.
+Result<void> Transformer::dispatch(std::uint32_t index, kernels::ConstMatrixF32 normed,
+                                   kernels::ConstMatrixF32 router_logits) {
+  if (remote_experts_ == nullptr) return unavailable("the stage's expert shards are not assembled");
+  kernels::DeviceMemory& memory = kernels_->memory();
+  if (!memory.is_host()) {
+    const kernels::MatrixF32 rows = scratch_.outgoing_normed.rows_from(0, normed.rows);
+    const kernels::MatrixF32 logits = scratch_.outgoing_router_logits.rows_from(0, normed.rows);
+    memory.copy_out(rows.data, normed.data, rows.rows * rows.cols * sizeof(float));
+    memory.copy_out(logits.data, router_logits.data, logits.rows * logits.cols * sizeof(float));
+    TROUPE_RETURN_IF_ERROR(memory.synchronize());
+    normed = rows;
+    router_logits = logits;
+  }
+  dispatched_ = expert_dispatch_.route(router_logits);
+  return remote_experts_->dispatch(index, normed, dispatched_);
+}
+
+// sum += what they have made of them, in the order of the shards.
+Result<void> Transformer::combine(kernels::MatrixF32 sum) {
+  // On a device the copy of the layer before is done: dispatch() has waited for what came after it.
+  const kernels::MatrixF32 combined = scratch_.expert_sum.rows_from(0, sum.rows);
+  std::fill_n(combined.data, combined.rows * combined.cols, 0.0f);
+  for (std::size_t part = 0; part < dispatched_.size(); ++part) {
+    const auto waits = [&] {
+      const Stopwatch stopwatch(expert_wait_ns_);
+      return remote_experts_->combine(part);
+    };
+    TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 made, waits());
+    const std::vector<std::uint32_t>& rows = dispatched_[part].rows;
+    assert(made.rows == rows.size() && made.cols == combined.cols);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      std::transform(made.row(i), made.row(i) + made.cols, combined.row(rows[i]), combined.row(rows[i]), std::plus<>());
+    }
+  }
+  kernels::DeviceMemory& memory = kernels_->memory();
+  if (memory.is_host()) {
+    kernels_->add(combined, sum);
+    return {};
+  }
+  const kernels::MatrixF32 copy = scratch_.expert_out.rows_from(0, sum.rows);
+  memory.copy_in(copy.data, combined.data, combined.rows * combined.cols * sizeof(float));
+  kernels_->add(copy, sum);
+  return {};
 }
 
 // hidden += the sum of all ranks' parts; and scratch_.normed = its norm, where there is one to come.
