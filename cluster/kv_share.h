@@ -7,13 +7,13 @@
 
 namespace troupe::cluster {
 
-// Of a GPU, left to each shard or draft on it beside weights, KV pages and scratch: for the driver, the workspaces of
-// kernels and what a group exchanges.
+// Of a GPU, left to each shard, expert or draft on it beside weights, KV pages and scratch: for the driver, the
+// workspaces of kernels and what a group exchanges.
 inline constexpr std::uint64_t kGpuReserveBytes = std::uint64_t{1} << 30;
 
 // Bytes that the KV pages of a shard on a GPU may take where nobody says how many (limits.kv_memory): an even share,
-// among the shards and drafts of that GPU, of its memory less the weights and the scratch of the shards and
-// kGpuReserveBytes for each. 0 when nothing is left. Loading asks the GPU itself what is free.
+// among the shards and drafts of that GPU, of its memory less the weights and the scratch of the shards and experts and
+// kGpuReserveBytes for each of all of them. 0 when nothing is left. Loading asks the GPU itself what is free.
 // REQUIRES: the actors are placed, their slices are valid
 std::uint64_t kv_share(const model::ModelConfig& model, const Machine& machine, const Limits& limits, const Plan& plan,
                        const PlannedActor& shard);

@@ -6,6 +6,7 @@
 #include "cluster/plan_costs.h"
 #include "kernels/cuda/packed_weight.h"
 #include "runtime/collective/nccl_communicator.h"
+#include "runtime/model/expert_shard.h"
 #include "runtime/model/scratch.h"
 
 namespace troupe::cluster {
@@ -13,12 +14,15 @@ namespace {
 
 bool on_gpu(const PlannedActor& actor) { return actor.device->kind == Device::Kind::kCuda; }
 
+void add_scratch(const model::ScratchBytes& bytes, PlannedActor& actor) {
+  actor.scratch_bytes = bytes.device;
+  (on_gpu(actor) ? actor.host_bytes : actor.scratch_bytes) += bytes.host;
+}
+
 void add_scratch(const model::ModelConfig& model, const model::Slice& slice, model::StepSize size,
                  PlannedActor& actor) {
   size.on_host = !on_gpu(actor);
-  const model::ScratchBytes bytes = model::scratch_bytes(model, slice, size);
-  actor.scratch_bytes = bytes.device;
-  (on_gpu(actor) ? actor.host_bytes : actor.scratch_bytes) += bytes.host;
+  add_scratch(model::scratch_bytes(model, slice, size), actor);
 }
 
 // What a group over NCCL takes beside the matrices that it exchanges: sums of hidden states, and on the last stage the
@@ -81,6 +85,10 @@ void add_memory(const model::ModelConfig& model, const model::ModelConfig* draft
           std::uint64_t{plan.num_blocks} * model::bytes_per_block(model, slice, plan.block_size, plan.kv_dtype);
       add_scratch(model, slice, size, actor);
       if (actor.exchange == Exchange::kNccl) actor.scratch_bytes += exchange_bytes(model, slice, size);
+    } else if (actor.kind == PlannedActor::Kind::kExpert) {
+      const model::Slice slice = slice_of(plan, actor);
+      actor.weight_bytes = weight_bytes_on(actor.device->kind, model, slice);
+      add_scratch(model::expert_scratch_bytes(model, slice, tokens, !on_gpu(actor)), actor);
     } else if (actor.kind == PlannedActor::Kind::kDraft && draft != nullptr) {
       const model::Slice whole = {.last_layer = draft->num_layers, .num_layers = draft->num_layers, .world_size = 1};
       actor.weight_bytes = weight_bytes_on(actor.device->kind, *draft, whole);

@@ -15,8 +15,8 @@ namespace troupe::cluster {
 // on a GPU as its kernels read them (kernels/cuda/packed_weight.h).
 std::uint64_t weight_bytes_on(Device::Kind device, const model::ModelConfig& model, const model::Slice& slice);
 
-// Fills in what shards and drafts take of their devices' memory. `draft`: the model of the drafts, if there are any.
-// REQUIRES: the actors are placed, their slices are valid, and the KV blocks are counted
+// Fills in what shards, experts and drafts take of their devices' memory. `draft`: the model of the drafts, if there
+// are any. REQUIRES: the actors are placed, their slices are valid, and the KV blocks are counted
 void add_memory(const model::ModelConfig& model, const model::ModelConfig* draft, const Limits& limits, Plan& plan);
 
 // Complains, at `place`, about what exceeds the memory of a GPU (an error) or of this machine (a warning: the system
