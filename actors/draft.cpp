@@ -8,11 +8,11 @@
 
 #include "actors/draft_compute.h"
 #include "actors/interfaces.h"
+#include "actors/outcome.h"
 #include "actors/stats.h"
 #include "runtime/base/device.h"
 #include "runtime/base/log.h"
 #include "runtime/base/metrics.h"
-#include "runtime/engine/error_info.h"
 #include "runtime/model/kv_pages.h"
 
 namespace troupe {
@@ -75,14 +75,7 @@ struct DraftState {
     return std::move(reply).finish();
   }
 
-  fabric::Message<schema::Stats> stats() const {
-    return fabric::make_message<schema::Stats>([&](schema::Stats::Builder out) {
-      out.setActor(actor);
-      out.initNode().setName(options.node);
-      out.getNode().setIncarnation(options.incarnation);
-      write_families(metrics.collect(), out);
-    });
-  }
+  fabric::Message<schema::Stats> stats() const { return stats_of(actor, options.node, options.incarnation, metrics); }
 
   // Steps in flight whose sequences all have their place; of a deeper pipeline's some are forgotten.
   static constexpr std::uint32_t kPipelineStages = 16;
@@ -95,14 +88,7 @@ caf::behavior run_draft(caf::stateful_actor<DraftState>* self, DraftOptions opti
       [self](const fabric::Message<schema::Spawn>& message) {
         const auto order = message.read();
         const auto detail = self->state.load(order.root());
-        return fabric::make_message<schema::Spawned>([&](schema::Spawned::Builder out) {
-          out.setActor(order->getActor());
-          if (detail.ok()) {
-            out.initReady().setDetail(*detail);
-          } else {
-            engine::write_error(detail.error(), out.initError());
-          }
-        });
+        return spawned_of(order->getActor(), detail);
       },
       [self](const fabric::Message<schema::DraftRequest>& message) {
         const auto request = message.read();

@@ -8,6 +8,7 @@
 #include "schema/cluster.capnp.h"
 #include "schema/draft.capnp.h"
 #include "schema/error.capnp.h"
+#include "schema/expert.capnp.h"
 #include "schema/generate.capnp.h"
 #include "schema/step.capnp.h"
 
@@ -43,11 +44,15 @@ using ShardActor =
     caf::typed_actor<OneWay<schema::Step>, OneWay<schema::Activation>, Asked<schema::Assemble, schema::Outcome>,
                      Asked<schema::StatsRequest, schema::Stats>>;
 
+// 5. Some routed experts of a stage; the shards ask.
+using ExpertActor = caf::typed_actor<Asked<schema::Dispatch, schema::Combine>, Asked<schema::Assemble, schema::Outcome>,
+                                     Asked<schema::StatsRequest, schema::Stats>>;
+
 // Beside 2: guesses tokens for the scheduler with a small model.
 using DraftActor =
     caf::typed_actor<Asked<schema::DraftRequest, schema::DraftReply>, Asked<schema::StatsRequest, schema::Stats>>;
 
-// 5. One a node, which takes StatsRequest; the root's also takes Join, Lost and ClusterStatusRequest.
+// 7. One a node, which takes StatsRequest; the root's also takes Join, Lost and ClusterStatusRequest.
 using SupervisorActor =
     caf::typed_actor<Asked<schema::Join, schema::Outcome>, OneWay<schema::Lost>, Asked<schema::Spawn, schema::Spawned>,
                      OneWay<schema::LoadProgress>, Asked<schema::Assemble, schema::Outcome>,

@@ -30,6 +30,10 @@ inline std::string shard_name(std::uint32_t replica, std::uint32_t stage, std::u
   return "shard/" + std::to_string(replica) + "/" + std::to_string(stage) + "/" + std::to_string(rank);
 }
 
+inline std::string expert_name(std::uint32_t replica, std::uint32_t stage, std::uint32_t expert) {
+  return "expert/" + std::to_string(replica) + "/" + std::to_string(stage) + "/" + std::to_string(expert);
+}
+
 // The replica that "scheduler/1", "stage/1/0" or the like is part of; nothing for a gateway or a supervisor.
 std::optional<std::uint32_t> replica_of(std::string_view actor);
 

@@ -14,6 +14,17 @@ fabric::Message<schema::Outcome> outcome_of(const Result<void>& result) {
   });
 }
 
+fabric::Message<schema::Spawned> spawned_of(const std::string& actor, const Result<std::string>& detail) {
+  return fabric::make_message<schema::Spawned>([&](schema::Spawned::Builder out) {
+    out.setActor(actor);
+    if (detail.ok()) {
+      out.initReady().setDetail(*detail);
+    } else {
+      engine::write_error(detail.error(), out.initError());
+    }
+  });
+}
+
 Result<void> read_outcome(const fabric::Message<schema::Outcome>& outcome) {
   const auto in = outcome.read();
   if (in->isError()) return engine::read_error(in->getError());

@@ -1,8 +1,7 @@
 #include "actors/root_supervisor.h"
 
 #include <algorithm>
-#include <map>
-#include <set>
+#include <utility>
 
 #include <caf/all.hpp>
 
@@ -21,42 +20,11 @@ using DrainOver = caf::atom_constant<caf::atom("drain_over")>;
 // Before the first readiness a node may fail this often before the whole start is given up.
 constexpr std::uint32_t kStartAttempts = 3;
 
-enum class NodePhase { kAbsent, kStarting, kJoined };
-
-struct Node {
-  NodePhase phase = NodePhase::kAbsent;
-  std::uint32_t pid = 0;
-  std::uint32_t starts = 0;
-  std::uint64_t backoff_ms = 0;
-  std::string endpoint;
-  std::uint64_t incarnation = 0;
-  caf::actor supervisor;
-};
-
-enum class ActorPhase { kStarting, kLoading, kReady, kLost };
-
-const char* to_string(ActorPhase phase) {
-  switch (phase) {
-    case ActorPhase::kStarting: return "starting";
-    case ActorPhase::kLoading: return "loading";
-    case ActorPhase::kReady: return "ready";
-    case ActorPhase::kLost: return "lost";
-  }
-  return "unknown";
-}
-
-struct PlacedActor {
-  ActorOrder order;
-  ActorPhase phase = ActorPhase::kStarting;
-  std::string detail;
-};
-
-// One replica's own life: losses and epochs of the others are none of its business.
-struct Replica {
-  std::uint64_t epoch = 0;
-  std::uint64_t assembly = 0;  // grows with every attempt: answers to an abandoned one are ignored
-  bool ready = false;
-};
+using Node = Roster::Node;
+using NodePhase = Roster::NodePhase;
+using ActorPhase = Roster::ActorPhase;
+using Member = Roster::Member;
+using Replica = Roster::Replica;
 
 struct RootState {
   const char* name = "root";
@@ -64,18 +32,15 @@ struct RootState {
 
   caf::stateful_actor<RootState>* self;
   RootSupervisorOptions options;
-  std::map<std::string, Node> nodes;
-  std::vector<PlacedActor> actors;
-  std::map<std::uint32_t, Replica> replicas;
-  std::uint64_t epoch = 0;  // the latest of any replica
-  bool was_ready = false;   // every replica at once
+  Roster roster;
+  bool was_ready = false;  // every replica at once
   bool draining = false;
   std::vector<caf::typed_response_promise<fabric::Message<schema::Outcome>>> drain_promises;
 
   // --- nodes ---
 
   void start_node(const std::string& name) {
-    Node& node = nodes.at(name);
+    Node& node = roster.nodes.at(name);
     if (draining || node.phase != NodePhase::kAbsent) return;
     ++node.starts;
     auto pid = options.start_node(name, self);
@@ -91,7 +56,7 @@ struct RootState {
   }
 
   void restart_later(const std::string& name) {
-    Node& node = nodes.at(name);
+    Node& node = roster.nodes.at(name);
     node.backoff_ms = node.backoff_ms == 0 ? options.limits.restart_backoff_ms
                                            : std::min(2 * node.backoff_ms, options.limits.restart_backoff_max_ms);
     self->delayed_send(self, std::chrono::milliseconds(node.backoff_ms), StartNode::value, name);
@@ -99,8 +64,8 @@ struct RootState {
 
   Result<void> join(schema::Join::Reader join) {
     const std::string name = join.getNode().getName();
-    const auto it = nodes.find(name);
-    if (it == nodes.end()) return not_found("the plan has no node named " + printable(name));
+    const auto it = roster.nodes.find(name);
+    if (it == roster.nodes.end()) return not_found("the plan has no node named " + printable(name));
     Node& node = it->second;
     if (draining) return unavailable("the cluster is going down");
     if (node.phase != NodePhase::kStarting) {
@@ -118,14 +83,14 @@ struct RootState {
     node.endpoint = join.getEndpoint();
     node.incarnation = join.getNode().getIncarnation();
     self->monitor(node.supervisor);
-    for (PlacedActor& actor : actors) {
+    for (Member& actor : roster.members) {
       if (actor.order.node == name) spawn(actor, node);
     }
     return {};
   }
 
   void lose_node(const std::string& name, const std::string& reason) {
-    Node& node = nodes.at(name);
+    Node& node = roster.nodes.at(name);
     const bool was_joined = node.phase == NodePhase::kJoined;
     node.supervisor = nullptr;
     if (!was_joined) return;
@@ -133,14 +98,14 @@ struct RootState {
     if (draining) return;
     spdlog::warn("node {} is lost: {}", name, reason);
     std::vector<std::string> lost;
-    for (PlacedActor& actor : actors) {
+    for (Member& actor : roster.members) {
       if (actor.order.node != name) continue;
       set_phase(actor, ActorPhase::kLost, reason);
       lost.push_back(actor.order.actor);
       if (actor.order.replica) {
-        abandon(replicas.at(*actor.order.replica));
+        roster.replicas.at(*actor.order.replica).abandon();
       } else {
-        for (auto& [number, replica] : replicas) abandon(replica);
+        for (auto& [number, replica] : roster.replicas) replica.abandon();
       }
     }
     const auto message = fabric::make_message<schema::Lost>([&](schema::Lost::Builder out) {
@@ -148,21 +113,16 @@ struct RootState {
       auto list = out.initActors(lost.size());
       for (std::size_t i = 0; i < lost.size(); ++i) list.set(i, lost[i]);
     });
-    for (const PlacedActor& actor : actors) {
+    for (const Member& actor : roster.members) {
       const std::string& name = actor.order.actor;
       if (name != kGatewayName && name != scheduler_name(actor.order.replica.value_or(0))) continue;
-      if (auto handle = handle_of(name)) self->send(handle, message);
+      if (auto handle = roster.handle_of(name, options.resolve)) self->send(handle, message);
     }
-  }
-
-  static void abandon(Replica& replica) {
-    replica.ready = false;
-    ++replica.assembly;
   }
 
   void node_exited(const std::string& name, const std::string& reason) {
     lose_node(name, reason);
-    Node& node = nodes.at(name);
+    Node& node = roster.nodes.at(name);
     node.phase = NodePhase::kAbsent;
     if (draining) return finish_drain_if_empty();
     if (!was_ready && node.starts >= kStartAttempts) {
@@ -174,36 +134,13 @@ struct RootState {
 
   // --- actors ---
 
-  void set_phase(PlacedActor& actor, ActorPhase phase, const std::string& detail) {
+  void set_phase(Member& actor, ActorPhase phase, const std::string& detail) {
     actor.phase = phase;
     actor.detail = detail;
     options.events.on_state(actor.order.actor, actor.order.node, to_string(phase), detail);
   }
 
-  PlacedActor* find_actor(const std::string& name) {
-    const auto it =
-        std::find_if(actors.begin(), actors.end(), [&](const PlacedActor& actor) { return actor.order.actor == name; });
-    return it == actors.end() ? nullptr : &*it;
-  }
-
-  void write_address(const PlacedActor& actor, schema::ActorAddress::Builder out) const {
-    const Node& node = nodes.at(actor.order.node);
-    out.initNode().setName(actor.order.node);
-    out.getNode().setIncarnation(node.incarnation);
-    out.setActor(actor.order.actor);
-    out.setEndpoint(node.endpoint);
-  }
-
-  // Null while the actor's node is away.
-  caf::actor handle_of(const std::string& name) {
-    const PlacedActor* actor = find_actor(name);
-    if (actor == nullptr || nodes.at(actor->order.node).phase != NodePhase::kJoined) return nullptr;
-    const auto address = fabric::make_message<schema::ActorAddress>(
-        [&](schema::ActorAddress::Builder out) { write_address(*actor, out); });
-    return options.resolve(*address.read());
-  }
-
-  void spawn(PlacedActor& actor, const Node& node) {
+  void spawn(Member& actor, const Node& node) {
     set_phase(actor, ActorPhase::kLoading, "");
     const std::string name = actor.order.actor;
     const std::uint64_t incarnation = node.incarnation;
@@ -223,19 +160,19 @@ struct RootState {
   }
 
   void spawn_succeeded(const std::string& name, std::uint64_t incarnation, const std::string& detail) {
-    PlacedActor& actor = *find_actor(name);
-    if (nodes.at(actor.order.node).incarnation != incarnation || actor.phase != ActorPhase::kLoading) return;
+    Member& actor = *roster.find(name);
+    if (roster.nodes.at(actor.order.node).incarnation != incarnation || actor.phase != ActorPhase::kLoading) return;
     set_phase(actor, ActorPhase::kReady, detail);
     // Not the replicas that it has nothing to do with: they may be in the middle of an assembly.
-    for (const auto& [number, replica] : replicas) {
-      if (works_with(actor, number)) assemble_if_complete(number);
+    for (const auto& [number, replica] : roster.replicas) {
+      if (actor.works_with(number)) assemble_if_complete(number);
     }
   }
 
   // `answered`: the node said so itself. Another start would find the same missing file or taken port.
   void spawn_failed(const std::string& name, std::uint64_t incarnation, Error error, bool answered) {
-    const PlacedActor& actor = *find_actor(name);
-    const Node& node = nodes.at(actor.order.node);
+    const Member& actor = *roster.find(name);
+    const Node& node = roster.nodes.at(actor.order.node);
     // An actor whose node has died is counted with the node.
     if (draining || node.incarnation != incarnation || node.phase != NodePhase::kJoined) return;
     const std::string place = name + " on node " + actor.order.node;
@@ -248,56 +185,16 @@ struct RootState {
 
   // --- assembly ---
 
-  struct Target {
-    std::string node;
-    caf::actor handle;
-  };
-
-  static bool works_with(const PlacedActor& actor, std::uint32_t replica) {
-    return !actor.order.replica || *actor.order.replica == replica;
-  }
-
-  // Who learns of a new epoch after whom: connections, then those who serve a step, then those who send one.
-  std::vector<Target> targets_of_phase(std::size_t phase, std::uint32_t replica) {
-    static const std::vector<std::string> prefixes = {"", "shard/", "stage/", "scheduler/", kGatewayName};
-    std::vector<Target> targets;
-    if (phase >= prefixes.size()) return targets;
-    std::set<std::string> seen;
-    for (const PlacedActor& actor : actors) {
-      const std::string& node = actor.order.node;
-      if (!works_with(actor, replica)) continue;
-      if (phase == 0) {
-        if (seen.insert(node).second) targets.push_back({node, nodes.at(node).supervisor});
-      } else if (actor.order.actor.starts_with(prefixes[phase])) {
-        targets.push_back({node, handle_of(actor.order.actor)});
-      }
-    }
-    return targets;
-  }
-
   void assemble_if_complete(std::uint32_t replica) {
-    if (draining || replicas.at(replica).ready) return;
-    if (std::all_of(actors.begin(), actors.end(), [&](const PlacedActor& actor) {
-          return !works_with(actor, replica) || actor.phase == ActorPhase::kReady;
-        })) {
-      assemble(replica);
-    }
+    if (draining || roster.replicas.at(replica).ready) return;
+    if (roster.is_complete(replica)) assemble(replica);
   }
 
   void assemble(std::uint32_t number) {
-    Replica& replica = replicas.at(number);
-    abandon(replica);
-    replica.epoch = ++epoch;
-    std::vector<const PlacedActor*> members;
-    for (const PlacedActor& actor : actors) {
-      if (works_with(actor, number)) members.push_back(&actor);
-    }
-    const auto message = fabric::make_message<schema::Assemble>([&](schema::Assemble::Builder out) {
-      out.setReplica(number);
-      out.setEpoch(replica.epoch);
-      auto list = out.initActors(members.size());
-      for (std::size_t i = 0; i < members.size(); ++i) write_address(*members[i], list[i]);
-    });
+    Replica& replica = roster.replicas.at(number);
+    replica.abandon();
+    replica.epoch = ++roster.epoch;
+    const auto message = roster.assemble_message(number);
     assemble_phase(0, {number, replica.assembly}, message);
   }
 
@@ -305,7 +202,9 @@ struct RootState {
     std::uint32_t replica;
     std::uint64_t assembly;
   };
-  bool is_current(const Attempt& attempt) const { return replicas.at(attempt.replica).assembly == attempt.assembly; }
+  bool is_current(const Attempt& attempt) const {
+    return roster.replicas.at(attempt.replica).assembly == attempt.assembly;
+  }
 
   // Shards may wait for NCCL, and then for each other.
   std::chrono::milliseconds assemble_timeout() const {
@@ -313,10 +212,11 @@ struct RootState {
   }
 
   void assemble_phase(std::size_t phase, const Attempt& attempt, const fabric::Message<schema::Assemble>& message) {
-    const auto targets = targets_of_phase(phase, attempt.replica);
-    if (targets.empty()) return assembled(attempt.replica);
+    if (phase == Roster::kAssemblyPhases) return assembled(attempt.replica);
+    const auto targets = roster.targets_of_phase(phase, attempt.replica, options.resolve);
+    if (targets.empty()) return assemble_phase(phase + 1, attempt, message);
     const auto pending = std::make_shared<std::size_t>(targets.size());
-    for (const Target& target : targets) {
+    for (const Roster::Target& target : targets) {
       if (!target.handle) return assembly_failed(attempt, unavailable("node " + target.node + " is away"), "");
       const std::string node = target.node;
       self->request(target.handle, assemble_timeout(), message)
@@ -337,10 +237,10 @@ struct RootState {
   // `silent_node`: the node that did not answer, or empty.
   void assembly_failed(const Attempt& attempt, const Error& error, const std::string& silent_node) {
     if (!is_current(attempt) || draining) return;
-    Replica& replica = replicas.at(attempt.replica);
-    abandon(replica);
+    Replica& replica = roster.replicas.at(attempt.replica);
+    replica.abandon();
     spdlog::warn("epoch {} of replica {} could not be assembled: {}", replica.epoch, attempt.replica, error.message);
-    if (!silent_node.empty() && nodes.at(silent_node).phase == NodePhase::kJoined) {
+    if (!silent_node.empty() && roster.nodes.at(silent_node).phase == NodePhase::kJoined) {
       options.kill_node(silent_node);
     } else {
       self->delayed_send(self, std::chrono::milliseconds(options.limits.restart_backoff_ms), Reassemble::value,
@@ -348,18 +248,14 @@ struct RootState {
     }
   }
 
-  bool all_ready() const {
-    return std::all_of(replicas.begin(), replicas.end(), [](const auto& entry) { return entry.second.ready; });
-  }
-
   void assembled(std::uint32_t replica) {
-    replicas.at(replica).ready = true;
-    for (const PlacedActor& actor : actors) {
-      if (works_with(actor, replica)) nodes.at(actor.order.node).backoff_ms = 0;
+    roster.replicas.at(replica).ready = true;
+    for (const Member& actor : roster.members) {
+      if (actor.works_with(replica)) roster.nodes.at(actor.order.node).backoff_ms = 0;
     }
-    if (!all_ready()) return;
+    if (!roster.all_ready()) return;
     was_ready = true;
-    options.events.on_ready(epoch);
+    options.events.on_ready(roster.epoch);
   }
 
   // --- the end ---
@@ -367,12 +263,12 @@ struct RootState {
   // Clients first: the gateway finishes its streams, which needs everybody else.
   void drain(std::uint32_t deadline_ms) {
     draining = true;
-    for (auto& [number, replica] : replicas) abandon(replica);
+    for (auto& [number, replica] : roster.replicas) replica.abandon();
     self->delayed_send(self, std::chrono::milliseconds(deadline_ms + options.limits.drain_timeout_ms),
                        DrainOver::value);
     drain_actor(kGatewayName, deadline_ms, [this, deadline_ms] {
-      const auto left = std::make_shared<std::size_t>(replicas.size());
-      for (const auto& [number, replica] : replicas) {
+      const auto left = std::make_shared<std::size_t>(roster.replicas.size());
+      for (const auto& [number, replica] : roster.replicas) {
         drain_actor(scheduler_name(number), deadline_ms, [this, left, deadline_ms] {
           if (--*left == 0) drain_nodes(deadline_ms);
         });
@@ -385,7 +281,7 @@ struct RootState {
   }
 
   void drain_actor(const std::string& name, std::uint32_t deadline_ms, std::function<void()> then) {
-    const caf::actor handle = handle_of(name);
+    const caf::actor handle = roster.handle_of(name, options.resolve);
     if (!handle) return then();
     // Half a second beyond its own deadline, for cutting off what is left.
     self->request(handle, std::chrono::milliseconds(deadline_ms + 500), drain_message(deadline_ms))
@@ -393,7 +289,7 @@ struct RootState {
   }
 
   void drain_nodes(std::uint32_t deadline_ms) {
-    for (auto& [name, node] : nodes) {
+    for (auto& [name, node] : roster.nodes) {
       if (node.phase == NodePhase::kJoined) {
         // Its end comes back as NodeExited, whatever it answers.
         self->request(node.supervisor, caf::infinite, drain_message(deadline_ms))
@@ -406,54 +302,28 @@ struct RootState {
   }
 
   void kill_rest() {
-    for (const auto& [name, node] : nodes) {
+    for (const auto& [name, node] : roster.nodes) {
       if (node.phase != NodePhase::kAbsent) options.kill_node(name);
     }
   }
 
   void finish_drain_if_empty() {
-    for (const auto& [name, node] : nodes) {
+    for (const auto& [name, node] : roster.nodes) {
       if (node.phase != NodePhase::kAbsent) return;
     }
     for (auto& promise : drain_promises) promise.deliver(outcome_of({}));
     drain_promises.clear();
     options.events.on_drained();
   }
-
-  fabric::Message<schema::ClusterStatus> status() const {
-    return fabric::make_message<schema::ClusterStatus>([&](schema::ClusterStatus::Builder out) {
-      out.setCluster(options.cluster);
-      out.setEpoch(epoch);
-      out.setReady(all_ready());
-      auto list = out.initActors(actors.size());
-      for (std::size_t i = 0; i < actors.size(); ++i) {
-        const PlacedActor& actor = actors[i];
-        const Node& node = nodes.at(actor.order.node);
-        list[i].setActor(actor.order.actor);
-        list[i].setNode(actor.order.node);
-        list[i].setPid(node.pid);
-        list[i].setDevice(actor.order.device);
-        list[i].setState(to_string(actor.phase));
-        list[i].setDetail(actor.detail);
-        list[i].setRestarts(node.starts == 0 ? 0 : node.starts - 1);
-        list[i].setEndpoint(node.endpoint);
-        list[i].setIncarnation(node.incarnation);
-      }
-    });
-  }
 };
 
 caf::behavior run_root(caf::stateful_actor<RootState>* self, RootSupervisorOptions options) {
   RootState& state = self->state;
   state.options = std::move(options);
-  for (const std::string& node : state.options.nodes) state.nodes[node];
-  for (ActorOrder& actor : state.options.actors) {
-    if (actor.replica) state.replicas[*actor.replica];
-    state.actors.push_back({std::move(actor)});
-  }
+  state.roster = Roster(state.options.nodes, std::move(state.options.actors));
   self->set_default_handler(caf::print_and_drop);
   self->set_down_handler([self](const caf::down_msg& down) {
-    for (const auto& [name, node] : self->state.nodes) {
+    for (const auto& [name, node] : self->state.roster.nodes) {
       if (!node.supervisor || node.supervisor.address() != down.source) continue;
       const std::string lost = name;
       self->state.lose_node(lost, "its connection is gone");
@@ -466,7 +336,7 @@ caf::behavior run_root(caf::stateful_actor<RootState>* self, RootSupervisorOptio
   return {
       [self](StartNode, const std::string& node) { self->state.start_node(node); },
       [self](JoinCheck, const std::string& node, std::uint32_t start) {
-        const Node& current = self->state.nodes.at(node);
+        const Node& current = self->state.roster.nodes.at(node);
         if (current.phase == NodePhase::kStarting && current.starts == start) {
           spdlog::error("node {} has not reported in time", node);
           self->state.options.kill_node(node);
@@ -486,8 +356,8 @@ caf::behavior run_root(caf::stateful_actor<RootState>* self, RootSupervisorOptio
         const auto lost = message.read();
         if (self->state.draining || lost->getActors().size() == 0) return;
         const auto number = replica_of(lost->getActors()[0].cStr());
-        const auto replica = number ? self->state.replicas.find(*number) : self->state.replicas.end();
-        if (replica == self->state.replicas.end() || !replica->second.ready) return;
+        const auto replica = number ? self->state.roster.replicas.find(*number) : self->state.roster.replicas.end();
+        if (replica == self->state.roster.replicas.end() || !replica->second.ready) return;
         spdlog::warn("assembling replica {} again: {}", *number, one_line(lost->getReason().cStr()));
         replica->second.ready = false;
         self->state.assemble_if_complete(*number);
@@ -495,11 +365,13 @@ caf::behavior run_root(caf::stateful_actor<RootState>* self, RootSupervisorOptio
       [self](const fabric::Message<schema::NodeExited>& message) {
         const auto exited = message.read();
         const std::string node = exited->getNode();
-        const auto it = self->state.nodes.find(node);
-        if (it == self->state.nodes.end() || it->second.pid != exited->getPid()) return;
+        const auto it = self->state.roster.nodes.find(node);
+        if (it == self->state.roster.nodes.end() || it->second.pid != exited->getPid()) return;
         self->state.node_exited(node, exited->getReason());
       },
-      [self](const fabric::Message<schema::ClusterStatusRequest>&) { return self->state.status(); },
+      [self](const fabric::Message<schema::ClusterStatusRequest>&) {
+        return self->state.roster.status(self->state.options.cluster);
+      },
       [self](const fabric::Message<schema::Drain>& message) {
         auto promise = self->make_response_promise<fabric::Message<schema::Outcome>>();
         self->state.drain_promises.push_back(promise);

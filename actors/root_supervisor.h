@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,21 +9,12 @@
 #include <caf/actor_system.hpp>
 
 #include "actors/names.h"
+#include "actors/roster.h"
 #include "runtime/base/limits.h"
 #include "runtime/base/result.h"
-#include "runtime/fabric/message.h"
 #include "schema/cluster.capnp.h"
 
 namespace troupe {
-
-// One actor of the plan: where it lives, and the order that makes it.
-struct ActorOrder {
-  std::string actor;
-  std::string node;
-  std::string device;
-  std::optional<std::uint32_t> replica;  // nothing: every replica works with it
-  fabric::Message<schema::Spawn> spawn;
-};
 
 // What happens, for whoever shows it to people. Called on the root supervisor's thread; must not block.
 struct ClusterEvents {

@@ -2,13 +2,16 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <deque>
 #include <optional>
 
 #include <caf/all.hpp>
 
+#include "actors/arena_metrics.h"
 #include "actors/device_group.h"
+#include "actors/expert_requests.h"
+#include "actors/f32_matrix.h"
+#include "actors/load_report.h"
 #include "actors/outcome.h"
 #include "actors/shard_compute.h"
 #include "actors/stats.h"
@@ -34,27 +37,6 @@ std::uint64_t ns_since(Clock::time_point start) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
 }
 
-// The hidden states that an Activation carries, checked against the step. They point into the attachment.
-Result<kernels::ConstMatrixF32> hidden_of(schema::Tensor::Reader tensor,
-                                          std::span<const fabric::Attachment> attachments, std::size_t rows,
-                                          std::size_t hidden_size) {
-  const auto shape = tensor.getShape();
-  if (tensor.getDtype() != schema::DType::F32 || shape.size() != 2 || shape[0] != rows || shape[1] != hidden_size) {
-    return corrupt_data("activation is not an f32 tensor of (" + std::to_string(rows) + ", " +
-                        std::to_string(hidden_size) + ")");
-  }
-  if (tensor.getAttachment() >= attachments.size()) return corrupt_data("activation names an attachment it lacks");
-  const fabric::Attachment& bytes = attachments[tensor.getAttachment()];
-  if (bytes.size() != rows * hidden_size * sizeof(float)) {
-    return corrupt_data("activation holds " + std::to_string(bytes.size()) + " bytes, expected " +
-                        std::to_string(rows * hidden_size * sizeof(float)));
-  }
-  if (reinterpret_cast<std::uintptr_t>(bytes.data()) % alignof(float) != 0) {
-    return corrupt_data("activation is not aligned");
-  }
-  return kernels::ConstMatrixF32(reinterpret_cast<const float*>(bytes.data()), rows, hidden_size);
-}
-
 struct ShardState {
   const char* name = "shard";
   explicit ShardState(caf::stateful_actor<ShardState>* self) : self(self) {}
@@ -68,11 +50,13 @@ struct ShardState {
   std::uint32_t stage_index = 0;
   std::uint32_t rank = 0;
   caf::actor stage;
+  std::unique_ptr<ExpertRequests> experts;  // of the epoch; null where the stage has no expert actors
 
   struct StepTime {
     std::uint64_t compute_ns = 0;
     std::uint64_t collective_ns = 0;
-    std::uint64_t copy_ns = 0;  // of compute_ns
+    std::uint64_t expert_wait_ns = 0;  // of compute_ns
+    std::uint64_t copy_ns = 0;         // of compute_ns
   };
   // A step that the device has, and whose result is not here.
   struct Launched {
@@ -91,6 +75,7 @@ struct ShardState {
   Metrics metrics;
   prometheus::Counter* compute_seconds = nullptr;
   prometheus::Counter* collective_seconds = nullptr;
+  prometheus::Counter* expert_wait_seconds = nullptr;
   prometheus::Histogram* step_seconds = nullptr;
   prometheus::Counter* tokens = nullptr;
 
@@ -99,6 +84,8 @@ struct ShardState {
     compute_seconds = &metrics.counter("troupe_shard_compute_seconds_total", "Time in kernels and sampling", labels);
     collective_seconds =
         &metrics.counter("troupe_shard_collective_seconds_total", "Time with the other ranks of the group", labels);
+    expert_wait_seconds =
+        &metrics.counter("troupe_shard_expert_wait_seconds_total", "Time waiting for expert actors", labels);
     step_seconds = &metrics.histogram("troupe_shard_step_seconds", "From a step's arrival to its output",
                                       latency_bounds_seconds(), labels);
     tokens = &metrics.counter("troupe_shard_tokens_total", "Tokens computed", labels);
@@ -109,17 +96,7 @@ struct ShardState {
   // A device that failed says so at the next step.
   void measure_memory(const std::string& actor) {
     const auto levels = compute->transformer().memory_levels();
-    if (!levels.ok()) return;
-    for (const model::ArenaLevel& level : *levels) {
-      const MetricLabels labels = {{"actor", actor}, {"node", options.node}, {"arena", std::string(level.arena)}};
-      const auto gauge = [&](const char* name, const char* help, std::uint64_t bytes) {
-        metrics.gauge(name, help, labels).Set(static_cast<double>(bytes));
-      };
-      gauge("troupe_shard_arena_bytes", "Bytes of an arena of a shard's memory", level.capacity);
-      gauge("troupe_shard_arena_used_bytes", "Of them, those in use", level.used);
-      gauge("troupe_shard_arena_peak_bytes", "The most that was in use", level.peak);
-      gauge("troupe_shard_arena_largest_free_bytes", "The largest piece of what is free", level.largest_free);
-    }
+    if (levels.ok()) measure_arenas(*levels, actor, options.node, metrics);
   }
 
   // --- loading ---
@@ -131,21 +108,9 @@ struct ShardState {
     const auto model_spec = order->getModel();
 
     TROUPE_ASSIGN_OR_RETURN(const Device device, parse_device(spec.getDevice().cStr()));
-    const auto start = Clock::now();
     const std::string actor = order->getActor();
-    auto last_report = start;
-    const auto progress = [&](std::uint64_t bytes, std::uint64_t total_bytes) {
-      const auto now = Clock::now();
-      if (bytes != total_bytes && now - last_report < std::chrono::milliseconds(100)) return;
-      last_report = now;
-      if (!asker) return;
-      self->send(asker, fabric::make_message<schema::LoadProgress>([&](schema::LoadProgress::Builder out) {
-                   out.setActor(actor);
-                   out.setBytes(bytes);
-                   out.setTotalBytes(total_bytes);
-                   out.setElapsedNs(ns_since(start));
-                 }));
-    };
+    LoadReport report(actor, asker);
+    const auto progress = [&](std::uint64_t bytes, std::uint64_t total_bytes) { report.progress(bytes, total_bytes); };
     TROUPE_ASSIGN_OR_RETURN(const kernels::DType kv_dtype, model::parse_kv_dtype(model_spec.getKvDtype().cStr()));
     const ShardComputeOptions plan = {.model = model_spec.getPath().cStr(),
                                       .first_layer = spec.getFirstLayer(),
@@ -153,6 +118,7 @@ struct ShardState {
                                       .rank = spec.getRank(),
                                       .ranks = spec.getRanks(),
                                       .stages = spec.getStages(),
+                                      .expert_shards = spec.getExperts(),
                                       .device = kernels::compute_device(device),
                                       .num_blocks = model_spec.getNumBlocks(),
                                       .num_swap_blocks = model_spec.getNumSwapBlocks(),
@@ -169,10 +135,7 @@ struct ShardState {
     replica = spec.getReplica();
     rank = spec.getRank();
     declare_metrics(actor);
-    const std::uint64_t bytes = compute->transformer().checkpoint_bytes_read();
-    const double seconds = static_cast<double>(ns_since(start)) * 1e-9;
-    return fmt::format("{:.1f} MB in {:.2f} s ({:.2f} GB/s), kernels {}", static_cast<double>(bytes) * 1e-6, seconds,
-                       static_cast<double>(bytes) * 1e-9 / seconds, compute->kernels_name());
+    return report.summary(compute->transformer().checkpoint_bytes_read(), compute->kernels_name());
   }
 
   Result<void> assemble(schema::Assemble::Reader plan) {
@@ -185,13 +148,39 @@ struct ShardState {
     if (!found) return unavailable(stage_name(replica, stage_index) + " cannot be reached");
     compute->leave("the replica is assembled anew");  // first: it may hold much of the device's memory
     const auto order = spawn->read();
+    TROUPE_ASSIGN_OR_RETURN(auto requests, requests_of(order->getShard(), plan));
     TROUPE_ASSIGN_OR_RETURN(auto host, options.make_communicator(order->getShard(), plan));
     TROUPE_ASSIGN_OR_RETURN(auto group,
                             join_device_group(std::move(host), order->getShard(), compute->memory(), options.limits));
     compute->join(std::move(group));
+    compute->set_remote_experts(requests.get());
+    experts = std::move(requests);
     stage = std::move(found);
     epoch = plan.getEpoch();
     return {};
+  }
+
+  // Null where the stage has no expert actors.
+  Result<std::unique_ptr<ExpertRequests>> requests_of(schema::ShardSpec::Reader spec, schema::Assemble::Reader plan) {
+    std::unique_ptr<ExpertRequests> requests;
+    if (spec.getExperts() == 0) return requests;
+    std::vector<caf::actor> actors(spec.getExperts());
+    for (const auto address : plan.getActors()) {
+      for (std::uint32_t expert = 0; expert < actors.size(); ++expert) {
+        if (expert_name(replica, stage_index, expert) == address.getActor().cStr()) {
+          actors[expert] = options.resolve(address);
+        }
+      }
+    }
+    for (std::uint32_t expert = 0; expert < actors.size(); ++expert) {
+      if (!actors[expert]) return unavailable(expert_name(replica, stage_index, expert) + " cannot be reached");
+    }
+    requests = std::make_unique<ExpertRequests>(
+        self->system(), ExpertRequestsOptions{.experts = std::move(actors),
+                                              .replica = replica,
+                                              .epoch = plan.getEpoch(),
+                                              .timeout = std::chrono::milliseconds(options.limits.step_timeout_ms)});
+    return requests;
   }
 
   // --- steps ---
@@ -224,8 +213,10 @@ struct ShardState {
     if (auto result = take_step(step, input); !result.ok()) fail(step.getFence(), result.error());
   }
 
-  // Whether it goes back to its mailbox while the device computes.
-  bool works_on() const { return compute->is_async() && compute->transformer().slice().is_first_stage(); }
+  // Whether it goes back to its mailbox while the device computes. What asks other actors in between waits for them.
+  bool works_on() const {
+    return compute->is_async() && compute->transformer().slice().is_first_stage() && experts == nullptr;
+  }
 
   void launch_postponed() {
     while (!postponed.empty() && launched.size() < engine::kMostStepsInFlight) {
@@ -272,7 +263,7 @@ struct ShardState {
   Result<void> finish(const Launched& entry, schema::Step::Reader step, const Result<void>& outcome) {
     TROUPE_RETURN_IF_ERROR(compute->collect(entry.step, outcome));
     // The device began with it when it was done with the one before.
-    StepTime time = account(std::max(entry.start, last_done), entry.collective_ns, entry.rows);
+    StepTime time = account(std::max(entry.start, last_done), entry.collective_ns, 0, entry.rows);
     time.copy_ns = std::min(entry.copy_ns, time.compute_ns);
     last_done = Clock::now();
     return send_result(step, {}, time);
@@ -314,6 +305,7 @@ struct ShardState {
 
   // Begins a step and makes its copies, which take the returned nanoseconds.
   Result<std::uint64_t> begin(schema::Step::Reader step) {
+    if (experts) experts->begin_step(step.getFence().getStep());
     TROUPE_RETURN_IF_ERROR(compute->begin_step(step));
     if (compute->copies() == 0) return 0;
     const auto copy_start = Clock::now();
@@ -325,20 +317,22 @@ struct ShardState {
     const auto start = Clock::now();
     const model::Transformer& transformer = compute->transformer();
     const std::uint64_t collective_before = transformer.collective_ns();
+    const std::uint64_t expert_wait_before = transformer.expert_wait_ns();
     TROUPE_ASSIGN_OR_RETURN(const std::uint64_t copy_ns, begin(step));
 
     kernels::ConstMatrixF32 hidden_in;
     capnp::List<schema::StageTiming>::Reader earlier;
     if (input != nullptr) {
-      TROUPE_ASSIGN_OR_RETURN(hidden_in, hidden_of(input->activation.getHidden(), input->attachments, compute->rows(),
-                                                   transformer.config().hidden_size));
+      TROUPE_ASSIGN_OR_RETURN(hidden_in, read_matrix(input->activation.getHidden(), input->attachments, compute->rows(),
+                                                     compute->rows(), transformer.config().hidden_size, "activation"));
       earlier = input->activation.getTimings();
     }
     TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 hidden, compute->launch(hidden_in));
     const Result<void> outcome = compute->is_async() ? compute->wait() : Result<void>();
     TROUPE_RETURN_IF_ERROR(compute->collect(step.getFence().getStep(), outcome));
 
-    StepTime time = account(start, transformer.collective_ns() - collective_before, compute->rows());
+    StepTime time = account(start, transformer.collective_ns() - collective_before,
+                            transformer.expert_wait_ns() - expert_wait_before, compute->rows());
     time.copy_ns = copy_ns;
     if (rank != 0) return {};
     if (transformer.slice().is_last_stage()) return send_result(step, earlier, time);
@@ -346,12 +340,15 @@ struct ShardState {
     return {};
   }
 
-  StepTime account(Clock::time_point start, std::uint64_t collective_ns, std::size_t token_count) {
+  StepTime account(Clock::time_point start, std::uint64_t collective_ns, std::uint64_t expert_wait_ns,
+                   std::size_t token_count) {
     const std::uint64_t ns = ns_since(start);
     collective_ns = std::min(collective_ns, ns);  // some of it may lie before the end of the step before
-    const StepTime time = {.compute_ns = ns - collective_ns, .collective_ns = collective_ns};
-    compute_seconds->Increment(static_cast<double>(time.compute_ns) * 1e-9);
+    const StepTime time = {
+        .compute_ns = ns - collective_ns, .collective_ns = collective_ns, .expert_wait_ns = expert_wait_ns};
+    compute_seconds->Increment(static_cast<double>(time.compute_ns - time.expert_wait_ns) * 1e-9);
     collective_seconds->Increment(static_cast<double>(time.collective_ns) * 1e-9);
+    expert_wait_seconds->Increment(static_cast<double>(time.expert_wait_ns) * 1e-9);
     step_seconds->Observe(static_cast<double>(time.compute_ns + time.collective_ns) * 1e-9);
     tokens->Increment(static_cast<double>(token_count));
     return time;
@@ -385,17 +382,8 @@ struct ShardState {
     out.setStep(step);
     out.setProducedBy(stage_index);
     write_timings(earlier, time, out.initTimings(earlier.size() + 1));
-    fabric::Attachment bytes = fabric::Attachment::allocate(hidden.rows * hidden.cols * sizeof(float));
-    for (std::size_t row = 0; row < hidden.rows; ++row) {
-      std::memcpy(bytes.mutable_data() + row * hidden.cols * sizeof(float), hidden.row(row),
-                  hidden.cols * sizeof(float));
-    }
-    auto tensor = out.initHidden();
-    tensor.setDtype(schema::DType::F32);
-    auto shape = tensor.initShape(2);
-    shape.set(0, hidden.rows);
-    shape.set(1, hidden.cols);
-    tensor.setAttachment(builder.attach(std::move(bytes)));
+    const kernels::MatrixF32 copy = attach_matrix(hidden.rows, hidden.cols, builder, out.initHidden());
+    for (std::size_t row = 0; row < hidden.rows; ++row) std::copy_n(hidden.row(row), hidden.cols, copy.row(row));
     self->send(stage, std::move(builder).finish());
   }
 
@@ -407,6 +395,7 @@ struct ShardState {
                  engine::write_error(error, out.initError());
                }));
     forget_steps();
+    compute->leave("another rank failed in a step");  // which the others must not wait for
     // Another rank that is gone makes a new epoch soon; anything else means that this rank no longer agrees with
     // the others, and only a new life mends that.
     if (error.code != ErrorCode::kUnavailable && error.code != ErrorCode::kCancelled) {
@@ -416,12 +405,7 @@ struct ShardState {
 
   fabric::Message<schema::Stats> stats() {
     if (compute) measure_memory(spawn->read()->getActor());
-    return fabric::make_message<schema::Stats>([&](schema::Stats::Builder out) {
-      if (spawn) out.setActor(spawn->read()->getActor());
-      out.initNode().setName(options.node);
-      out.getNode().setIncarnation(options.incarnation);
-      write_families(metrics.collect(), out);
-    });
+    return stats_of(spawn ? std::string(spawn->read()->getActor()) : "", options.node, options.incarnation, metrics);
   }
 };
 
@@ -431,14 +415,7 @@ caf::behavior run_shard(caf::stateful_actor<ShardState>* self, ShardOptions opti
   return {
       [self](const fabric::Message<schema::Spawn>& message) {
         const auto detail = self->state.load(message, caf::actor_cast<caf::actor>(self->current_sender()));
-        return fabric::make_message<schema::Spawned>([&](schema::Spawned::Builder out) {
-          out.setActor(message.read()->getActor());
-          if (detail.ok()) {
-            out.initReady().setDetail(*detail);
-          } else {
-            engine::write_error(detail.error(), out.initError());
-          }
-        });
+        return spawned_of(message.read()->getActor(), detail);
       },
       [self](const fabric::Message<schema::Assemble>& message) {
         return outcome_of(self->state.assemble(*message.read()));

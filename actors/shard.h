@@ -32,11 +32,13 @@ struct ShardOptions {
 // is the first of the shard's worker team, and everything blocks in order.
 //
 //   Spawn        -> Spawned   loads its slice of the weights; reports LoadProgress to whoever asked
-//   Assemble     -> Outcome   forgets all sequences, joins the group of the new epoch
+//   Assemble     -> Outcome   forgets all sequences, joins the group of the new epoch, finds its expert actors
 //   Step                      first stage: tokens in; Activation: later stages: hidden states in
 //   StatsRequest -> Stats
 //
 // Rank 0 sends its stage an Activation, or from the last stage a StepResult; the other ranks only a failed StepResult.
+// Where the stage has expert actors, every rank asks some of them in the middle of each layer that has experts, and
+// waits for step_timeout_ms at most (actors/expert_requests.h).
 // Steps of another epoch are dropped. An error that a new epoch cannot mend ends the actor.
 //
 // Where it is the whole of its replica and its device draws tokens, it launches a step and goes back to its mailbox:

@@ -51,7 +51,8 @@ Result<std::unique_ptr<ShardCompute>> ShardCompute::load(const ShardComputeOptio
                               .last_layer = options.last_layer,
                               .num_layers = config.num_layers,
                               .rank = options.rank,
-                              .world_size = options.ranks};
+                              .world_size = options.ranks,
+                              .expert_shards = options.expert_shards};
   TROUPE_RETURN_IF_ERROR(model::check_slice(config, slice));
   TROUPE_ASSIGN_OR_RETURN(auto kernels, kernels::make_kernels(options.device));
 

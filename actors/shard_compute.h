@@ -27,8 +27,9 @@ struct ShardComputeOptions {
   std::uint32_t first_layer = 0;
   std::uint32_t last_layer = 0;  // end exclusive
   std::uint32_t rank = 0;
-  std::uint32_t ranks = 1;   // of the stage
-  std::uint32_t stages = 1;  // of the pipeline
+  std::uint32_t ranks = 1;          // of the stage
+  std::uint32_t stages = 1;         // of the pipeline
+  std::uint32_t expert_shards = 0;  // that hold the routed experts of these layers (model::Slice)
   kernels::ComputeDevice device;
   std::uint32_t num_blocks = 0;
   std::uint32_t num_swap_blocks = 0;  // beside the pages
@@ -54,6 +55,9 @@ class ShardCompute {
   // Takes a place in a group whose tensors lie in memory(), and forgets all sequences. Before the first step; with one
   // rank as well.
   void join(std::unique_ptr<collective::Communicator> group);
+
+  // As of model::Transformer.
+  void set_remote_experts(model::RemoteExperts* experts) { transformer_->set_remote_experts(experts); }
 
   // The group is of no more use to this rank: the others learn of it.
   void leave(std::string_view reason) { group_->abort(reason); }

@@ -53,12 +53,7 @@ struct StageState {
   }
 
   fabric::Message<schema::Stats> stats() const {
-    return fabric::make_message<schema::Stats>([&](schema::Stats::Builder out) {
-      out.setActor(stage_name(options.replica, options.stage));
-      out.initNode().setName(options.node);
-      out.getNode().setIncarnation(options.incarnation);
-      write_families(metrics.collect(), out);
-    });
+    return stats_of(stage_name(options.replica, options.stage), options.node, options.incarnation, metrics);
   }
 };
 

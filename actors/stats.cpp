@@ -70,6 +70,16 @@ void write_families(const MetricFamilies& families, schema::Stats::Builder stats
   }
 }
 
+fabric::Message<schema::Stats> stats_of(const std::string& actor, const std::string& node, std::uint64_t incarnation,
+                                        const Metrics& metrics) {
+  return fabric::make_message<schema::Stats>([&](schema::Stats::Builder out) {
+    out.setActor(actor);
+    out.initNode().setName(node);
+    out.getNode().setIncarnation(incarnation);
+    write_families(metrics.collect(), out);
+  });
+}
+
 MetricFamilies read_families(schema::Stats::Reader stats) {
   MetricFamilies families;
   for (const auto in : stats.getFamilies()) {

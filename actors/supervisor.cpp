@@ -6,7 +6,6 @@
 
 #include "actors/outcome.h"
 #include "runtime/base/log.h"
-#include "runtime/engine/error_info.h"
 
 namespace troupe {
 namespace {
@@ -23,17 +22,6 @@ struct SupervisorState {
   std::map<std::string, caf::actor> hosted;
   bool draining = false;
 };
-
-SpawnedMessage spawned(const std::string& actor, const Result<std::string>& detail) {
-  return fabric::make_message<schema::Spawned>([&](schema::Spawned::Builder out) {
-    out.setActor(actor);
-    if (detail.ok()) {
-      out.initReady().setDetail(*detail);
-    } else {
-      engine::write_error(detail.error(), out.initError());
-    }
-  });
-}
 
 Result<void> connect_all(const SupervisorState& state, schema::Assemble::Reader plan) {
   for (const auto address : plan.getActors()) TROUPE_RETURN_IF_ERROR(state.options.connect(address));
@@ -63,15 +51,15 @@ caf::behavior run_supervisor(caf::stateful_actor<SupervisorState>* self, Supervi
         const auto spawn = message.read();
         const std::string actor = spawn->getActor();
         if (state.draining || state.hosted.contains(actor)) {
-          return spawned(actor, unavailable(actor + (state.draining ? ": this node is ending" : " exists already")));
+          return spawned_of(actor, unavailable(actor + (state.draining ? ": this node is ending" : " exists already")));
         }
         auto made = state.options.make_actor(spawn.root());
-        if (!made.ok()) return spawned(actor, std::move(made).error());
+        if (!made.ok()) return spawned_of(actor, std::move(made).error());
         state.hosted.emplace(actor, made->handle);
         self->monitor(made->handle);
         state.options.publish(actor, made->handle);
         if (made->answers_spawn) return self->delegate(caf::actor_cast<SpawnAnswerer>(made->handle), message);
-        return spawned(actor, made->detail);
+        return spawned_of(actor, made->detail);
       },
       [self](const fabric::Message<schema::Assemble>& message) {
         return outcome_of(connect_all(self->state, *message.read()));

@@ -6,6 +6,7 @@
 #include <caf/all.hpp>
 
 #include "actors/draft.h"
+#include "actors/expert.h"
 #include "actors/gateway/gateway.h"
 #include "actors/scheduler.h"
 #include "actors/stage.h"
@@ -99,6 +100,11 @@ Result<HostedActor> ActorHost::make_actor(schema::Spawn::Reader spawn) {
     case schema::Spawn::DRAFT: {
       DraftOptions options = {.limits = limits, .node = fabric_.node().name, .incarnation = fabric_.node().incarnation};
       return HostedActor{.handle = spawn_draft(system_, std::move(options)), .answers_spawn = true};
+    }
+    case schema::Spawn::EXPERT: {
+      ExpertOptions options = {
+          .limits = limits, .node = fabric_.node().name, .incarnation = fabric_.node().incarnation};
+      return HostedActor{.handle = spawn_expert(system_, std::move(options)), .answers_spawn = true};
     }
     case schema::Spawn::SHARD: {
       ShardOptions options = {.resolve = resolver(),

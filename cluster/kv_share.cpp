@@ -2,6 +2,7 @@
 
 #include "cluster/plan_costs.h"
 #include "cluster/plan_memory.h"
+#include "runtime/model/expert_shard.h"
 #include "runtime/model/scratch.h"
 
 namespace troupe::cluster {
@@ -16,12 +17,14 @@ std::uint64_t kv_share(const model::ModelConfig& model, const Machine& machine, 
     if (!actor.device || actor.device->kind != Device::Kind::kCuda || actor.device->first != shard.device->first) {
       continue;
     }
-    ++guests;
     taken += kGpuReserveBytes;
-    if (actor.kind != PlannedActor::Kind::kShard) continue;
+    const bool is_expert = actor.kind == PlannedActor::Kind::kExpert;
+    if (!is_expert) ++guests;
+    if (actor.kind == PlannedActor::Kind::kDraft) continue;
     const model::Slice slice = slice_of(plan, actor);
-    taken += weight_bytes_on(Device::Kind::kCuda, model, slice) +
-             gpu_scratch_bytes(model, slice, size, actor.exchange == Exchange::kNccl);
+    taken += weight_bytes_on(Device::Kind::kCuda, model, slice);
+    taken += is_expert ? gpu_expert_scratch_bytes(model, slice, tokens)
+                       : gpu_scratch_bytes(model, slice, size, actor.exchange == Exchange::kNccl);
   }
   const std::uint64_t there = machine.gpus[shard.device->first].free_bytes;
   return taken < there ? (there - taken) / guests : 0;

@@ -78,6 +78,18 @@ void write_role(const Plan& plan, const Topology& topology, const PlannedActor& 
       shard.setDevice(actor.device->to_string());
       shard.setExchange(exchange_of(actor.exchange));
       shard.setExchangeReason(actor.exchange_reason);
+      shard.setExperts(actor.experts);
+      return;
+    }
+    case PlannedActor::Kind::kExpert: {
+      auto expert = out.initExpert();
+      expert.setReplica(actor.replica);
+      expert.setStage(actor.stage);
+      expert.setExpert(actor.expert);
+      expert.setExperts(actor.experts);
+      expert.setFirstLayer(actor.first_layer);
+      expert.setLastLayer(actor.last_layer);
+      expert.setDevice(actor.device->to_string());
       return;
     }
   }

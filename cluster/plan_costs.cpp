@@ -1,6 +1,7 @@
 #include "cluster/plan_costs.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 #include "actors/names.h"
@@ -16,13 +17,25 @@ constexpr std::uint64_t kStepBytes = 8 + 4 + 4 + 4 + 4;
 constexpr std::uint64_t kTokenBytes = 8 + 4;
 constexpr std::uint64_t kActivationBytes = sizeof(float);
 
-std::vector<const PlannedActor*> shards_of_stage(const Plan& plan, std::uint32_t replica, std::uint32_t stage) {
-  std::vector<const PlannedActor*> shards;
+// And of a pair of row and expert to a Dispatch (schema/expert.capnp): row, expert, weight.
+constexpr std::uint64_t kPairBytes = 4 + 4 + 4;
+
+// Its shards or its experts.
+std::vector<const PlannedActor*> members_of_stage(const Plan& plan, PlannedActor::Kind kind, std::uint32_t replica,
+                                                  std::uint32_t stage) {
+  std::vector<const PlannedActor*> members;
   for (const PlannedActor& actor : plan.actors) {
-    if (actor.kind == PlannedActor::Kind::kShard && actor.replica == replica && actor.stage == stage)
-      shards.push_back(&actor);
+    if (actor.kind == kind && actor.replica == replica && actor.stage == stage) members.push_back(&actor);
   }
-  return shards;
+  return members;
+}
+
+std::vector<const PlannedActor*> shards_of_stage(const Plan& plan, std::uint32_t replica, std::uint32_t stage) {
+  return members_of_stage(plan, PlannedActor::Kind::kShard, replica, stage);
+}
+
+std::vector<const PlannedActor*> experts_of_stage(const Plan& plan, std::uint32_t replica, std::uint32_t stage) {
+  return members_of_stage(plan, PlannedActor::Kind::kExpert, replica, stage);
 }
 
 // Bytes of weights that one token makes a shard read: all but the embedding table, of which it needs one row, and the
@@ -38,6 +51,36 @@ std::uint64_t streamed_bytes(const model::ModelConfig& model, const model::Slice
 }
 
 std::uint32_t stages_of(const Plan& plan, std::uint32_t replica) { return plan.find(scheduler_name(replica))->stages; }
+
+// How likely a token goes to any of the experts that the slice holds, if all are chosen equally often.
+double share_of_tokens(const model::ModelConfig& model, const model::Slice& slice) {
+  const auto held = static_cast<double>(model::held_experts(model, slice).size());
+  double none = 1;
+  for (std::uint32_t choice = 0; choice < model.num_experts_per_token; ++choice) {
+    none *= std::max(0.0, model.num_experts - held - choice) / (model.num_experts - choice);
+  }
+  return 1 - none;
+}
+
+// Between an expert actor and the rank that asks it.
+void add_expert_links(const model::ModelConfig& model, const std::vector<const PlannedActor*>& shards,
+                      const PlannedActor& expert, Plan& plan) {
+  const model::Slice slice = slice_of(plan, expert);
+  double layers = 0;
+  for (std::uint32_t layer = slice.first_layer; layer < slice.last_layer; ++layer) {
+    if (model.has_experts(layer)) ++layers;
+  }
+  const double held = static_cast<double>(model::held_experts(model, slice).size());
+  const double pairs = held * model.num_experts_per_token / model.num_experts;
+  const double row_bytes = share_of_tokens(model, slice) * model.hidden_size * kActivationBytes;
+  const PlannedActor& shard = *shards[expert.expert % shards.size()];
+  const auto link = [&](const PlannedActor& from, const PlannedActor& to, const char* what, double bytes) {
+    plan.links.push_back(
+        {from.name, to.name, what, static_cast<std::uint64_t>(std::llround(layers * bytes)), from.node != to.node});
+  };
+  link(shard, expert, "dispatch", row_bytes + pairs * kPairBytes);
+  link(expert, shard, "combine", row_bytes);
+}
 
 void add_links(const model::ModelConfig& model, std::uint32_t replica, Plan& plan) {
   const auto link = [&plan](const std::string& from, const std::string& to, const char* what, std::uint64_t bytes) {
@@ -65,6 +108,9 @@ void add_links(const model::ModelConfig& model, std::uint32_t replica, Plan& pla
         }
       }
     }
+    for (const PlannedActor* expert : experts_of_stage(plan, replica, stage)) {
+      add_expert_links(model, shards, *expert, plan);
+    }
     if (last_stage) {
       link(stage_name(replica, stage), scheduler, "token", kTokenBytes);
     } else {
@@ -81,34 +127,46 @@ double bytes_per_second(const Machine& machine, const Device& device) {
   return of_gpu > 0 ? of_gpu : machine.bytes_per_second_per_core;  // an emulated one runs on a core
 }
 
+// Of the slowest of some actors of a stage that compute at the same time.
+double slowest_seconds(const model::ModelConfig& model, const Machine& machine, const Plan& plan,
+                       const std::vector<const PlannedActor*>& actors) {
+  double slowest = 0;
+  for (const PlannedActor* actor : actors) {
+    const auto sharing = std::count_if(actors.begin(), actors.end(), [&](const PlannedActor* other) {
+      return other->device->overlaps(*actor->device);
+    });
+    const double bandwidth = bytes_per_second(machine, *actor->device) / static_cast<double>(sharing);
+    slowest = std::max(slowest, static_cast<double>(streamed_bytes(model, slice_of(plan, *actor))) / bandwidth);
+  }
+  return slowest;
+}
+
 // One sequence passes the stages one after the other, so shards of different stages never compete for a core; those of
-// one stage do.
+// one stage do, and so do its experts, for which the shards wait.
 double seconds_per_token(const model::ModelConfig& model, const Machine& machine, const Plan& plan,
                          std::uint32_t replica) {
   double seconds = 0;
   for (std::uint32_t stage = 0; stage < stages_of(plan, replica); ++stage) {
-    const auto shards = shards_of_stage(plan, replica, stage);
-    double slowest = 0;
-    for (const PlannedActor* shard : shards) {
-      const auto sharing = std::count_if(shards.begin(), shards.end(), [&](const PlannedActor* other) {
-        return other->device->overlaps(*shard->device);
-      });
-      const double bandwidth = bytes_per_second(machine, *shard->device) / static_cast<double>(sharing);
-      slowest = std::max(slowest, static_cast<double>(streamed_bytes(model, slice_of(plan, *shard))) / bandwidth);
-    }
-    seconds += slowest;
+    seconds += slowest_seconds(model, machine, plan, shards_of_stage(plan, replica, stage)) +
+               slowest_seconds(model, machine, plan, experts_of_stage(plan, replica, stage));
   }
   return seconds;
 }
 
 }  // namespace
 
-model::Slice slice_of(const Plan& plan, const PlannedActor& shard) {
-  return {.first_layer = shard.first_layer,
-          .last_layer = shard.last_layer,
-          .num_layers = plan.num_layers,
-          .rank = shard.rank,
-          .world_size = shard.ranks};
+model::Slice slice_of(const Plan& plan, const PlannedActor& actor) {
+  model::Slice slice = {.first_layer = actor.first_layer,
+                        .last_layer = actor.last_layer,
+                        .num_layers = plan.num_layers,
+                        .expert_shards = actor.experts};
+  if (actor.kind == PlannedActor::Kind::kExpert) {
+    slice.expert_shard = actor.expert;
+  } else {
+    slice.rank = actor.rank;
+    slice.world_size = actor.ranks;
+  }
+  return slice;
 }
 
 void add_costs(const model::ModelConfig& model, const Machine& machine, Plan& plan) {
@@ -119,11 +177,15 @@ void add_costs(const model::ModelConfig& model, const Machine& machine, Plan& pl
   const bool uses_gpus = std::any_of(plan.actors.begin(), plan.actors.end(), [](const PlannedActor& actor) {
     return actor.device && actor.device->kind == Device::Kind::kCuda;
   });
-  char basis[200];
+  const bool has_experts = std::any_of(plan.actors.begin(), plan.actors.end(), [](const PlannedActor& actor) {
+    return actor.kind == PlannedActor::Kind::kExpert;
+  });
+  char basis[250];
   std::snprintf(basis, sizeof basis,
-                "one sequence, every weight read once a token at %.1f GB/s a core (%s)%s; no messages counted",
+                "one sequence, every weight read once a token at %.1f GB/s a core (%s)%s%s; no messages counted",
                 machine.bytes_per_second_per_core / 1e9, machine.measured ? "measured" : "assumed",
-                uses_gpus ? " and a GPU's memory at its clock times its width" : "");
+                uses_gpus ? " and a GPU's memory at its clock times its width" : "",
+                has_experts ? ", all experts chosen equally often" : "");
   plan.prediction_basis = basis;
 }
 

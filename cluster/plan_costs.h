@@ -5,8 +5,8 @@
 
 namespace troupe::cluster {
 
-// What a shard of a plan computes, in the model's terms.
-model::Slice slice_of(const Plan& plan, const PlannedActor& shard);
+// What a shard or an expert of a plan computes, in the model's terms.
+model::Slice slice_of(const Plan& plan, const PlannedActor& actor);
 
 // Fills in `links` and the predicted speed. REQUIRES: the actors are placed, their slices are valid, and device cores
 // exist.

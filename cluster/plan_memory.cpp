@@ -8,6 +8,7 @@
 #include "kernels/cuda/packed_weight.h"
 #include "kernels/cuda/workspace_bytes.h"
 #include "runtime/collective/nccl_communicator.h"
+#include "runtime/model/expert_shard.h"
 #include "runtime/model/scratch.h"
 
 namespace troupe::cluster {
@@ -68,20 +69,28 @@ std::uint64_t weight_bytes_on(Device::Kind device, const model::ModelConfig& mod
 std::uint64_t gpu_scratch_bytes(const model::ModelConfig& model, const model::Slice& slice, const model::StepSize& size,
                                 bool uses_nccl) {
   const model::RankShape shape = model::rank_shape(model, slice);
+  const bool mixes = model.num_experts != 0 && slice.expert_shards == 0;
   const bool draws = slice.is_last_stage() && slice.rank == 0;
   const kernels::GpuStepSize step = {
       .rows = size.max_batch_tokens,
       .most_cols = std::max({std::uint64_t{model.hidden_size}, shape.heads.size() * model.head_dim,
                              shape.intermediate.size(), shape.shared.size(), shape.dense.size()}),
       .kv_width = shape.kv_heads.size() * model.head_dim,
-      .experts_per_token = model.num_experts == 0 ? 0 : model.num_experts_per_token,
-      .expert_width = model.num_experts == 0 ? 0 : shape.intermediate.size(),
+      .experts_per_token = mixes ? model.num_experts_per_token : 0,
+      .expert_width = mixes ? shape.intermediate.size() : 0,
       .drawn_rows = draws ? size.max_logits_rows : 0,
       .vocabulary = model.vocab_size};
   std::uint64_t bytes = model::scratch_bytes(model, slice, size).device + kernels::gpu_workspace_bytes(step);
   if (!uses_nccl) return bytes;
   return bytes + kNcclBytes +
          collective::nccl_scratch_bytes(slice.world_size, size.max_batch_tokens, model.hidden_size);
+}
+
+std::uint64_t gpu_expert_scratch_bytes(const model::ModelConfig& model, const model::Slice& slice,
+                                       std::uint32_t max_batch_tokens) {
+  const kernels::GpuStepSize step = {.rows = max_batch_tokens,
+                                     .most_cols = std::max<std::uint64_t>(model.hidden_size, model.intermediate_size)};
+  return model::expert_scratch_bytes(model, slice, max_batch_tokens, false).device + kernels::gpu_workspace_bytes(step);
 }
 
 void add_memory(const model::ModelConfig& model, const model::ModelConfig* draft, const Limits& limits, Plan& plan) {
@@ -96,6 +105,12 @@ void add_memory(const model::ModelConfig& model, const model::ModelConfig* draft
       actor.kv_bytes =
           std::uint64_t{plan.num_blocks} * model::bytes_per_block(model, slice, plan.block_size, plan.kv_dtype);
       add_scratch(model, slice, size, actor);
+    } else if (actor.kind == PlannedActor::Kind::kExpert) {
+      const model::Slice slice = slice_of(plan, actor);
+      actor.weight_bytes = weight_bytes_on(actor.device->kind, model, slice);
+      const model::ScratchBytes bytes = model::expert_scratch_bytes(model, slice, tokens, !on_gpu(actor));
+      actor.scratch_bytes = on_gpu(actor) ? gpu_expert_scratch_bytes(model, slice, tokens) : bytes.device + bytes.host;
+      if (on_gpu(actor)) actor.host_bytes += bytes.host;
     } else if (actor.kind == PlannedActor::Kind::kDraft && draft != nullptr) {
       const model::Slice whole = {.last_layer = draft->num_layers, .num_layers = draft->num_layers, .world_size = 1};
       actor.weight_bytes = weight_bytes_on(actor.device->kind, *draft, whole);

@@ -68,6 +68,15 @@ std::optional<Topology> read_text(std::string_view text, std::string_view file, 
 
 }  // namespace
 
+bool Topology::names_gpus() const {
+  const auto& draft = speculation.device;
+  if (draft && (*draft)->kind == Device::Kind::kCuda) return true;
+  return std::any_of(nodes.begin(), nodes.end(), [](const NodeSpec& node) {
+    return std::any_of(node.devices.begin(), node.devices.end(),
+                       [](const Placed<Device>& device) { return device->kind == Device::Kind::kCuda; });
+  });
+}
+
 const NodeSpec* Topology::find_node(std::string_view name) const {
   const auto found = std::find_if(nodes.begin(), nodes.end(), [&](const NodeSpec& node) { return *node.name == name; });
   return found == nodes.end() ? nullptr : &*found;

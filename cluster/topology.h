@@ -29,7 +29,7 @@ struct NodeSpec {
 struct ParallelSpec {
   Placed<std::uint32_t> pipeline{1};  // stages
   Placed<std::uint32_t> tensor{1};    // shards of a stage
-  Placed<std::uint32_t> expert{1};
+  Placed<std::uint32_t> expert{1};    // expert actors of a stage; 1 = none: its shards have the experts
   Placed<std::uint32_t> replicas{1};
 };
 
@@ -52,7 +52,8 @@ struct StagePlace {
   std::uint32_t first_layer = 0;
   std::uint32_t last_layer = 0;  // exclusive, unlike the file's `layers: 0-2`
   Place layers_place;
-  std::vector<Placed<ShardPlace>> shards;  // in rank order
+  std::vector<Placed<ShardPlace>> shards;   // in rank order
+  std::vector<Placed<ShardPlace>> experts;  // expert actors by their number; empty: the shards have the experts
 };
 
 // Which replica answers a request (runtime/engine/replica_router.h).
@@ -127,6 +128,9 @@ struct Topology {
 
   // The node of that name, or null.
   const NodeSpec* find_node(std::string_view name) const;
+
+  // Whether a device that it names is a GPU.
+  bool names_gpus() const;
 };
 
 // A topology with everything that was found on the way; `topology` is absent if there is an error among it.

@@ -36,8 +36,10 @@ class Checker {
     if (place.gateway && !place.gateway->node->empty()) known_node(place.gateway->node);
     if (place.scheduler && !(*place.scheduler)->empty()) known_node(*place.scheduler);
     for (const StagePlace& stage : place.stages) {
-      for (const Placed<ShardPlace>& shard : stage.shards) {
-        if (known_node({shard->node, shard.place})) check_device(shard->node, {shard->device, shard.place});
+      for (const auto* placed : {&stage.shards, &stage.experts}) {
+        for (const Placed<ShardPlace>& shard : *placed) {
+          if (known_node({shard->node, shard.place})) check_device(shard->node, {shard->device, shard.place});
+        }
       }
     }
     const SpeculationSpec& speculation = topology_.speculation;
@@ -106,6 +108,13 @@ class Checker {
     if (parallel.tensor.place.known() && !same) {
       diagnostics_.warning(parallel.tensor.place,
                            "place.stages has stages with another number of shards, and what is placed counts");
+    }
+    const std::size_t experts = *parallel.expert == 1 ? 0 : *parallel.expert;
+    const bool same_experts =
+        std::all_of(stages.begin(), stages.end(), [&](const StagePlace& s) { return s.experts.size() == experts; });
+    if (parallel.expert.place.known() && !same_experts) {
+      diagnostics_.warning(parallel.expert.place,
+                           "place.stages has stages with another number of experts, and what is placed counts");
     }
   }
 

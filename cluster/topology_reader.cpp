@@ -10,39 +10,21 @@
 #include <string>
 #include <vector>
 
+#include "cluster/place_reader.h"
 #include "cluster/topology_checks.h"
+#include "cluster/value_reader.h"
 #include "runtime/base/log.h"
 #include "runtime/model/kv_pages.h"
 
 namespace troupe::cluster {
 namespace {
 
-constexpr std::uint32_t kMaxStages = 1024;
-constexpr std::uint32_t kMaxRanks = 256;
-constexpr std::uint32_t kMaxReplicas = 256;
-constexpr std::uint32_t kMaxLayers = 4096;
 constexpr std::size_t kMaxNodes = 1024;
 constexpr std::size_t kMaxDevices = 256;  // of one node
-constexpr std::size_t kMaxText = 4096;    // bytes of one value
 
-bool is_name(std::string_view text) {
-  return !text.empty() && text.size() <= 64 && text != "." && text != ".." &&
-         std::all_of(text.begin(), text.end(), [](char c) {
-           return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
-                  c == '-';
-         });
-}
-
-std::optional<std::uint64_t> whole_number(std::string_view text) {
-  std::uint64_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (text.empty() || error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return number;
-}
-
-class Reader {
+class Reader : private ValueReader {
  public:
-  Reader(Topology& topology, Diagnostics& diagnostics) : topology_(topology), diagnostics_(diagnostics) {}
+  Reader(Topology& topology, Diagnostics& diagnostics) : ValueReader(diagnostics), topology_(topology) {}
 
   void read(const DocumentNode& root) {
     keys(root, "the topology", {"model", "nodes"},
@@ -55,7 +37,7 @@ class Reader {
              {"nodes", [&](const DocumentNode& v) { nodes(v); }},
              {"parallel", [&](const DocumentNode& v) { parallel(v); }},
              {"routing", [&](const DocumentNode& v) { routing(v); }},
-             {"place", [&](const DocumentNode& v) { place(v); }},
+             {"place", [&](const DocumentNode& v) { topology_.place = read_place(v, diagnostics_); }},
              {"speculation", [&](const DocumentNode& v) { speculation(v); }},
              {"lookahead", [&](const DocumentNode& v) { lookahead(v); }},
              {"limits", [&](const DocumentNode& v) { limits(v); }},
@@ -65,64 +47,6 @@ class Reader {
   }
 
  private:
-  struct Key {
-    std::string name;
-    std::function<void(const DocumentNode&)> read;
-  };
-
-  // Reads a map: every key by its function, an error for those unknown and those required but missing.
-  void keys(const DocumentNode& node, const std::string& where, std::initializer_list<std::string> required,
-            const std::vector<Key>& known) {
-    std::vector<std::string> names;
-    for (const Key& key : known) names.push_back(key.name);
-    if (node.kind != DocumentNode::Kind::kMap) {
-      diagnostics_.error(node.place, where + " must be a map with the keys " + any_of(names) + ", not " +
-                                         std::string(describe(node.kind)));
-      return;
-    }
-    for (const DocumentEntry& entry : node.entries) {
-      const auto key = std::find_if(known.begin(), known.end(), [&](const Key& k) { return k.name == entry.key; });
-      if (key == known.end()) {
-        diagnostics_.error(entry.key_place, "unknown key '" + printable(entry.key) + "' in " + where + "; " +
-                                                suggestion(entry.key, names));
-      } else {
-        key_ = entry.key;
-        key->read(entry.value);
-      }
-    }
-    for (const std::string& name : required) {
-      const bool given = std::any_of(node.entries.begin(), node.entries.end(),
-                                     [&](const DocumentEntry& entry) { return entry.key == name; });
-      if (!given) diagnostics_.error(node.place, where + " has no '" + name + "', which it must have");
-    }
-  }
-
-  const std::vector<DocumentNode>* list(const DocumentNode& node, const std::string& what, std::size_t max) {
-    if (node.kind != DocumentNode::Kind::kSequence) {
-      diagnostics_.error(node.place, what + " must be a list, not " + std::string(describe(node.kind)));
-      return nullptr;
-    }
-    if (node.items.size() > max) {
-      diagnostics_.error(node.place, what + " has " + std::to_string(node.items.size()) + " entries, more than " +
-                                         std::to_string(max));
-      return nullptr;
-    }
-    return &node.items;
-  }
-
-  bool text(const DocumentNode& node, Placed<std::string>& out) {
-    if (node.kind != DocumentNode::Kind::kScalar) {
-      diagnostics_.error(node.place, key_ + ": expected a single value, found " + std::string(describe(node.kind)));
-      return false;
-    }
-    if (node.scalar.empty() || node.scalar.size() > kMaxText || node.scalar.find('\0') != std::string::npos) {
-      diagnostics_.error(node.place, key_ + ": expected 1 to " + std::to_string(kMaxText) + " bytes of text");
-      return false;
-    }
-    out = {node.scalar, node.place};
-    return true;
-  }
-
   void packed_cache(const DocumentNode& node) {
     Placed<std::string> read;
     if (!text(node, read)) return;
@@ -143,31 +67,6 @@ class Reader {
     } else {
       topology_.kv_dtype = {*dtype, node.place};
     }
-  }
-
-  bool name(const DocumentNode& node, const std::string& what, Placed<std::string>& out) {
-    Placed<std::string> read;
-    if (!text(node, read)) return false;
-    if (!is_name(*read)) {
-      diagnostics_.error(node.place,
-                         what + " is 1 to 64 of the characters A-Z a-z 0-9 . _ -, not '" + printable(*read) + "'");
-      return false;
-    }
-    out = read;
-    return true;
-  }
-
-  template <class T>
-  void number(const DocumentNode& node, std::uint64_t min, std::uint64_t max, Placed<T>& out) {
-    Placed<std::string> read;
-    if (!text(node, read)) return;
-    const auto value = whole_number(*read);
-    if (!value || *value < min || *value > max) {
-      diagnostics_.error(node.place, key_ + ": expected a whole number from " + std::to_string(min) + " to " +
-                                         std::to_string(max) + ", found '" + printable(*read) + "'");
-      return;
-    }
-    out = {static_cast<T>(*value), node.place};
   }
 
   void nodes(const DocumentNode& node) {
@@ -243,14 +142,9 @@ class Reader {
          {
              {"pipeline", [&](const DocumentNode& v) { number(v, 1, kMaxStages, spec.pipeline); }},
              {"tensor", [&](const DocumentNode& v) { number(v, 1, kMaxRanks, spec.tensor); }},
-             {"expert", [&](const DocumentNode& v) { only_one(v, "expert parallelism", spec.expert); }},
+             {"expert", [&](const DocumentNode& v) { number(v, 1, kMaxExpertActors, spec.expert); }},
              {"replicas", [&](const DocumentNode& v) { number(v, 1, kMaxReplicas, spec.replicas); }},
          });
-  }
-
-  void only_one(const DocumentNode& node, const std::string& feature, Placed<std::uint32_t>& out) {
-    number(node, 1, kMaxRanks, out);
-    if (*out > 1) diagnostics_.error(node.place, feature + " is not supported yet; write 1");
   }
 
   void routing(const DocumentNode& node) {
@@ -275,98 +169,6 @@ class Reader {
     } else {
       diagnostics_.error(node.place, "lookahead '" + printable(*read) + "' is neither auto, on nor off");
     }
-  }
-
-  void place(const DocumentNode& node) {
-    keys(node, "place", {},
-         {
-             {"gateway", [&](const DocumentNode& v) { gateway(v); }},
-             {"scheduler",
-              [&](const DocumentNode& v) {
-                Placed<std::string> on;
-                keys(v, "place.scheduler", {"node"}, {{"node", [&](const DocumentNode& n) { text(n, on); }}});
-                topology_.place.scheduler = on;
-              }},
-             {"stages",
-              [&](const DocumentNode& v) {
-                const auto* items = list(v, "place.stages", kMaxStages);
-                if (items == nullptr) return;
-                if (items->empty()) diagnostics_.error(v.place, "place.stages is empty; leave it out or list stages");
-                for (const DocumentNode& item : *items) stage(item);
-              }},
-         });
-  }
-
-  void gateway(const DocumentNode& node) {
-    GatewayPlace spec;
-    keys(node, "place.gateway", {"node"},
-         {
-             {"node", [&](const DocumentNode& v) { text(v, spec.node); }},
-             {"listen",
-              [&](const DocumentNode& v) {
-                Placed<std::string> read;
-                if (!text(v, read)) return;
-                auto endpoint = parse_endpoint(*read);
-                if (!endpoint.ok()) {
-                  diagnostics_.error(v.place, "listen: " + endpoint.error().message);
-                  return;
-                }
-                spec.host = {endpoint->first, v.place};
-                spec.port = {endpoint->second, v.place};
-              }},
-             {"api_key_file", [&](const DocumentNode& v) { text(v, spec.api_key_file); }},
-         });
-    topology_.place.gateway = std::move(spec);
-  }
-
-  void stage(const DocumentNode& node) {
-    StagePlace spec;
-    spec.place = node.place;
-    keys(node, "a stage", {"layers", "shards"},
-         {
-             {"replica", [&](const DocumentNode& v) { number(v, 0, kMaxReplicas - 1, spec.replica); }},
-             {"layers", [&](const DocumentNode& v) { layers(v, spec); }},
-             {"shards",
-              [&](const DocumentNode& v) {
-                const auto* items = list(v, "shards", kMaxRanks);
-                if (items == nullptr) return;
-                if (items->empty()) diagnostics_.error(v.place, "shards is empty; a stage has at least one");
-                for (const DocumentNode& item : *items) shard(item, spec);
-              }},
-         });
-    topology_.place.stages.push_back(std::move(spec));
-  }
-
-  void layers(const DocumentNode& node, StagePlace& spec) {
-    Placed<std::string> read;
-    if (!text(node, read)) return;
-    const std::size_t dash = read->find('-');
-    const auto first = whole_number(std::string_view(*read).substr(0, dash));
-    const auto last = dash == std::string::npos ? first : whole_number(std::string_view(*read).substr(dash + 1));
-    if (!first || !last || *last < *first || *last >= kMaxLayers) {
-      diagnostics_.error(node.place, "layers '" + printable(*read) + "' is neither one layer (3) nor a range (0-2), " +
-                                         "the last one included, below " + std::to_string(kMaxLayers));
-      return;
-    }
-    spec.first_layer = static_cast<std::uint32_t>(*first);
-    spec.last_layer = static_cast<std::uint32_t>(*last) + 1;
-    spec.layers_place = node.place;
-  }
-
-  void shard(const DocumentNode& node, StagePlace& spec) {
-    Placed<std::string> read;
-    if (!text(node, read)) return;
-    const std::size_t slash = read->find('/');
-    if (slash == std::string::npos) {
-      diagnostics_.error(node.place, "shard '" + printable(*read) + "' is not of the form NODE/DEVICE: left/cpu:0");
-      return;
-    }
-    auto device = parse_device(std::string_view(*read).substr(slash + 1));
-    if (!device.ok()) {
-      diagnostics_.error(node.place, device.error().message);
-      return;
-    }
-    spec.shards.push_back({ShardPlace{read->substr(0, slash), *device}, node.place});
   }
 
   void speculation(const DocumentNode& node) {
@@ -500,8 +302,6 @@ class Reader {
   }
 
   Topology& topology_;
-  Diagnostics& diagnostics_;
-  std::string key_;  // whose value is being read, for messages
 };
 
 }  // namespace

@@ -14,7 +14,8 @@ struct NodeId {
 
 struct ActorAddress {
   # A well-known actor: published by its node under a name that is unique in the cluster, such as
-  # "gateway", "scheduler", "stage/0/1" (replica 0, stage 1) or "shard/0/1/0" (replica, stage, rank).
+  # "gateway", "scheduler/0", "stage/0/1" (replica 0, stage 1), "shard/0/1/0" (replica, stage, rank) or "expert/0/1/0"
+  # (replica, stage, number).
   node @0 :NodeId;
   actor @1 :Text;
   endpoint @2 :Text;        # "host:port" on which the fabric of that node listens

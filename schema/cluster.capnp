@@ -86,11 +86,23 @@ struct ShardSpec {
   device @7 :Text;          # "cpu:0", "cpu:0-3", "cuda:0"
   exchange @8 :Exchange;    # how the ranks of the stage exchange tensors: the same for all of them
   exchangeReason @9 :Text;  # why, for people
+  experts @10 :UInt32;      # actors that hold the routed experts of these layers; 0 = every rank has a part of each
   enum Exchange {
     host @0;                # where they lie: there is one rank, or none computes on a GPU
     staged @1;              # by copies in the host's memory
     nccl @2;                # by NCCL if every rank finds the same library, else staged: each rank has a GPU to itself
   }
+}
+
+struct ExpertSpec {
+  # An even part of the routed experts of each layer of a stage that has experts.
+  replica @0 :UInt32;
+  stage @1 :UInt32;
+  expert @2 :UInt32;        # which of the stage's expert actors it is
+  experts @3 :UInt32;       # how many there are
+  firstLayer @4 :UInt32;    # layers [firstLayer, lastLayer), as of the stage's shards
+  lastLayer @5 :UInt32;
+  device @6 :Text;          # as of a shard
 }
 
 struct DraftSpec {
@@ -109,6 +121,7 @@ struct Spawn {
     stage @5 :StageSpec;
     shard @6 :ShardSpec;
     draft @7 :DraftSpec;
+    expert @8 :ExpertSpec;
   }
 }
 

@@ -85,7 +85,7 @@ struct Step {
 
 struct StageTiming {
   stage @0 :UInt32;
-  computeNs @1 :UInt64;     # kernels, on the stage's first rank
+  computeNs @1 :UInt64;     # kernels, on the stage's first rank, and waiting for expert actors
   collectiveNs @2 :UInt64;  # waiting for and exchanging with the other ranks
   copyNs @3 :UInt64;        # making the step's copies, part of computeNs
 }

@@ -35,7 +35,7 @@ std::optional<LoadedPlan> load_plan(TopologyReading reading, const std::string& 
     }
     draft = std::move(*read);
   }
-  Planning planning = make_plan(*model, topology, this_machine(names_gpus(topology)), draft ? &*draft : nullptr);
+  Planning planning = make_plan(*model, topology, this_machine(topology.names_gpus()), draft ? &*draft : nullptr);
   report(planning.diagnostics);
   if (!planning.plan) return std::nullopt;
   return LoadedPlan{std::move(topology), std::move(*model), std::move(*planning.plan), warnings};

@@ -63,6 +63,7 @@ std::string_view kind_text(PlannedActor::Kind kind) {
     case PlannedActor::Kind::kDraft: return "draft";
     case PlannedActor::Kind::kStage: return "stage";
     case PlannedActor::Kind::kShard: return "shard";
+    case PlannedActor::Kind::kExpert: return "expert";
   }
   return "";
 }
@@ -144,14 +145,18 @@ void print_json(const Plan& plan) {
     json::object object{{"name", actor.name}, {"kind", kind_text(actor.kind)}, {"node", actor.node}};
     if (actor.kind != PlannedActor::Kind::kGateway) object["replica"] = actor.replica;
     if (actor.kind == PlannedActor::Kind::kStage || actor.kind == PlannedActor::Kind::kShard) {
-      object["stage"] = actor.stage;
       object["ranks"] = actor.ranks;
       object["exchange"] = exchange_text(actor.exchange);
       object["exchange_reason"] = actor.exchange_reason;
+    }
+    if (actor.ranks > 0) {  // a stage and its members
+      object["stage"] = actor.stage;
+      object["experts"] = actor.experts;
       object["first_layer"] = actor.first_layer;
       object["last_layer"] = actor.last_layer - 1;
     }
     if (actor.kind == PlannedActor::Kind::kShard) object["rank"] = actor.rank;
+    if (actor.kind == PlannedActor::Kind::kExpert) object["expert"] = actor.expert;
     if (actor.device) {
       object["device"] = actor.device->to_string();
       object["weight_bytes"] = actor.weight_bytes;

@@ -234,7 +234,7 @@ void attend_pages(Stream stream, const LatentAttentionArgs& args) {
 }  // namespace
 
 void latent_attention(Stream stream, const LatentAttentionArgs& args) {
-  const AttentionShape& shape = args.work.shape;
+  [[maybe_unused]] const AttentionShape& shape = args.work.shape;
   const PagedLatents& pages = args.pages;
   assert(shape.num_kv_heads == 1 && shape.head_dim == pages.row_size() && shape.sliding_window == 0);
   assert(args.work.queries.cols == shape.num_heads * shape.head_dim);

@@ -36,7 +36,7 @@ Result<void> Channel::check() const {
 }
 
 void Channel::abort() {
-  if (state_) state_->fail(cancelled("channel was aborted"));
+  if (state_) state_->abort();
 }
 
 Result<void> ChannelState::send(std::span<const std::byte> frame) {
@@ -77,6 +77,11 @@ Result<std::size_t> ChannelState::receive(std::span<std::byte> frame, std::chron
 void ChannelState::close() {
   fail(unavailable("channel is closed"));
   if (endpoint_) endpoint_->close_channel(id_);
+}
+
+void ChannelState::abort() {
+  if (!failure()) endpoint_->send_channel_abort(id_);
+  fail(cancelled("channel was aborted"));
 }
 
 void ChannelState::deliver(Attachment frame) {

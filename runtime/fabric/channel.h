@@ -29,14 +29,15 @@ class Channel {
   Result<void> send(std::span<const std::byte> frame);
 
   // The next frame, copied to the front of `frame`; returns its size. Spins for limits.spin_us, then sleeps.
-  // Errors: kUnavailable at once when the peer is lost, kCancelled at once after abort(), kDeadlineExceeded,
-  // kResourceExhausted when `frame` is too small (the frame stays).
+  // Errors: kUnavailable at once when the peer is lost, kCancelled at once after abort() at either end,
+  // kDeadlineExceeded, kResourceExhausted when `frame` is too small (the frame stays).
   Result<std::size_t> receive(std::span<std::byte> frame, std::chrono::milliseconds timeout);
 
   // What the next operation would fail with, if at all. Thread-safe.
   Result<void> check() const;
 
-  // Fails this and all later operations with kCancelled.
+  // Fails this and all later operations with kCancelled, and those of the other end as soon as it learns of it. Frames
+  // that it has not received by then are lost.
   void abort();
 
  private:

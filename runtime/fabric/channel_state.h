@@ -29,6 +29,8 @@ class ChannelState {
   Result<std::size_t> receive(std::span<std::byte> frame, std::chrono::milliseconds timeout);
   void close();
 
+  void abort();
+
   void deliver(Attachment frame);
   // The first failure stays. Frames that are there already are not received any more.
   void fail(Error error);

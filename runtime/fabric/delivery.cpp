@@ -40,6 +40,7 @@ Result<void> Delivery::deliver(Endpoint& peer, Arrival& arrival) {
     case FrameKind::kMonitor: watch(peer, header.destination); return {};
     case FrameKind::kLink: link(peer, header); return {};
     case FrameKind::kUnlink: unlink(peer, header); return {};
+    case FrameKind::kChannelAbort: peer.channel_aborted(header.destination); return {};
     case FrameKind::kChannel: {
       auto size = arrival.attachment_sizes[0];
       peer.channel_frame(header.destination,

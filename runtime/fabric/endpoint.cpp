@@ -230,9 +230,7 @@ void Endpoint::send_error(std::uint64_t destination, std::uint64_t source, caf::
   header.source = source;
   header.message_id = id.integer_value();
   auto task = std::make_unique<SendTask>(shared_from_this(), FrameBytes::of_metadata(header, encode_error(reason)));
-  lane(Lane::kActors).queued_bytes.fetch_add(task->cost, std::memory_order_relaxed);
-  Counters::add(context_->counters->queue_bytes, task->cost);
-  post(std::move(task));
+  post_always(Lane::kActors, std::move(task));
 }
 
 void Endpoint::send_control(FrameKind kind, caf::strong_actor_ptr proxy, caf::strong_actor_ptr local) {
@@ -242,9 +240,7 @@ void Endpoint::send_control(FrameKind kind, caf::strong_actor_ptr proxy, caf::st
   auto task = std::make_unique<SendTask>(shared_from_this(), FrameBytes::of_metadata(header, {}));
   task->source = std::move(local);
   task->proxy = std::move(proxy);
-  lane(Lane::kActors).queued_bytes.fetch_add(task->cost, std::memory_order_relaxed);
-  Counters::add(context_->counters->queue_bytes, task->cost);
-  post(std::move(task));
+  post_always(Lane::kActors, std::move(task));
 }
 
 Result<void> Endpoint::send_channel(std::uint64_t channel, std::span<const std::byte> bytes) {
@@ -267,6 +263,16 @@ Result<void> Endpoint::send_channel(std::uint64_t channel, std::span<const std::
   return {};
 }
 
+void Endpoint::send_channel_abort(std::uint64_t channel) {
+  if (!alive()) return;
+  FrameHeader header;
+  header.kind = FrameKind::kChannelAbort;
+  header.lane = Lane::kChannels;
+  header.destination = channel;
+  auto task = std::make_unique<SendTask>(shared_from_this(), FrameBytes::of_metadata(header, {}));
+  post_always(Lane::kChannels, std::move(task));
+}
+
 bool Endpoint::reserve(Lane which, std::uint64_t cost) {
   auto& queued = lane(which).queued_bytes;
   auto before = queued.fetch_add(cost, std::memory_order_relaxed);
@@ -277,6 +283,12 @@ bool Endpoint::reserve(Lane which, std::uint64_t cost) {
   }
   Counters::add(context_->counters->queue_bytes, cost);
   return true;
+}
+
+void Endpoint::post_always(Lane which, std::unique_ptr<SendTask> task) {
+  lane(which).queued_bytes.fetch_add(task->cost, std::memory_order_relaxed);
+  Counters::add(context_->counters->queue_bytes, task->cost);
+  post(std::move(task));
 }
 
 void Endpoint::post(std::unique_ptr<SendTask> task) {
@@ -458,6 +470,16 @@ void Endpoint::channel_frame(std::uint64_t channel, Attachment bytes) {
     state = slot;
   }
   state->deliver(std::move(bytes));
+}
+
+void Endpoint::channel_aborted(std::uint64_t channel) {
+  std::shared_ptr<ChannelState> state;
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = channels_.find(channel);
+    if (found != channels_.end()) state = found->second;
+  }
+  if (state) state->fail(cancelled("the other end aborted the channel"));
 }
 
 void Endpoint::die(const std::string& reason) {

@@ -99,6 +99,7 @@ class Endpoint : public std::enable_shared_from_this<Endpoint> {
   // kMonitor, kLink, kUnlink about `proxy`.
   void send_control(FrameKind kind, caf::strong_actor_ptr proxy, caf::strong_actor_ptr local);
   Result<void> send_channel(std::uint64_t channel, std::span<const std::byte> bytes);
+  void send_channel_abort(std::uint64_t channel);
   std::shared_ptr<ChannelState> open_channel(std::uint64_t channel);
   void close_channel(std::uint64_t channel);
 
@@ -122,6 +123,7 @@ class Endpoint : public std::enable_shared_from_this<Endpoint> {
   void actor_died(std::uint64_t number, caf::error reason);  // theirs
   bool watch(std::uint64_t number);                          // false if it is watched already; until its kDown is sent
   void channel_frame(std::uint64_t channel, Attachment bytes);
+  void channel_aborted(std::uint64_t channel);  // by them
   // Fails everything that waits for this peer. Idempotent.
   void die(const std::string& reason);
 
@@ -155,6 +157,7 @@ class Endpoint : public std::enable_shared_from_this<Endpoint> {
   SendLane& lane(Lane lane) { return lanes_[static_cast<std::size_t>(lane)]; }
   bool reserve(Lane lane, std::uint64_t cost);  // of send_queue_bytes
   void post(std::unique_ptr<SendTask> task);
+  void post_always(Lane which, std::unique_ptr<SendTask> task);  // whatever is queued already
   void admit(std::unique_ptr<SendTask> task);
   void control(FrameKind kind, Lane lane, std::uint64_t value);
 

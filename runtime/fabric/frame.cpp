@@ -4,7 +4,13 @@
 
 namespace troupe::fabric {
 
-bool is_ordered(FrameKind kind) { return kind <= FrameKind::kChannel; }
+namespace {
+
+bool is_of_a_channel(FrameKind kind) { return kind == FrameKind::kChannel || kind == FrameKind::kChannelAbort; }
+
+}  // namespace
+
+bool is_ordered(FrameKind kind) { return kind <= FrameKind::kChannelAbort; }
 
 Result<FrameView> parse_frame(std::span<const std::byte> am_header, std::uint64_t body_bytes, const Limits& limits) {
   FrameView frame;
@@ -19,7 +25,7 @@ Result<FrameView> parse_frame(std::span<const std::byte> am_header, std::uint64_
   }
   if (header.kind < FrameKind::kMessage || header.kind > FrameKind::kReject) return corrupt_data("unknown frame kind");
   if (static_cast<std::size_t>(header.lane) >= kLanes) return corrupt_data("unknown frame lane");
-  if (is_ordered(header.kind) && (header.lane == Lane::kChannels) != (header.kind == FrameKind::kChannel)) {
+  if (is_ordered(header.kind) && (header.lane == Lane::kChannels) != is_of_a_channel(header.kind)) {
     return corrupt_data("frame in the wrong lane");
   }
   if (header.flags & ~kInPieces) return corrupt_data("frame has unknown flags");
@@ -69,6 +75,9 @@ Result<FrameView> parse_frame(std::span<const std::byte> am_header, std::uint64_
   if (header.kind == FrameKind::kMessage && header.metadata_bytes == 0) return corrupt_data("message without a root");
   if (header.kind != FrameKind::kMessage && header.kind != FrameKind::kChannel && header.attachments != 0) {
     return corrupt_data("frame kind carries no attachments");
+  }
+  if (header.kind == FrameKind::kChannelAbort && header.metadata_bytes != 0) {
+    return corrupt_data("the end of a channel carries nothing");
   }
   if (header.kind == FrameKind::kChannel && (header.attachments != 1 || header.metadata_bytes != 0)) {
     return corrupt_data("channel frame must be one attachment");

@@ -17,7 +17,7 @@
 namespace troupe::fabric {
 
 inline constexpr std::uint32_t kFrameMagic = 0x50555254;  // "TRUP"
-inline constexpr std::uint16_t kFrameVersion = 3;
+inline constexpr std::uint16_t kFrameVersion = 4;
 // Metadata up to this size travels in the active message's header, so that its body is the bare attachments.
 inline constexpr std::size_t kInlineMetadataBytes = 2048;
 // Body of the largest kJoined frame.
@@ -35,7 +35,8 @@ enum class FrameKind : std::uint8_t {
   kDown,         // `source` died; metadata: encoded error
   kLink,
   kUnlink,
-  kChannel,  // `destination` is the channel id; the body is one attachment
+  kChannel,       // `destination` is the channel id; the body is one attachment
+  kChannelAbort,  // the sender takes nothing of this channel any more
   // Between the fabrics themselves; neither ordered nor paid.
   kCredit,        // `message_id` bytes of lane `lane` were released
   kCreditWanted,  // the sender waits: return what is released, now and with the next release

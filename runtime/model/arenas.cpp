@@ -1,5 +1,7 @@
 #include "runtime/model/arenas.h"
 
+#include <algorithm>
+
 #include <atomic>
 #include <cassert>
 #include <string>
@@ -53,6 +55,19 @@ kernels::MatrixF32 Arena::take_matrix(std::uint64_t rows, std::uint64_t cols) {
 }
 
 std::uint64_t Arena::system_allocations() { return allocations.load(std::memory_order_relaxed); }
+
+Result<void> add_device_levels(kernels::DeviceMemory& memory, std::uint64_t in_arenas,
+                               std::vector<ArenaLevel>& levels) {
+  if (memory.is_host()) return {};
+  TROUPE_ASSIGN_OR_RETURN(const kernels::MemoryRoom room, memory.room());
+  const kernels::MemoryUse device = memory.use(), pinned = memory.pinned().use();
+  in_arenas = std::min(in_arenas, device.bytes);
+  const std::uint64_t others = device.bytes - in_arenas;
+  levels.push_back({"workspaces", others, others, device.peak_bytes - in_arenas, 0});
+  levels.push_back({"device", room.total_bytes, device.bytes, device.peak_bytes, room.free_bytes});
+  levels.push_back({"pinned", pinned.bytes, pinned.bytes, pinned.peak_bytes, 0});
+  return {};
+}
 
 Result<void> check_room(const ArenaBytes& wanted, kernels::DeviceMemory& memory) {
   TROUPE_ASSIGN_OR_RETURN(const kernels::MemoryRoom room, memory.room());

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "kernels/device_memory.h"
 #include "kernels/tensor.h"
@@ -62,6 +63,11 @@ class Arena {
   std::uint64_t capacity_ = 0;
   std::uint64_t used_ = 0;
 };
+
+// Adds what was taken of the memory of a device that is not the host: by kernels and the group, beside the bytes in
+// arenas ("workspaces"), in all ("device"), and of pinned memory ("pinned"); nothing where it is the host. Errors: what
+// became of the device.
+Result<void> add_device_levels(kernels::DeviceMemory& memory, std::uint64_t in_arenas, std::vector<ArenaLevel>& levels);
 
 // What a shard takes of a device's memory.
 struct ArenaBytes {

@@ -32,9 +32,12 @@ constexpr std::size_t kPieceBytes = std::size_t{4} << 20;  // between looks at w
 constexpr int kLowestPriority = 19;                        // the cores belong to whoever answers
 
 std::string shown(const Slice& slice) {
-  return "layers " + std::to_string(slice.first_layer) + "-" + std::to_string(slice.last_layer) + " of " +
-         std::to_string(slice.num_layers) + ", rank " + std::to_string(slice.rank) + " of " +
-         std::to_string(slice.world_size);
+  std::string part = "layers " + std::to_string(slice.first_layer) + "-" + std::to_string(slice.last_layer) + " of " +
+                     std::to_string(slice.num_layers) + ", rank " + std::to_string(slice.rank) + " of " +
+                     std::to_string(slice.world_size);
+  if (slice.expert_shards == 0) return part;
+  part += "; experts " + (slice.expert_shard ? std::to_string(*slice.expert_shard) : std::string("elsewhere"));
+  return part + " of " + std::to_string(slice.expert_shards);
 }
 
 // The files that a model is read from.

@@ -13,13 +13,14 @@ struct Piece {
   bool on_host = false;
 };
 
-std::array<Piece, 16> pieces(const ModelConfig& config, const Slice& slice, const StepSize& size) {
+std::array<Piece, 19> pieces(const ModelConfig& config, const Slice& slice, const StepSize& size) {
   const RankShape shape = rank_shape(config, slice);
   const std::uint64_t tokens = size.max_batch_tokens;
   const std::uint64_t heads_size = shape.heads.size() * config.head_dim;
-  const bool mixes = config.num_experts != 0;
+  const bool mixes = config.num_experts != 0 && slice.expert_shards == 0;
+  const bool asks = asks_experts(slice);
   const std::uint64_t gated_size =
-      std::max({mixes ? 0 : shape.intermediate.size(), shape.shared.size(), shape.dense.size()});
+      std::max({config.num_experts != 0 ? 0 : shape.intermediate.size(), shape.shared.size(), shape.dense.size()});
   const std::uint64_t routed_rows = mixes ? (size.on_host ? tokens : tokens * config.num_experts_per_token) : 0;
   const std::uint64_t logits_rows = slice.is_last_stage() ? size.max_logits_rows : 0;
   const std::uint64_t part_rows = slice.world_size > 1 || !size.on_host ? logits_rows : 0;
@@ -37,13 +38,16 @@ std::array<Piece, 16> pieces(const ModelConfig& config, const Slice& slice, cons
            {&Scratch::router_logits, tokens, config.num_experts},
            {&Scratch::routed, size.on_host ? routed_rows : 0, config.hidden_size},
            {&Scratch::expert_gated, routed_rows, shape.intermediate.size()},
-           {&Scratch::expert_out, routed_rows, config.hidden_size},
+           {&Scratch::expert_out, asks && !size.on_host ? tokens : routed_rows, config.hidden_size},
            {&Scratch::logits_hidden, logits_rows, config.hidden_size},
            {&Scratch::part_logits, part_rows, vocab_part},
            {&Scratch::gathered, gathered_rows, vocab_part},
            {&Scratch::whole_logits, whole_rows, config.vocab_size},
            {&Scratch::logits, root_rows, config.vocab_size, true},
-           {&Scratch::outgoing_hidden, sent_rows, config.hidden_size, true}}};
+           {&Scratch::outgoing_hidden, sent_rows, config.hidden_size, true},
+           {&Scratch::expert_sum, asks ? tokens : 0, config.hidden_size, true},
+           {&Scratch::outgoing_normed, asks && !size.on_host ? tokens : 0, config.hidden_size, true},
+           {&Scratch::outgoing_router_logits, asks && !size.on_host ? tokens : 0, config.num_experts, true}}};
 }
 
 }  // namespace

@@ -26,10 +26,12 @@ struct Scratch {
   kernels::MatrixF32 attended;       // (max_batch_tokens, heads * head_dim)
   kernels::MatrixF32 gated;          // (max_batch_tokens, intermediate), of the widest MLP or shared expert
   kernels::MatrixF32 router_logits;  // experts: (max_batch_tokens, num_experts)
-  // Experts: of one at a time on the host, else of all, (max_batch_tokens * num_experts_per_token, ..).
+  // Experts that the rank has itself: of one at a time on the host, else of all, (max_batch_tokens *
+  // num_experts_per_token, ..).
   kernels::MatrixF32 routed;         // on the host: (max_batch_tokens, hidden_size): the rows that go to one of them
   kernels::MatrixF32 expert_gated;   // (max_batch_tokens, intermediate)
-  kernels::MatrixF32 expert_out;     // (max_batch_tokens, hidden_size): what they make of their rows
+  kernels::MatrixF32 expert_out;     // (max_batch_tokens, hidden_size): what they make of their rows; where expert
+                                     // shards do, a copy of expert_sum if the device is not the host
   kernels::MatrixF32 logits_hidden;  // last stage: (max_logits_rows, hidden_size)
   kernels::MatrixF32 part_logits;    // last stage, several ranks or a device that is not the host: (max_logits_rows,
                                      // vocab rows of the largest rank)
@@ -40,6 +42,10 @@ struct Scratch {
   // In the host's.
   kernels::MatrixF32 logits;           // last stage, rank 0: (max_logits_rows, vocab_size)
   kernels::MatrixF32 outgoing_hidden;  // a copy of `hidden` for the next stage where the device is not the host
+  // A rank that asks expert shards:
+  kernels::MatrixF32 expert_sum;       // (max_batch_tokens, hidden_size): what all of them make of their rows
+  kernels::MatrixF32 outgoing_normed;  // copies for them of `normed` and router_logits where the device is not the host
+  kernels::MatrixF32 outgoing_router_logits;
 
   // REQUIRES: the arenas have scratch_bytes(config, slice, size) left.
   static Scratch take(Arena& device, Arena& host, const ModelConfig& config, const Slice& slice, const StepSize& size);

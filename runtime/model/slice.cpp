@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <string_view>
 
 #include "kernels/quant.h"
 
@@ -17,7 +18,8 @@ std::string describe(const Slice& slice) {
 // Builds the list of tensor_slices.
 class SliceList {
  public:
-  SliceList(const ModelConfig& config, const Slice& slice) : config_(config), shape_(rank_shape(config, slice)) {}
+  SliceList(const ModelConfig& config, const Slice& slice)
+      : config_(config), shape_(rank_shape(config, slice)), experts_(held_experts(config, slice)) {}
 
   void matrix(TensorRole role, std::string name, std::uint64_t rows, std::uint64_t cols, Range row_range,
               Range col_range, std::uint32_t expert = 0) {
@@ -60,10 +62,17 @@ class SliceList {
 
     whole_vector(TensorRole::kMlpNorm, prefix + "post_attention_layernorm.weight", hidden);
     if (config_.has_experts(index)) {
-      experts(prefix + "mlp.");
+      mixture(prefix + "mlp.");
     } else {
       mlp(prefix + "mlp.", owns_output_biases);
     }
+    layer_ = 0;
+  }
+
+  // The experts that the shard holds of a layer that has experts.
+  void experts(std::uint32_t index) {
+    layer_ = index;
+    experts("model.layers." + std::to_string(index) + ".mlp.");
     layer_ = 0;
   }
 
@@ -83,24 +92,29 @@ class SliceList {
     }
   }
 
-  // Every rank routes for itself and has a part of every expert.
   void experts(const std::string& mlp) {
     const std::uint64_t hidden = config_.hidden_size;
+    const auto each = [&](TensorRole role, const std::string& name, bool to_hidden) {
+      for (auto expert = static_cast<std::uint32_t>(experts_.first); expert < experts_.last; ++expert) {
+        const std::string tensor = mlp + "experts." + std::to_string(expert) + "." + name;
+        if (to_hidden) {
+          matrix(role, tensor, hidden, config_.intermediate_size, {0, hidden}, shape_.intermediate, expert);
+        } else {
+          matrix(role, tensor, config_.intermediate_size, hidden, shape_.intermediate, {0, hidden}, expert);
+        }
+      }
+    };
+    each(TensorRole::kExpertGate, "gate_proj.weight", false);
+    each(TensorRole::kExpertUp, "up_proj.weight", false);
+    each(TensorRole::kExpertDown, "down_proj.weight", true);
+  }
+
+  // Every rank routes for itself, and has a part of the shared expert.
+  void mixture(const std::string& mlp) {
+    const std::uint64_t hidden = config_.hidden_size;
     const std::uint32_t count = config_.num_experts;
-    const auto of = [&](std::uint32_t expert) { return mlp + "experts." + std::to_string(expert) + "."; };
     matrix(TensorRole::kRouter, mlp + "gate.weight", count, hidden, {0, count}, {0, hidden});
-    for (std::uint32_t expert = 0; expert < count; ++expert) {
-      matrix(TensorRole::kExpertGate, of(expert) + "gate_proj.weight", config_.intermediate_size, hidden,
-             shape_.intermediate, {0, hidden}, expert);
-    }
-    for (std::uint32_t expert = 0; expert < count; ++expert) {
-      matrix(TensorRole::kExpertUp, of(expert) + "up_proj.weight", config_.intermediate_size, hidden,
-             shape_.intermediate, {0, hidden}, expert);
-    }
-    for (std::uint32_t expert = 0; expert < count; ++expert) {
-      matrix(TensorRole::kExpertDown, of(expert) + "down_proj.weight", hidden, config_.intermediate_size, {0, hidden},
-             shape_.intermediate, expert);
-    }
+    experts(mlp);
     if (config_.shared_intermediate_size == 0) return;
     const std::uint64_t shared = config_.shared_intermediate_size;
     whole_vector(TensorRole::kSharedRouter, mlp + "shared_expert_gate.weight", hidden);
@@ -118,6 +132,7 @@ class SliceList {
 
   const ModelConfig& config_;
   RankShape shape_;
+  Range experts_;
   std::uint32_t layer_ = 0;
   std::vector<TensorSlice> list_;
 };
@@ -146,7 +161,8 @@ Range even_units(std::uint64_t total, std::uint64_t unit, std::uint32_t rank, st
 }
 
 // Whether every rank gets whole blocks of the quantised formats.
-Result<void> check_units(const ModelConfig& config, std::uint32_t world) {
+Result<void> check_units(const ModelConfig& config, const Slice& slice) {
+  const std::uint32_t world = slice.world_size;
   const Units units = slicing_units(config);
   const auto refuse = [&](const std::string& tensor, std::uint64_t most) {
     return invalid_argument(std::to_string(world) + " tensor-parallel ranks cannot share " + tensor +
@@ -161,7 +177,7 @@ Result<void> check_units(const ModelConfig& config, std::uint32_t world) {
     return refuse("o_proj", most_heads);
   }
   const std::uint64_t most_intermediate = units_in(config.intermediate_size, units.intermediate);
-  if (most_intermediate < world) return refuse("down_proj", most_intermediate);
+  if (slice.expert_shards == 0 && most_intermediate < world) return refuse("down_proj", most_intermediate);
   const std::uint64_t most_shared = units_in(config.shared_intermediate_size, units.intermediate);
   if (config.shared_intermediate_size != 0 && most_shared < world) return refuse("shared_expert", most_shared);
   const std::uint64_t most_dense = units_in(config.dense_intermediate_size, units.intermediate);
@@ -176,6 +192,20 @@ Result<void> check_units(const ModelConfig& config, std::uint32_t world) {
 Range even_part(std::uint64_t total, std::uint32_t rank, std::uint32_t world_size) {
   return {total * rank / world_size, total * (rank + 1) / world_size};
 }
+
+bool has_experts(const ModelConfig& config, const Slice& slice) {
+  for (std::uint32_t layer = slice.first_layer; layer < slice.last_layer; ++layer) {
+    if (config.has_experts(layer)) return true;
+  }
+  return false;
+}
+
+Range held_experts(const ModelConfig& config, const Slice& slice) {
+  if (slice.expert_shard) return even_part(config.num_experts, *slice.expert_shard, slice.expert_shards);
+  return {0, slice.expert_shards == 0 ? config.num_experts : 0};
+}
+
+bool asks_experts(const Slice& slice) { return !slice.expert_shard && slice.rank < slice.expert_shards; }
 
 Units slicing_units(const ModelConfig& config) {
   const auto columns = [&](std::string_view name) { return largest(config, name, kernels::block_elements); };
@@ -209,6 +239,31 @@ RankShape rank_shape(const ModelConfig& config, const Slice& slice) {
   return shape;
 }
 
+Result<void> check_expert_shards(const ModelConfig& config, const Slice& slice) {
+  if (slice.expert_shards == 0 && !slice.expert_shard) return {};
+  if (config.num_experts == 0) {
+    return invalid_argument("the model has no experts that expert shards could hold; leave them out", "num_experts");
+  }
+  if (!has_experts(config, slice)) {
+    return invalid_argument("none of the layers " + std::to_string(slice.first_layer) + " to " +
+                                std::to_string(slice.last_layer - 1) +
+                                " has experts that expert shards could hold; leave them out",
+                            "num_experts");
+  }
+  if (slice.expert_shards > config.num_experts) {
+    return invalid_argument(std::to_string(slice.expert_shards) + " expert shards are more than the " +
+                                std::to_string(config.num_experts) + " experts of a layer; use at most " +
+                                std::to_string(config.num_experts),
+                            "num_experts");
+  }
+  if (slice.expert_shard && *slice.expert_shard >= slice.expert_shards) {
+    return invalid_argument("expert shard " + std::to_string(*slice.expert_shard) + " of " +
+                                std::to_string(slice.expert_shards) + ": its number must be less than theirs",
+                            "expert");
+  }
+  return {};
+}
+
 Result<void> check_slice(const ModelConfig& config, const Slice& slice) {
   if (slice.num_layers != config.num_layers || slice.first_layer >= slice.last_layer ||
       slice.last_layer > slice.num_layers) {
@@ -220,6 +275,7 @@ Result<void> check_slice(const ModelConfig& config, const Slice& slice) {
     return invalid_argument("a shard of " + describe(slice) + ": the rank must be less than the number of ranks",
                             "rank");
   }
+  TROUPE_RETURN_IF_ERROR(check_expert_shards(config, slice));
   const std::uint32_t world = slice.world_size;
   if (config.num_kv_heads < world && (world % config.num_kv_heads != 0 || config.num_heads % world != 0)) {
     return invalid_argument(
@@ -229,7 +285,7 @@ Result<void> check_slice(const ModelConfig& config, const Slice& slice) {
             "num_attention_heads",
         "num_key_value_heads");
   }
-  if (config.intermediate_size < world) {
+  if (slice.expert_shards == 0 && config.intermediate_size < world) {
     return invalid_argument(std::to_string(world) + " tensor-parallel ranks are more than intermediate_size = " +
                                 std::to_string(config.intermediate_size) + " of config.json",
                             "intermediate_size");
@@ -250,12 +306,18 @@ Result<void> check_slice(const ModelConfig& config, const Slice& slice) {
                                 std::to_string(config.vocab_size) + " of config.json",
                             "vocab_size");
   }
-  return check_units(config, world);
+  return check_units(config, slice);
 }
 
 std::vector<TensorSlice> tensor_slices(const ModelConfig& config, const Slice& slice) {
   static const std::string kTable = "model.embed_tokens.weight";
   SliceList list(config, slice);
+  if (slice.expert_shard) {
+    for (std::uint32_t layer = slice.first_layer; layer < slice.last_layer; ++layer) {
+      if (config.has_experts(layer)) list.experts(layer);
+    }
+    return list.take();
+  }
   if (slice.is_first_stage()) list.embedding(TensorRole::kEmbedding, kTable);
   for (std::uint32_t layer = slice.first_layer; layer < slice.last_layer; ++layer) list.layer(layer, slice.rank == 0);
   if (slice.is_last_stage()) {

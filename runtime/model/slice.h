@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,13 +25,19 @@ struct Range {
 Range even_part(std::uint64_t total, std::uint32_t rank, std::uint32_t world_size);
 
 // What one shard computes: layers [first_layer, last_layer) of num_layers, as tensor-parallel rank `rank` of
-// world_size. The first stage also embeds, the last one also makes logits.
+// world_size. The first stage also embeds, the last one also makes logits. Or, as an expert shard, some of the routed
+// experts of these layers and nothing else.
 struct Slice {
   std::uint32_t first_layer = 0;
   std::uint32_t last_layer = 0;
   std::uint32_t num_layers = 0;
   std::uint32_t rank = 0;
   std::uint32_t world_size = 1;
+
+  // How many expert shards hold the routed experts of these layers, each an even part of every layer's; 0 = none: every
+  // rank holds a part of every expert.
+  std::uint32_t expert_shards = 0;
+  std::optional<std::uint32_t> expert_shard;  // which of them this is; as of rank 0 of 1
 
   bool is_first_stage() const { return first_layer == 0; }
   bool is_last_stage() const { return last_layer == num_layers; }
@@ -57,12 +64,25 @@ struct Units {
 };
 Units slicing_units(const ModelConfig& config);
 
+// Whether a layer of [first_layer, last_layer) has experts.
+bool has_experts(const ModelConfig& config, const Slice& slice);
+
+// Of a layer that has experts, those of which the shard holds weights: whole ones if it is an expert shard, and none if
+// others are.
+Range held_experts(const ModelConfig& config, const Slice& slice);
+
+// Expert shard K is asked by the rank of number K modulo world_size: whether this rank asks any.
+bool asks_experts(const Slice& slice);
+
 // REQUIRES: check_slice(config, slice).ok()
 RankShape rank_shape(const ModelConfig& config, const Slice& slice);
 
 // Whether the model can be cut so. Errors (kInvalidArgument) name the key of config.json that is in the way and
 // what world sizes work.
 Result<void> check_slice(const ModelConfig& config, const Slice& slice);
+
+// The part of check_slice that is about expert shards: whether they can hold the experts of these layers.
+Result<void> check_expert_shards(const ModelConfig& config, const Slice& slice);
 
 // What a tensor is for; kernels see it as a matrix (rows = out_features, cols = in_features) or a vector (rows = 1).
 enum class TensorRole : std::uint8_t {

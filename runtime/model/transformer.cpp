@@ -51,6 +51,7 @@ Result<std::unique_ptr<Transformer>> Transformer::load(const std::filesystem::pa
   if (options.max_logits_rows == 0) options.max_logits_rows = options.max_batch_sequences;
   TROUPE_RETURN_IF_ERROR(check_options(options));
   TROUPE_RETURN_IF_ERROR(check_slice(config, slice));
+  assert(!slice.expert_shard);
   kernels::DeviceMemory& memory = kernels.memory();
   if (!memory.is_host() && config.head_dim > kernels::kMaxGpuHeadDim) {
     return unsupported("head_dim is " + std::to_string(config.head_dim) + ", and kernels for GPUs take up to " +
@@ -89,7 +90,8 @@ Transformer::Transformer(const ModelConfig& config, const Slice& slice, kernels:
       kv_(std::move(kv)),
       arena_(std::move(arena)),
       host_arena_(std::move(host_arena)),
-      scratch_(scratch) {
+      scratch_(scratch),
+      expert_dispatch_(config, slice) {
   const float scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim));
   for (std::uint32_t layer = slice.first_layer; layer < slice.last_layer; ++layer) {
     const std::size_t window = config.sliding_windows[layer];
@@ -113,24 +115,10 @@ void Transformer::set_communicator(collective::Communicator& communicator) {
 
 Result<std::vector<ArenaLevel>> Transformer::memory_levels() const {
   kernels::DeviceMemory& memory = kernels_->memory();
-  ArenaLevel weights = weights_.arena.level("weights");
-  if (memory.is_host()) {  // where a packed matrix has memory of its own, or is read from its file
-    for (const PackedSize& packed : {weights_.layers_size, weights_.experts_size, weights_.lm_head_size}) {
-      for (std::uint64_t* bytes : {&weights.capacity, &weights.used, &weights.peak}) *bytes += packed.bytes;
-    }
-  }
-  std::vector<ArenaLevel> levels = {weights, kv_.level(), kv_.swap_level(), arena_.level("scratch"),
-                                    host_arena_.level("host_scratch")};
-  if (memory.is_host()) return levels;
-  TROUPE_ASSIGN_OR_RETURN(const kernels::MemoryRoom room, memory.room());
-  const kernels::MemoryUse device = memory.use(), pinned = memory.pinned().use();
-  // What kernels and the group take beside the arenas.
-  std::uint64_t in_arenas = weights_.arena.capacity() + kv_.level().capacity + arena_.capacity();
-  in_arenas = std::min(in_arenas, device.bytes);
-  const std::uint64_t others = device.bytes - in_arenas;
-  levels.push_back({"workspaces", others, others, device.peak_bytes - in_arenas, 0});
-  levels.push_back({"device", room.total_bytes, device.bytes, device.peak_bytes, room.free_bytes});
-  levels.push_back({"pinned", pinned.bytes, pinned.bytes, pinned.peak_bytes, 0});
+  std::vector<ArenaLevel> levels = {weights_.level(memory.is_host()), kv_.level(), kv_.swap_level(),
+                                    arena_.level("scratch"), host_arena_.level("host_scratch")};
+  const std::uint64_t in_arenas = weights_.arena.capacity() + kv_.level().capacity + arena_.capacity();
+  TROUPE_RETURN_IF_ERROR(add_device_levels(memory, in_arenas, levels));
   return levels;
 }
 
@@ -143,6 +131,8 @@ Result<kernels::ConstMatrixF32> Transformer::forward(const StepBatch& batch, ker
   const std::size_t tokens = batch.tokens.size();
   const kernels::MatrixF32 hidden = scratch_.hidden.rows_from(0, tokens);
   tokens_ = tokens;
+  // What other actors are asked in the middle of it cannot be repeated.
+  const bool repeats = slice_.expert_shards == 0;
   logits_rows_ = batch.logits_rows.size();
   padded_ = kernels_->begin_step({.tokens = batch.tokens,
                                   .token_sources = batch.token_sources,
@@ -151,8 +141,8 @@ Result<kernels::ConstMatrixF32> Transformer::forward(const StepBatch& batch, ker
                                   .attention = batch.attention,
                                   .shapes = shapes_,
                                   .logits_rows = batch.logits_rows,
-                                  .max_rows = options_.max_batch_tokens,
-                                  .max_logits_rows = options_.max_logits_rows});
+                                  .max_rows = repeats ? options_.max_batch_tokens : 0,
+                                  .max_logits_rows = repeats ? options_.max_logits_rows : 0});
   if (!slice_.is_first_stage()) {
     if (hidden_in.rows != tokens || hidden_in.cols != config_.hidden_size) {
       return invalid_argument("step: the hidden states are (" + std::to_string(hidden_in.rows) + ", " +
@@ -172,7 +162,7 @@ Result<void> Transformer::run_layers() {
   const std::uint32_t first = slice_.is_first_stage() ? 0 : 1, last = num_pieces() - 1;
   const auto repeat = [this](std::uint32_t piece, std::uint32_t end) {
     const auto work = [this, piece, end]() -> Result<void> {
-      for (std::uint32_t i = piece; i < end; ++i) compute_piece(i);
+      for (std::uint32_t i = piece; i < end; ++i) TROUPE_RETURN_IF_ERROR(compute_piece(i));
       return {};
     };
     return kernels_->repeat({kernels::StepPart::Kind::kLayers, piece}, work);
@@ -186,13 +176,17 @@ Result<void> Transformer::run_layers() {
 }
 
 // Embedding, attention and MLP of each layer, and the last sum.
-void Transformer::compute_piece(std::uint32_t piece) {
+Result<void> Transformer::compute_piece(std::uint32_t piece) {
   const kernels::MatrixF32 hidden = scratch_.hidden.rows_from(0, padded_.rows);
   if (piece == 0) {
-    return kernels_->embed(weights_.embedding, static_cast<std::uint32_t>(shape_.vocab.first), hidden);
+    kernels_->embed(weights_.embedding, static_cast<std::uint32_t>(shape_.vocab.first), hidden);
+    return {};
   }
   const kernels::MatrixF32 partial = scratch_.partial.rows_from(0, padded_.rows);
-  if (piece + 1 == num_pieces()) return kernels_->add(partial, hidden);
+  if (piece + 1 == num_pieces()) {
+    kernels_->add(partial, hidden);
+    return {};
+  }
   const std::uint32_t index = (piece - 1) / 2;
   const bool is_attention = piece % 2 == 1;
   const LayerWeights& layer = weights_.layers[index];
@@ -205,11 +199,12 @@ void Transformer::compute_piece(std::uint32_t piece) {
   }
   if (is_attention) {
     attention(layer, slice_.first_layer + index, padded_.rows);
-  } else if (layer.experts.empty()) {
-    mlp(layer, padded_.rows);
+  } else if (config_.has_experts(slice_.first_layer + index)) {
+    return experts(layer, slice_.first_layer + index, padded_.rows);
   } else {
-    experts(layer, padded_.rows);
+    mlp(layer, padded_.rows);
   }
+  return {};
 }
 
 // scratch_.partial = this rank's part of attention over the normed hidden states.
@@ -242,20 +237,71 @@ void Transformer::run_mlp(const MlpWeights& mlp, kernels::ConstMatrixF32 in, ker
 }
 
 // scratch_.partial = this rank's part of the experts that each normed hidden state is routed to, by weight, and of the
-// shared one.
-void Transformer::experts(const LayerWeights& layer, std::size_t tokens) {
+// shared one. That one is computed while expert shards compute theirs.
+Result<void> Transformer::experts(const LayerWeights& layer, std::uint32_t index, std::size_t tokens) {
   const kernels::ConstMatrixF32 normed = scratch_.normed.rows_from(0, tokens);
   const kernels::MatrixF32 partial = scratch_.partial.rows_from(0, tokens);
   const kernels::MatrixF32 router_logits = scratch_.router_logits.rows_from(0, tokens);
   kernels_->linear(normed, layer.router.view(), router_logits);
+  if (asks_experts(slice_)) TROUPE_RETURN_IF_ERROR(dispatch(index, normed, router_logits));
   if (layer.shared_router.empty()) {
     kernels_->memory().clear(partial.data, tokens * partial.cols * sizeof(float));
   } else {
     run_mlp(layer.shared, normed, partial);
     kernels_->scale_by_sigmoid(normed, layer.shared_router, partial);
   }
-  kernels_->mix(normed, router_logits, *layer.mixture, {scratch_.routed, scratch_.expert_gated, scratch_.expert_out},
-                partial);
+  if (asks_experts(slice_)) return combine(partial);
+  if (slice_.expert_shards == 0) {
+    kernels_->mix(normed, router_logits, *layer.mixture, {scratch_.routed, scratch_.expert_gated, scratch_.expert_out},
+                  partial);
+  }
+  return {};
+}
+
+// Sends the rows out to the expert shards that this rank asks.
+Result<void> Transformer::dispatch(std::uint32_t index, kernels::ConstMatrixF32 normed,
+                                   kernels::ConstMatrixF32 router_logits) {
+  if (remote_experts_ == nullptr) return unavailable("the stage's expert shards are not assembled");
+  kernels::DeviceMemory& memory = kernels_->memory();
+  if (!memory.is_host()) {
+    const kernels::MatrixF32 rows = scratch_.outgoing_normed.rows_from(0, normed.rows);
+    const kernels::MatrixF32 logits = scratch_.outgoing_router_logits.rows_from(0, normed.rows);
+    memory.copy_out(rows.data, normed.data, rows.rows * rows.cols * sizeof(float));
+    memory.copy_out(logits.data, router_logits.data, logits.rows * logits.cols * sizeof(float));
+    TROUPE_RETURN_IF_ERROR(memory.synchronize());
+    normed = rows;
+    router_logits = logits;
+  }
+  dispatched_ = expert_dispatch_.route(router_logits);
+  return remote_experts_->dispatch(index, normed, dispatched_);
+}
+
+// sum += what they have made of them, in the order of the shards.
+Result<void> Transformer::combine(kernels::MatrixF32 sum) {
+  // On a device the copy of the layer before is done: dispatch() has waited for what came after it.
+  const kernels::MatrixF32 combined = scratch_.expert_sum.rows_from(0, sum.rows);
+  std::fill_n(combined.data, combined.rows * combined.cols, 0.0f);
+  for (std::size_t part = 0; part < dispatched_.size(); ++part) {
+    const auto waits = [&] {
+      const Stopwatch stopwatch(expert_wait_ns_);
+      return remote_experts_->combine(part);
+    };
+    TROUPE_ASSIGN_OR_RETURN(const kernels::ConstMatrixF32 made, waits());
+    const std::vector<std::uint32_t>& rows = dispatched_[part].rows;
+    assert(made.rows == rows.size() && made.cols == combined.cols);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      std::transform(made.row(i), made.row(i) + made.cols, combined.row(rows[i]), combined.row(rows[i]), std::plus<>());
+    }
+  }
+  kernels::DeviceMemory& memory = kernels_->memory();
+  if (memory.is_host()) {
+    kernels_->add(combined, sum);
+    return {};
+  }
+  const kernels::MatrixF32 copy = scratch_.expert_out.rows_from(0, sum.rows);
+  memory.copy_in(copy.data, combined.data, combined.rows * combined.cols * sizeof(float));
+  kernels_->add(copy, sum);
+  return {};
 }
 
 // The rows of the step's tokens = their sum over the ranks.
@@ -304,8 +350,8 @@ Result<kernels::ConstMatrixF32> Transformer::device_logits(kernels::ConstMatrixF
 }
 
 // out: this rank's columns, and room behind them.
-Result<void> Transformer::compute_logits(kernels::ConstMatrixF32 hidden, std::size_t first, std::size_t count,
-                                         kernels::MatrixF32 out) {
+Result<void> Transformer::compute_logits([[maybe_unused]] kernels::ConstMatrixF32 hidden, std::size_t first,
+                                         std::size_t count, kernels::MatrixF32 out) {
   assert(slice_.is_last_stage() && first + count <= logits_rows_ && hidden.data == scratch_.hidden.data);
   if (count > options_.max_logits_rows) {
     return invalid_argument("step: logits of " + std::to_string(count) + " rows are asked for; at most " +

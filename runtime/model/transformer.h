@@ -12,7 +12,9 @@
 #include "runtime/collective/communicator.h"
 #include "runtime/model/arenas.h"
 #include "runtime/model/config.h"
+#include "runtime/model/expert_dispatch.h"
 #include "runtime/model/kv_pages.h"
+#include "runtime/model/remote_experts.h"
 #include "runtime/model/scratch.h"
 #include "runtime/model/slice.h"
 #include "runtime/model/step_batch.h"
@@ -38,6 +40,9 @@ struct TransformerOptions {
 // lie there (staged_communicator.h, where the device is not the host). Thread-safety: one thread. The ranks of a group
 // call forward() and logits() with the same batch in the same order. Memory: weights, KV pages and scratch are taken by
 // load(); a step takes none. Numbers: a row's result does not depend on the other rows of the batch.
+//
+// Where expert shards hold the experts (Slice::expert_shards), a step sends them the rows in the middle of each such
+// layer and waits for what they make of them, so that it is never repeated (Kernels::repeat).
 class Transformer {
  public:
   // `kernels` and `communicator` outlive the transformer (or set_communicator replaces it). The communicator's rank
@@ -76,8 +81,15 @@ class Transformer {
   // A new group after the cluster was put together again. Same rank and world_size. Between steps only.
   void set_communicator(collective::Communicator& communicator);
 
+  // Who asks the expert shards, before the first step where the slice has some; outlives the transformer or the next
+  // call. Between steps only.
+  void set_remote_experts(RemoteExperts* experts) { remote_experts_ = experts; }
+
   // Nanoseconds spent in collectives since load: waiting for the other ranks and exchanging. Grows only.
   std::uint64_t collective_ns() const { return collective_ns_; }
+
+  // The same of waiting for expert shards.
+  std::uint64_t expert_wait_ns() const { return expert_wait_ns_; }
 
   const Slice& slice() const { return slice_; }
   const ModelConfig& config() const { return config_; }
@@ -97,10 +109,12 @@ class Transformer {
 
   Result<void> run_layers();
   std::uint32_t num_pieces() const { return 2 * slice_.layer_count() + 2; }
-  void compute_piece(std::uint32_t piece);
+  Result<void> compute_piece(std::uint32_t piece);
   void attention(const LayerWeights& layer, std::uint32_t index, std::size_t tokens);
   void mlp(const LayerWeights& layer, std::size_t tokens);
-  void experts(const LayerWeights& layer, std::size_t tokens);
+  Result<void> experts(const LayerWeights& layer, std::uint32_t index, std::size_t tokens);
+  Result<void> dispatch(std::uint32_t index, kernels::ConstMatrixF32 normed, kernels::ConstMatrixF32 router_logits);
+  Result<void> combine(kernels::MatrixF32 sum);
   void run_mlp(const MlpWeights& mlp, kernels::ConstMatrixF32 in, kernels::MatrixF32 out);
   Result<void> all_reduce(const kernels::MatrixF32& matrix);
   Result<kernels::ConstMatrixF32> on_host(kernels::ConstMatrixF32 matrix, kernels::MatrixF32 copy);
@@ -126,7 +140,11 @@ class Transformer {
   std::size_t tokens_ = 0;
   std::size_t logits_rows_ = 0;
   kernels::StepRows padded_;
+  ExpertDispatch expert_dispatch_;
+  std::span<const DispatchedRows> dispatched_;  // of the layer that dispatch() had last
+  RemoteExperts* remote_experts_ = nullptr;
   std::uint64_t collective_ns_ = 0;
+  std::uint64_t expert_wait_ns_ = 0;
 };
 
 }  // namespace troupe::model

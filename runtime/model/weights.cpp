@@ -30,7 +30,8 @@ std::span<const float>& vector_for(TensorRole role, LayerWeights& layer) {
   }
 }
 
-Linear& matrix_for(const TensorSlice& tensor, LayerWeights& layer) {
+// first_expert: that the shard holds.
+Linear& matrix_for(const TensorSlice& tensor, std::uint64_t first_expert, LayerWeights& layer) {
   switch (tensor.role) {
     case TensorRole::kQuery: return layer.query;
     case TensorRole::kKey: return layer.key;
@@ -40,9 +41,9 @@ Linear& matrix_for(const TensorSlice& tensor, LayerWeights& layer) {
     case TensorRole::kUp: return layer.mlp.up;
     case TensorRole::kDown: return layer.mlp.down;
     case TensorRole::kRouter: return layer.router;
-    case TensorRole::kExpertGate: return layer.experts[tensor.expert].gate;
-    case TensorRole::kExpertUp: return layer.experts[tensor.expert].up;
-    case TensorRole::kExpertDown: return layer.experts[tensor.expert].down;
+    case TensorRole::kExpertGate: return layer.experts[tensor.expert - first_expert].gate;
+    case TensorRole::kExpertUp: return layer.experts[tensor.expert - first_expert].up;
+    case TensorRole::kExpertDown: return layer.experts[tensor.expert - first_expert].down;
     case TensorRole::kSharedGate: return layer.shared.gate;
     case TensorRole::kSharedUp: return layer.shared.up;
     default: assert(tensor.role == TensorRole::kSharedDown); return layer.shared.down;
@@ -71,7 +72,7 @@ std::uint64_t bytes_in_arena(const TensorSlice& tensor, kernels::DType dtype, bo
 Result<std::uint64_t> bytes_in_arena(Checkpoint& checkpoint, std::span<const TensorSlice> tensors, bool on_host,
                                      const ModelConfig& config, const kernels::Kernels& kernels) {
   TROUPE_ASSIGN_OR_RETURN(const auto dtypes, checkpoint.dtypes_of(tensors));
-  std::uint64_t bytes = Arena::rounded(config.head_dim / 2 * sizeof(float));  // frequencies
+  std::uint64_t bytes = Arena::rounded(config.head_dim / 2 * sizeof(float));  // frequencies, if it has any use for them
   for (std::size_t i = 0; i < tensors.size(); ++i) bytes += bytes_in_arena(tensors[i], dtypes[i], on_host, kernels);
   return bytes;
 }
@@ -117,6 +118,16 @@ void PackedSize::add(const kernels::PackedWeight& weight) {
   elements += std::uint64_t{weight.rows()} * weight.cols();
 }
 
+ArenaLevel ShardWeights::level(bool is_on_host) const {
+  ArenaLevel level = arena.level("weights");
+  if (!is_on_host) return level;
+  // A packed matrix has memory of its own there, or is read from its file.
+  for (const PackedSize& packed : {layers_size, experts_size, lm_head_size}) {
+    for (std::uint64_t* bytes : {&level.capacity, &level.used, &level.peak}) *bytes += packed.bytes;
+  }
+  return level;
+}
+
 Result<std::uint64_t> ShardWeights::arena_bytes(const std::filesystem::path& model, const ModelConfig& config,
                                                 const Slice& slice, kernels::Kernels& kernels, const Limits& limits) {
   TROUPE_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::open(model, limits));
@@ -129,9 +140,10 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, cons
                                         const Limits& limits) {
   TROUPE_ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::open(model, limits));
   ShardWeights weights{std::move(checkpoint)};
+  const Range held = held_experts(config, slice);
   weights.layers.resize(slice.layer_count());
   for (std::uint32_t i = 0; i < slice.layer_count(); ++i) {
-    if (config.has_experts(slice.first_layer + i)) weights.layers[i].experts.resize(config.num_experts);
+    if (config.has_experts(slice.first_layer + i)) weights.layers[i].experts.resize(held.size());
   }
   std::map<kernels::DType, std::uint64_t> elements_of;
   const std::vector<TensorSlice> tensors = tensor_slices(config, slice);
@@ -142,7 +154,9 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, cons
   TROUPE_ASSIGN_OR_RETURN(const std::uint64_t arena_bytes,
                           bytes_in_arena(weights.checkpoint, tensors, memory.is_host(), config, kernels));
   TROUPE_ASSIGN_OR_RETURN(weights.arena, Arena::create(arena_bytes, "weights", memory));
-  weights.inverse_frequencies = stored(model::inverse_frequencies(config), weights.arena, memory);
+  if (!slice.expert_shard) {
+    weights.inverse_frequencies = stored(model::inverse_frequencies(config), weights.arena, memory);
+  }
 
   TROUPE_ASSIGN_OR_RETURN(auto places, weights.checkpoint.places_of(tensors));
   std::optional<PackedCacheKey> key;
@@ -174,7 +188,7 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, cons
         weights.embedding = matrix.view;
         if (!memory.is_host()) move_table(weights.embedding, weights.arena, memory);
       } else {
-        Linear& linear = layer != nullptr ? matrix_for(tensor, *layer) : weights.lm_head;
+        Linear& linear = layer != nullptr ? matrix_for(tensor, held.first, *layer) : weights.lm_head;
         const auto image = cache ? cache->image(i) : std::span<const std::byte>();
         const std::uint64_t place_bytes = kernels.packed_bytes(matrix.view.dtype, matrix.view.rows, matrix.view.cols);
         void* const place = place_bytes != 0 ? weights.arena.take(place_bytes) : nullptr;
@@ -191,7 +205,7 @@ Result<ShardWeights> ShardWeights::load(const std::filesystem::path& model, cons
     if (progress) progress(weights.checkpoint.bytes_read(), bytes_total);
   }
   for (LayerWeights& layer : weights.layers) {
-    if (layer.experts.empty()) continue;
+    if (layer.experts.empty() || slice.expert_shard) continue;
     TROUPE_ASSIGN_OR_RETURN(layer.mixture, mixture_of(layer, config, kernels));
   }
   const auto most = std::max_element(elements_of.begin(), elements_of.end(),

@@ -54,8 +54,8 @@ struct LayerWeights {
   Linear output;                    // (hidden_size, heads * head_dim); bias on rank 0 only: it enters the sum once
   MlpWeights mlp;                   // where there are no experts
   Linear router;                    // (num_experts, hidden_size)
-  std::vector<MlpWeights> experts;  // (num_experts) or empty
-  std::unique_ptr<kernels::Mixture> mixture;  // of these
+  std::vector<MlpWeights> experts;  // (held_experts(config, slice)) or empty
+  std::unique_ptr<kernels::Mixture> mixture;  // of these, on a rank that has all of them
   std::span<const float> shared_router;       // (hidden_size) or empty
   MlpWeights shared;                          // with shared_router
 };
@@ -75,6 +75,9 @@ struct ShardWeights {
                                    kernels::Kernels& kernels, const std::filesystem::path& packed_cache = {},
                                    const ProgressCallback& progress = {}, const Limits& limits = {});
 
+  // How much memory they take in the arena `weights`, or, where the device is the host, beside it.
+  ArenaLevel level(bool is_on_host) const;
+
   Checkpoint checkpoint;
   Arena arena;                                       // norms, biases and frequencies; of a device that is not the host,
                                                      // everything
@@ -84,7 +87,7 @@ struct ShardWeights {
   std::vector<LayerWeights> layers;            // (layers of the slice)
   std::span<const float> final_norm;           // last stage: (hidden_size)
   Linear lm_head;                              // last stage: (vocab rows of this rank, hidden_size)
-  std::span<const float> inverse_frequencies;  // of rotary embedding: (head_dim / 2)
+  std::span<const float> inverse_frequencies;  // of rotary embedding: (head_dim / 2); none of an expert shard
 
   PackedSize layers_size;                              // of every matrix in `layers` but the experts
   PackedSize experts_size;                             // of all experts, of which a token takes some

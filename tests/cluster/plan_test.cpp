@@ -10,46 +10,16 @@
 #include "runtime/model/config.h"
 #include "runtime/model/scratch.h"
 #include "runtime/model/slice.h"
+#include "tests/cluster/planning.h"
 
-namespace troupe::cluster {
+namespace troupe::cluster::testing {
 namespace {
-
-model::ModelConfig tutor_like() {
-  model::ModelConfig config;
-  config.model_type = "llama";
-  config.vocab_size = 512;
-  config.hidden_size = 64;
-  config.intermediate_size = 160;
-  config.num_layers = 6;
-  config.num_heads = 8;
-  config.num_kv_heads = 4;
-  config.head_dim = 8;
-  config.max_position_embeddings = 1024;
-  config.sliding_windows.assign(6, 0);
-  config.dtype = kernels::DType::kBF16;
-  return config;
-}
-
-Topology topology(const std::string& text) {
-  const auto reading = parse_topology("model: m\n" + text, "t.yaml");
-  for (const Diagnostic& diagnostic : reading.diagnostics) {
-    if (diagnostic.severity == Diagnostic::Severity::kError) BOOST_FAIL(diagnostic.to_string("t.yaml"));
-  }
-  return *reading.topology;
-}
 
 Planning planning(const std::string& text, std::uint32_t cores = 8) {
   Machine machine;
   machine.cores.resize(cores);
   std::iota(machine.cores.begin(), machine.cores.end(), 0);
   return make_plan(tutor_like(), topology(text), machine);
-}
-
-const std::string kFour = "nodes: [{name: a, devices: [cpu:0, cpu:1]}, {name: b, devices: [cpu:2, cpu:3]}]\n";
-
-std::string only_finding(const Planning& planning) {
-  BOOST_TEST_REQUIRE(planning.diagnostics.size() == 1u);
-  return planning.diagnostics[0].to_string("t.yaml");
 }
 
 }  // namespace
@@ -199,22 +169,6 @@ BOOST_AUTO_TEST_CASE(ranks_that_the_model_cannot_be_cut_into_are_an_error) {
   const std::string found =
       only_finding(planning("nodes: [{name: a, devices: [cpu:0-15]}]\nparallel: {tensor: 16}\n", 16));
   BOOST_TEST(found.starts_with("t.yaml:3:20: stage 0 cannot be cut into 16 shard(s): "));
-}
-
-// Two GPUs of which one is too old, with memory for `memory_bytes`.
-static Machine with_gpus(std::uint64_t memory_bytes) {
-  Machine machine;
-  machine.gpus = {{.name = "new",
-                   .memory_bytes = memory_bytes,
-                   .free_bytes = memory_bytes,
-                   .bytes_per_second = 1e12,
-                   .compute_capability = 90},
-                  {.name = "old",
-                   .memory_bytes = memory_bytes,
-                   .free_bytes = memory_bytes,
-                   .bytes_per_second = 1e11,
-                   .compute_capability = 75}};
-  return machine;
 }
 
 BOOST_AUTO_TEST_CASE(shards_run_on_gpus_and_share_one) {
@@ -432,4 +386,4 @@ BOOST_AUTO_TEST_CASE(the_prediction_grows_with_cores_and_falls_when_ranks_share_
   BOOST_TEST(two_ranks == 2 * sharing, boost::test_tools::tolerance(1e-9));
 }
 
-}  // namespace troupe::cluster
+}  // namespace troupe::cluster::testing

@@ -137,7 +137,7 @@ BOOST_AUTO_TEST_CASE(several_mistakes_are_reported_in_one_run_each_with_place_an
       "nodes:\n"
       "  - {name: left, devcies: [cpu:0]}\n"
       "  - {name: right, port: 70000, devices: [cpu:3-1, gpu:0]}\n"
-      "parallel: {pipeline: two, expert: 8, replicas: 0}\nrouting: best\npacked_cache: here\n",
+      "parallel: {pipeline: two, expert: 0, replicas: 0}\nrouting: best\npacked_cache: here\n",
       {
           "t.yaml:1:1: the topology has no 'model', which it must have",
           "t.yaml:1:10: a cluster's name is 1 to 64 of the characters A-Z a-z 0-9 . _ -, not 'a b'",
@@ -147,11 +147,41 @@ BOOST_AUTO_TEST_CASE(several_mistakes_are_reported_in_one_run_each_with_place_an
           "t.yaml:5:42: device 'cpu:3-1' is a range that runs backwards",
           "t.yaml:5:51: device 'gpu:0' is none of cpu:N, cpu:N-M and cuda:N (N at most 4095)",
           "t.yaml:6:22: pipeline: expected a whole number from 1 to 1024, found 'two'",
-          "t.yaml:6:35: expert parallelism is not supported yet; write 1",
+          "t.yaml:6:35: expert: expected a whole number from 1 to 256, found '0'",
           "t.yaml:6:48: replicas: expected a whole number from 1 to 256, found '0'",
           "t.yaml:7:10: routing 'best' is neither prefix nor round_robin",
           "t.yaml:8:15: packed_cache: 'here' is not an absolute path; every node has the folder on its own disk",
       });
+}
+
+BOOST_AUTO_TEST_CASE(stages_may_have_expert_actors) {
+  const auto reading = parse_topology(
+      kTwo + "place:\n  stages: [{layers: 0-2, shards: [left/cpu:0], experts: [left/cpu:1, right/cpu:1]}]\n", "t.yaml");
+  BOOST_TEST_REQUIRE(reading.diagnostics.size() == 0u);
+  const StagePlace& stage = reading.topology->place.stages.front();
+  BOOST_TEST_REQUIRE(stage.experts.size() == 2u);
+  BOOST_TEST(stage.experts[0]->node == "left");
+  BOOST_TEST(stage.experts[1]->device.to_string() == "cpu:1");
+  BOOST_TEST(stage.experts[1].place.line == 6u);
+  BOOST_TEST(*reading.topology->parallel.expert == 1u);
+  BOOST_TEST(*parse_topology(kTwo + "parallel: {expert: 4}\n", "t.yaml").topology->parallel.expert == 4u);
+}
+
+BOOST_AUTO_TEST_CASE(wrong_expert_actors_are_reported_with_their_place) {
+  const auto check = [](const std::string& experts, const std::vector<std::string>& expected,
+                        const std::string& more = "") {
+    check_findings(
+        kTwo + more + "place:\n  stages:\n    - {layers: 0-2, shards: [left/cpu:0], experts: " + experts + "}\n",
+        expected);
+  };
+  check("[lfet/cpu:0, right/cpu:0, cpu:1]", {"t.yaml:7:53: there is no node 'lfet'; did you mean 'left'?",
+                                             "t.yaml:7:65: node 'right' has no device cpu:0; it has cpu:1",
+                                             "t.yaml:7:78: expert 'cpu:1' is not of the form NODE/DEVICE: left/cpu:0"});
+  check("[]", {"t.yaml:7:52: experts is empty; leave it out, or list expert actors"});
+  check("8", {"t.yaml:7:52: experts must be a list, not a single value"});
+  check("[left/cpu:1]",
+        {"t.yaml:5:20: warning: place.stages has stages with another number of experts, and what is placed counts"},
+        "parallel: {expert: 2}\n");
 }
 
 BOOST_AUTO_TEST_CASE(names_must_refer_to_nodes_and_devices_of_the_file) {

@@ -165,6 +165,27 @@ BOOST_AUTO_TEST_CASE(an_abort_ends_a_wait_and_everything_after_it) {
   BOOST_TEST(!ranks.groups[0]->all_reduce(data).ok());
 }
 
+BOOST_AUTO_TEST_CASE(an_abort_ends_the_waits_of_the_other_ranks) {
+  TwoRanks ranks;
+  std::vector<float> sums(8);
+  auto other = std::async(std::launch::async, [&] {
+    std::vector<float> data(8);
+    return ranks.groups[1]->all_reduce(data);
+  });
+  BOOST_TEST(ranks.groups[0]->all_reduce(sums).ok());
+  BOOST_TEST(other.get().ok());
+  auto waiting = std::async(std::launch::async, [&] {
+    std::vector<float> data(8);
+    return ranks.groups[1]->all_reduce(data);
+  });
+  ranks.groups[0]->abort("a step failed");
+  const auto ended = waiting.get();
+  BOOST_REQUIRE(!ended.ok());
+  BOOST_TEST((ended.error().code == ErrorCode::kCancelled));
+  BOOST_TEST(ended.error().message.find("rank 0: ") != std::string::npos, ended.error().message);
+  BOOST_TEST(!ranks.groups[1]->check().ok());
+}
+
 BOOST_AUTO_TEST_CASE(a_lost_peer_ends_a_wait) {
   TwoRanks ranks;
   auto waiting = std::async(std::launch::async, [&] {

@@ -400,6 +400,23 @@ BOOST_AUTO_TEST_CASE(channels_carry_frames_that_came_before_they_were_opened) {
   BOOST_TEST((late.error().code == ErrorCode::kDeadlineExceeded));
 }
 
+BOOST_AUTO_TEST_CASE(an_abort_reaches_the_other_end_whether_it_waits_or_not) {
+  Pair pair;
+  auto left = pair.left.fabric().open_channel(pair.right_id, 1);
+  auto right = pair.right.fabric().open_channel(pair.left.fabric().node(), 1);
+  auto waiting = std::async(std::launch::async, [&] {
+    std::byte byte;
+    return right.receive({&byte, 1}, kPatience);
+  });
+  left.abort();
+  const auto received = waiting.get();
+  BOOST_REQUIRE(!received.ok());
+  BOOST_TEST((received.error().code == ErrorCode::kCancelled));
+  BOOST_TEST((right.check().error().code == ErrorCode::kCancelled));
+  const std::byte byte{};
+  BOOST_TEST(!right.send({&byte, 1}).ok());
+}
+
 BOOST_AUTO_TEST_CASE(an_aborted_channel_fails_its_receiver_at_once) {
   Pair pair;
   auto channel = pair.left.fabric().open_channel(pair.right_id, 1);
@@ -411,9 +428,10 @@ BOOST_AUTO_TEST_CASE(an_aborted_channel_fails_its_receiver_at_once) {
   auto result = receiving.get();
   BOOST_REQUIRE(!result.ok());
   BOOST_TEST((result.error().code == ErrorCode::kCancelled));
-  BOOST_TEST((channel.send({}).error().code == ErrorCode::kCancelled));
+  const std::byte more{};
+  BOOST_TEST((channel.send({&more, 1}).error().code == ErrorCode::kCancelled));
   auto nowhere = pair.left.fabric().open_channel({"nobody", 1}, 1);
-  BOOST_TEST((nowhere.send({}).error().code == ErrorCode::kUnavailable));
+  BOOST_TEST((nowhere.send({&more, 1}).error().code == ErrorCode::kUnavailable));
 }
 
 BOOST_AUTO_TEST_CASE(a_full_mailbox_does_not_stop_channels) {

@@ -68,6 +68,7 @@ BOOST_AUTO_TEST_CASE(every_broken_header_is_refused) {
   BOOST_TEST(refused([](FrameHeader& h) { h.kind = static_cast<FrameKind>(0); }));
   BOOST_TEST(refused([](FrameHeader& h) { h.kind = static_cast<FrameKind>(200); }));
   BOOST_TEST(refused([](FrameHeader& h) { h.kind = FrameKind::kChannel; }));
+  BOOST_TEST(refused([](FrameHeader& h) { h.kind = FrameKind::kChannelAbort; }));
   BOOST_TEST(refused([](FrameHeader& h) { h.kind = FrameKind::kHeartbeat; }));
   BOOST_TEST(refused([](FrameHeader& h) { h.lane = static_cast<Lane>(2); }));
   BOOST_TEST(refused([](FrameHeader& h) { h.lane = Lane::kChannels; }));

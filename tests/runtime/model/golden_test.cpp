@@ -25,9 +25,11 @@ constexpr double kTolerance = 1e-3;  // max abs difference to float64
 struct Split {
   std::vector<std::uint32_t> cuts;
   std::uint32_t world_size;
+  std::uint32_t expert_shards = 0;  // of each stage that has layers with experts
 };
 
 const std::vector<Split> kSplits = {{{}, 1}, {{}, 2}, {{2}, 1}, {{1}, 2}, {{1, 2, 3}, 2}};
+const std::vector<Split> kExpertSplits = {{{}, 1, 1}, {{}, 1, 3}, {{2}, 1, 2}, {{}, 2, 1}, {{1}, 2, 4}};
 
 template <class T>
 std::vector<T> values(const SafetensorsFile& file, const std::string& name) {
@@ -45,6 +47,7 @@ ThreadCluster::Options options_for(const Split& split, const std::string& implem
   ThreadCluster::Options options;
   options.cuts = split.cuts;
   options.world_size = split.world_size;
+  options.expert_shards = split.expert_shards;
   options.implementation = implementation;
   options.transformer.num_blocks = 128;
   return options;
@@ -70,15 +73,16 @@ std::vector<std::string> implementations() {
 }
 
 // Logits of whole prompts and greedy continuations, with every kind of kernels.
-void check_golden_model(const std::string& model) {
+void check_golden_model(const std::string& model, const std::vector<Split>& splits = kSplits) {
   const auto directory = fixtures() / "golden" / model;
   const auto config = load_config(directory);
   BOOST_REQUIRE_MESSAGE(config.ok(), why(config));
   const auto golden = SafetensorsFile::open(directory / "golden.safetensors");
   BOOST_REQUIRE_MESSAGE(golden.ok(), why(golden));
   for (const std::string& implementation : implementations()) {
-    for (const Split& split : kSplits) {
-      BOOST_TEST_CONTEXT(split.cuts.size() + 1 << " stages of " << split.world_size << " ranks") {
+    for (const Split& split : splits) {
+      BOOST_TEST_CONTEXT(split.cuts.size() + 1 << " stages of " << split.world_size << " ranks and "
+                                               << split.expert_shards << " expert shards, '" << implementation << "'") {
         ThreadCluster cluster(directory, *config, options_for(split, implementation));
         for (const std::string prompt : {"p0", "p1"}) {
           const auto input = ids(values<std::int64_t>(**golden, prompt + ".input_ids"));
@@ -104,6 +108,9 @@ BOOST_AUTO_TEST_CASE(qwen2_sliding_computes_what_transformers_computes) { check_
 BOOST_AUTO_TEST_CASE(mixtral_computes_what_transformers_computes) { check_golden_model("mixtral"); }
 BOOST_AUTO_TEST_CASE(qwen2_moe_computes_what_transformers_computes) { check_golden_model("qwen2_moe"); }
 BOOST_AUTO_TEST_CASE(qwen3_moe_computes_what_transformers_computes) { check_golden_model("qwen3_moe"); }
+BOOST_AUTO_TEST_CASE(expert_shards_compute_what_transformers_computes) {
+  for (const char* model : {"mixtral", "qwen2_moe", "qwen3_moe"}) check_golden_model(model, kExpertSplits);
+}
 BOOST_AUTO_TEST_CASE(qwen3_computes_what_transformers_computes) { check_golden_model("qwen3"); }
 
 // The reference was computed on the F32 weights. Rounding them to BF16 moves logits by up to `tolerance`, so that
@@ -162,8 +169,9 @@ BOOST_AUTO_TEST_CASE(experts_on_a_gpu_stay_close_to_what_transformers_computes) 
     const auto logits = values<double>(**golden, "p0.logits_f64");
     const double largest = std::abs(
         *std::max_element(logits.begin(), logits.end(), [](double a, double b) { return std::abs(a) < std::abs(b); }));
-    for (const Split& split : {Split{{}, 1}, Split{{1}, 2}}) {
-      BOOST_TEST_CONTEXT(model << " in " << split.cuts.size() + 1 << " stages of " << split.world_size << " ranks") {
+    for (const Split& split : {Split{{}, 1}, Split{{1}, 2}, Split{{}, 1, 2}, Split{{1}, 2, 3}}) {
+      BOOST_TEST_CONTEXT(model << " in " << split.cuts.size() + 1 << " stages of " << split.world_size << " ranks and "
+                               << split.expert_shards << " expert shards") {
         ThreadCluster cluster(directory, *config, options_for(split, "gpu"));
         TestSequence sequence{ids(values<std::int64_t>(**golden, "p0.input_ids")), 0, {}};
         BOOST_TEST(largest_difference(cluster.prefill(sequence), logits) < 0.05 * largest);

@@ -51,10 +51,13 @@ Result<kernels::ConstMatrixF32> fetch_device_logits(Transformer& transformer, ke
 }  // namespace
 
 std::unique_ptr<kernels::Kernels> ThreadCluster::make_kernels() const {
-  if (options_.make_kernels) return options_.make_kernels();
-  if (options_.implementation == "guarded") return make_guarded_kernels();
-  auto made = options_.implementation == "gpu" ? kernels::make_kernels({.cores = {}, .gpu = 0})
-                                               : kernels::make_cpu_kernels({{}, options_.implementation});
+  return options_.make_kernels ? options_.make_kernels() : make_kernels(options_.implementation);
+}
+
+std::unique_ptr<kernels::Kernels> ThreadCluster::make_kernels(const std::string& implementation) const {
+  if (implementation == "guarded") return make_guarded_kernels();
+  auto made = implementation == "gpu" ? kernels::make_kernels({.cores = {}, .gpu = 0})
+                                      : kernels::make_cpu_kernels({{}, implementation});
   BOOST_REQUIRE_MESSAGE(made.ok(), why(made));
   return std::move(*made);
 }
@@ -79,11 +82,22 @@ ThreadCluster::ThreadCluster(const std::filesystem::path& model_directory, const
       std::unique_ptr<kernels::Kernels> kernels = make_kernels();
       auto& group = stages_[stage].group[rank];
       group = suited(std::move(group), *kernels);
-      auto loaded = Transformer::load(model_directory, config,
-                                      {bounds[stage], bounds[stage + 1], config.num_layers, rank, options.world_size},
-                                      *kernels, *group, options.transformer);
+      Slice slice = {bounds[stage], bounds[stage + 1], config.num_layers, rank, options.world_size};
+      if (has_experts(config, slice)) slice.expert_shards = options.expert_shards;
+      std::unique_ptr<LocalExperts> experts;
+      if (slice.expert_shards != 0) {
+        const auto of_experts = [&] {
+          return options.expert_implementation.empty() ? make_kernels() : make_kernels(options.expert_implementation);
+        };
+        experts =
+            std::make_unique<LocalExperts>(model_directory, config, slice, of_experts,
+                                           ExpertShardOptions{.max_batch_tokens = options.transformer.max_batch_tokens,
+                                                              .packed_cache = options.transformer.packed_cache});
+      }
+      auto loaded = Transformer::load(model_directory, config, slice, *kernels, *group, options.transformer);
       BOOST_REQUIRE_MESSAGE(loaded.ok(), why(loaded));
-      stages_[stage].ranks.push_back({std::move(kernels), std::move(*loaded)});
+      (*loaded)->set_remote_experts(experts.get());
+      stages_[stage].ranks.push_back({std::move(kernels), std::move(experts), std::move(*loaded)});
     }
   }
   for (std::uint32_t block = 0; block < options.transformer.num_blocks; ++block) free_blocks_.push_back(block);

@@ -11,6 +11,7 @@
 #include "kernels/kernels.h"
 #include "runtime/collective/communicator.h"
 #include "runtime/model/transformer.h"
+#include "tests/runtime/model/local_experts.h"
 
 namespace troupe::model::testing {
 
@@ -34,10 +35,12 @@ class ThreadCluster {
   struct Options {
     std::vector<std::uint32_t> cuts;  // first layers of the stages after the first
     std::uint32_t world_size = 1;
+    std::uint32_t expert_shards = 0;  // of each stage that has layers with experts
     // Of CPU kernels, "gpu" for those of cuda:0, or "guarded" (guarded_kernels.h). Groups are staged where the device
     // is not the host.
     std::string implementation = "reference";
     std::function<std::unique_ptr<kernels::Kernels>()> make_kernels;  // instead of these, if there is one
+    std::string expert_implementation;  // the same of expert shards, where it is not that of the ranks
     // Instead of staging.
     std::function<std::unique_ptr<collective::Communicator>(std::unique_ptr<collective::Communicator>,
                                                             kernels::Kernels&)>
@@ -64,9 +67,16 @@ class ThreadCluster {
 
   void release(TestSequence& sequence);
 
+  // Of a rank of a stage that has expert shards.
+  LocalExperts& experts(std::size_t stage, std::size_t rank) { return *stages_.at(stage).ranks.at(rank).experts; }
+  const Transformer& transformer(std::size_t stage, std::size_t rank) const {
+    return *stages_.at(stage).ranks.at(rank).transformer;
+  }
+
  private:
   struct Rank {
     std::unique_ptr<kernels::Kernels> kernels;
+    std::unique_ptr<LocalExperts> experts;  // null: the rank has them
     std::unique_ptr<Transformer> transformer;
   };
   struct Stage {
@@ -75,6 +85,7 @@ class ThreadCluster {
   };
 
   std::unique_ptr<kernels::Kernels> make_kernels() const;
+  std::unique_ptr<kernels::Kernels> make_kernels(const std::string& implementation) const;
   std::unique_ptr<collective::Communicator> suited(std::unique_ptr<collective::Communicator> group,
                                                    kernels::Kernels& kernels) const;
 
