@@ -23,10 +23,14 @@ std::string devices_text(const std::vector<std::uint32_t>& cores) {
   return any_of(devices);
 }
 
+// "a, b and c", or the first few "and N others".
 std::string list_of(const std::vector<std::string>& names) {
+  constexpr std::size_t kMost = 6;
+  const std::size_t shown = names.size() <= kMost ? names.size() - 1 : kMost - 1;
   std::string text = names[0];
-  for (std::size_t i = 1; i < names.size(); ++i) text += (i + 1 == names.size() ? " and " : ", ") + names[i];
-  return text;
+  for (std::size_t i = 1; i < shown; ++i) text += ", " + names[i];
+  const std::size_t left = names.size() - shown;
+  return text + " and " + (left == 1 ? names.back() : std::to_string(left) + " others");
 }
 
 std::string version_text(int tenths) { return std::to_string(tenths / 10) + "." + std::to_string(tenths % 10); }

@@ -62,6 +62,13 @@ BOOST_AUTO_TEST_CASE(expert_actors_lie_beside_the_shards_where_no_device_is_left
   BOOST_TEST(planned.diagnostics[0].message == "core 0 is shared by shard/0/0/0 and expert/0/0/0");
 }
 
+BOOST_AUTO_TEST_CASE(of_many_actors_that_share_a_core_the_first_few_are_named) {
+  const auto planned = planning_of_experts("nodes: [{name: a, devices: [cpu:0]}]\nparallel: {expert: 7}\n");
+  BOOST_TEST_REQUIRE(planned.diagnostics.size() == 1u);
+  BOOST_TEST(planned.diagnostics[0].message ==
+             "core 0 is shared by shard/0/0/0, expert/0/0/0, expert/0/0/1, expert/0/0/2, expert/0/0/3 and 3 others");
+}
+
 BOOST_AUTO_TEST_CASE(each_replica_has_experts_in_the_stages_that_have_some) {
   const auto planned = planning_of_experts(kFour + "parallel: {replicas: 2, pipeline: 3, expert: 3}\n");
   BOOST_TEST_REQUIRE(planned.plan.has_value());
