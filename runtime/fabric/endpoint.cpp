@@ -7,8 +7,6 @@
 #include <caf/sec.hpp>
 #include <caf/system_messages.hpp>
 
-#include <cstring>
-
 #include "runtime/base/log.h"
 #include "runtime/fabric/remote_actor.h"
 
@@ -18,18 +16,6 @@ namespace {
 // Frames handed to UCX and not yet gone. UCX works off its own queue one frame per progress call, so most wait here.
 constexpr std::size_t kSendsInFlight = 16;
 constexpr std::size_t kRememberedClosedChannels = 4096;
-// Credit goes back in pieces of this share, unless the peer asks for it.
-constexpr std::uint64_t kCreditShare = 8;
-
-class CreditTask final : public Task {
- public:
-  CreditTask(std::shared_ptr<Endpoint> endpoint, Lane lane) : endpoint_(std::move(endpoint)), lane_(lane) {}
-  void run(std::unique_ptr<Task>) override { endpoint_->return_credit(lane_); }
-
- private:
-  std::shared_ptr<Endpoint> endpoint_;
-  Lane lane_;
-};
 
 caf::error unreachable(const NodeId& node) {
   return caf::make_error(caf::sec::request_receiver_down, "node " + node.name + " is gone");
@@ -42,40 +28,6 @@ const MessageTypes::Type* registered(const MessageTypes& types, const caf::type_
 }
 
 }  // namespace
-
-void fail_request(const caf::strong_actor_ptr& sender, caf::message_id id, caf::error reason) {
-  if (!sender || !id.is_request()) return;
-  sender->enqueue(caf::make_mailbox_element(nullptr, id.response_id(), {}, std::move(reason)), nullptr);
-}
-
-std::vector<std::byte> encode_error(const caf::error& error) {
-  std::uint8_t code = error ? error.code() : 0;
-  auto category = static_cast<std::uint64_t>(error ? error.category() : caf::atom(""));
-  std::string text;
-  if (error && !error.context().empty()) {
-    const auto& context = error.context();
-    text = context.match_elements<std::string>() ? context.get_as<std::string>(0) : to_string(context);
-    text.resize(std::min<std::size_t>(text.size(), 1024));
-  }
-  std::vector<std::byte> bytes(9 + text.size());
-  std::memcpy(bytes.data(), &code, 1);
-  std::memcpy(bytes.data() + 1, &category, 8);
-  if (!text.empty()) std::memcpy(bytes.data() + 9, text.data(), text.size());
-  return bytes;
-}
-
-Result<caf::error> decode_error(std::span<const std::byte> bytes) {
-  if (bytes.size() < 9 || bytes.size() > 9 + 1024) return corrupt_data("malformed error");
-  std::uint8_t code;
-  std::uint64_t category;
-  std::memcpy(&code, bytes.data(), 1);
-  std::memcpy(&category, bytes.data() + 1, 8);
-  std::string text(reinterpret_cast<const char*>(bytes.data()) + 9, bytes.size() - 9);
-  auto atom = static_cast<caf::atom_value>(category);
-  if (code == 0) return caf::error{};
-  if (text.empty()) return caf::error{code, atom};
-  return caf::error{code, atom, caf::make_message(std::move(text))};
-}
 
 // A frame on its way from any thread to the lane it is sent in.
 class Endpoint::SendTask final : public Task {
@@ -99,40 +51,6 @@ class Endpoint::SendTask final : public Task {
   caf::strong_actor_ptr source;  // the local actor (or third node's proxy) that the frame comes from
   caf::strong_actor_ptr proxy;   // of kMonitor and kLink: to be pinned
 };
-
-CreditReturn::CreditReturn(std::weak_ptr<Endpoint> endpoint, Lane lane, const FabricContext& context)
-    : endpoint_(std::move(endpoint)),
-      lane_(lane),
-      threshold_(std::max<std::uint64_t>(1, context.limits.credit_bytes / kCreditShare)),
-      tasks_(context.tasks),
-      counters_(context.counters) {}
-
-void CreditReturn::buffer_released(std::uint64_t charge) noexcept {
-  Counters::subtract(counters_->unreleased_bytes, charge);
-  auto before = released_.fetch_add(charge, std::memory_order_seq_cst);
-  bool crosses = before < threshold_ && before + charge >= threshold_;
-  if (!crosses && !(wanted_.load(std::memory_order_seq_cst) && wanted_.exchange(false))) return;
-  if (auto endpoint = endpoint_.lock()) tasks_->push(std::make_unique<CreditTask>(std::move(endpoint), lane_));
-}
-
-void CreditReturn::hold(std::uint64_t charge) {
-  outstanding_ += charge;
-  Counters::add(counters_->unreleased_bytes, charge);
-}
-
-std::uint64_t CreditReturn::take() {
-  auto bytes = released_.exchange(0, std::memory_order_seq_cst);
-  outstanding_ -= bytes;
-  return bytes;
-}
-
-bool CreditReturn::want() {
-  // Either this sees the release, or the releaser sees the wish.
-  wanted_.store(true, std::memory_order_seq_cst);
-  if (released_.load(std::memory_order_seq_cst) == 0) return false;
-  wanted_.store(false, std::memory_order_relaxed);
-  return true;
-}
 
 Endpoint::Endpoint(std::shared_ptr<FabricContext> context, NodeId node, std::string address,
                    std::uint64_t remote_credit)
@@ -412,7 +330,6 @@ void Endpoint::return_credit(Lane which) {
 }
 
 void Endpoint::heartbeat() { control(FrameKind::kHeartbeat, Lane::kActors, 0); }
-void Endpoint::say_bye() { control(FrameKind::kBye, Lane::kActors, 0); }
 
 bool Endpoint::idle() const {
   return lanes_[0].queue.empty() && lanes_[1].queue.empty() && sink_->in_flight() == 0 &&

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <caf/actor_control_block.hpp>
-#include <caf/actor_system.hpp>
 #include <caf/error.hpp>
 #include <caf/mailbox_element.hpp>
 
@@ -15,30 +14,16 @@
 #include <unordered_set>
 #include <vector>
 
-#include "runtime/base/limits.h"
 #include "runtime/fabric/buffer.h"
 #include "runtime/fabric/channel_state.h"
-#include "runtime/fabric/counters.h"
-#include "runtime/fabric/exports.h"
+#include "runtime/fabric/credit_return.h"
+#include "runtime/fabric/error_frame.h"
+#include "runtime/fabric/fabric_context.h"
 #include "runtime/fabric/frame.h"
 #include "runtime/fabric/joined_frame.h"
-#include "runtime/fabric/message_types.h"
 #include "runtime/fabric/node_id.h"
-#include "runtime/fabric/task_queue.h"
 
 namespace troupe::fabric {
-
-class Endpoint;
-
-// What all endpoints of one fabric share.
-struct FabricContext {
-  caf::actor_system& system;
-  Limits limits;
-  MessageTypes types;
-  std::shared_ptr<TaskQueue> tasks;
-  std::shared_ptr<Exports> exports;
-  std::shared_ptr<Counters> counters;
-};
 
 // Sends frames to one peer, and keeps them until UCX is done with them. The fabric's thread only.
 class FrameSink {
@@ -51,32 +36,6 @@ class FrameSink {
   // Whether a body of this lane still goes in pieces: no other ordered frame may be transmitted in it.
   virtual bool is_occupied(Lane lane) const = 0;
   virtual std::size_t in_flight() const = 0;
-};
-
-// Counts what this node holds of one peer's lane, and says when credit is to be returned.
-// Thread-safety: buffer_released() and hold() from any thread.
-class CreditReturn final : public ReleaseListener {
- public:
-  CreditReturn(std::weak_ptr<Endpoint> endpoint, Lane lane, const FabricContext& context);
-
-  void buffer_released(std::uint64_t charge) noexcept override;
-  void hold(std::uint64_t charge);
-  // Of the fabric's thread: what to return now.
-  std::uint64_t take();
-  // The peer waits: take() as soon as anything is released. Returns whether something is there already.
-  bool want();
-  // Received and not returned yet; the fabric's thread only.
-  std::uint64_t outstanding() const { return outstanding_; }
-
- private:
-  std::weak_ptr<Endpoint> endpoint_;
-  Lane lane_;
-  std::uint64_t threshold_;
-  std::shared_ptr<TaskQueue> tasks_;
-  std::shared_ptr<Counters> counters_;
-  std::atomic<std::uint64_t> released_{0};
-  std::atomic<bool> wanted_{false};
-  std::uint64_t outstanding_ = 0;
 };
 
 // One live peer: proxies of its actors, requests that wait for its answer, ordered lanes with credit. It dies once
@@ -114,7 +73,6 @@ class Endpoint : public std::enable_shared_from_this<Endpoint> {
   void credit_arrived(Lane lane, std::uint64_t bytes);
   void return_credit(Lane lane);
   void heartbeat();
-  void say_bye();
   bool idle() const;  // nothing waits to be sent
   // Whether `response` answers a pending request of actor `source`, which is pending no more then.
   bool settle(std::uint64_t source, caf::message_id response);
@@ -184,12 +142,5 @@ class Endpoint : public std::enable_shared_from_this<Endpoint> {
   std::unordered_map<std::uint64_t, caf::strong_actor_ptr> pinned_;
   std::unordered_set<std::uint64_t> watched_;
 };
-
-// Answers a request in place of an actor that cannot. Nothing for anything that is not a request.
-void fail_request(const caf::strong_actor_ptr& sender, caf::message_id id, caf::error reason);
-
-// Errors cross the wire as code, category and the text of their context.
-std::vector<std::byte> encode_error(const caf::error& error);
-Result<caf::error> decode_error(std::span<const std::byte> bytes);
 
 }  // namespace troupe::fabric
