@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cpu/ahead.h"
 #include "kernels/cpu/vector_ops.h"
 
 namespace troupe::kernels {
@@ -12,8 +13,9 @@ constexpr std::size_t kBlockRows = 16;
 constexpr std::size_t kTileBytes = 1024;
 constexpr std::size_t kFeatures = 32;
 
-// Ahead of the tile being read: measured best on Sapphire Rapids for one row, whose loop waits for nothing but memory.
-constexpr std::size_t kPrefetchBytes = 8192;
+// Ahead of the tile being read: measured best for one row, whose loop waits for nothing but memory. Loads of tiles are
+// slow to ask for their lines, and what is asked for too early takes the place of what is needed first.
+constexpr std::size_t kPrefetchBytes = 512;
 
 // Registers 0 to 3 hold sums, 4 and 5 the two parts of the input, 6 and 7 the weights.
 void configure(std::size_t rows) {
@@ -28,10 +30,12 @@ void configure(std::size_t rows) {
   _tile_loadconfig(&config);
 }
 
-// One block of at most 16 rows. Every sum is one chain in the order of depth, the leading parts of 32 features before
-// their trailing parts, however many rows and vectors there are.
+// One block of at most 16 rows, which asks for what it reads itself where it is the only one. Every sum is one chain in
+// the order of depth, the leading parts of 32 features before their trailing parts, however many rows and vectors there
+// are.
 template <std::size_t kVectors>
-void multiply_block(const TileMultiply& call, const std::byte* in, std::size_t rows, float* out, bool prefetch) {
+void multiply_block(const TileMultiply& call, const std::byte* in, std::size_t rows, float* out, bool is_alone,
+                    Ahead& ahead) {
   const std::size_t part_bytes = rows * 2 * kFeatures;
   const std::size_t out_bytes = call.out_stride * sizeof(float);
   if (call.first == 0) {
@@ -48,7 +52,14 @@ void multiply_block(const TileMultiply& call, const std::byte* in, std::size_t r
   for (std::size_t depth = 0; depth < call.depth; ++depth) {
     const std::byte* tiles = call.panel + depth * kVectors * kTileBytes;
     const std::byte* parts = in + (call.first + depth) * 2 * part_bytes;
-    if (prefetch) {
+    if (!is_alone) {
+      ahead.step();
+      // The next inputs, which lie in the second-level cache; the weights are in the first from the second block on.
+#pragma GCC unroll 32
+      for (std::size_t line = 0; line < 2 * kTileBytes; line += 64) {
+        __builtin_prefetch(parts + 2 * kTileBytes + line);
+      }
+    } else {
 #pragma GCC unroll 64
       for (std::size_t line = 0; line < kVectors * kTileBytes / 64; ++line) {
         _mm_prefetch(reinterpret_cast<const char*>(tiles) + kPrefetchBytes + line * 64, _MM_HINT_T0);
@@ -80,12 +91,14 @@ void multiply_block(const TileMultiply& call, const std::byte* in, std::size_t r
 template <std::size_t kVectors>
 void multiply_of(const TileMultiply& call) {
   const std::size_t block_bytes = kBlockRows * call.in_depth * kFeatures * 4;
+  const std::size_t blocks = (call.rows + kBlockRows - 1) / kBlockRows;
+  Ahead ahead(call.next, call.next_bytes, blocks * call.depth);
   std::size_t configured = 0;
   for (std::size_t row = 0; row < call.rows; row += kBlockRows) {
     const std::size_t rows = call.rows - row < kBlockRows ? call.rows - row : kBlockRows;
     if (rows != configured) configure(configured = rows);
     multiply_block<kVectors>(call, call.in + row / kBlockRows * block_bytes, rows, call.out + row * call.out_stride,
-                             row == 0);
+                             blocks == 1, ahead);
   }
   _tile_release();
 }

@@ -14,8 +14,9 @@ namespace {
 constexpr std::size_t kAttendChunk = 64;
 static_assert(kAttendStretch % kAttendChunk == 0);
 
-// Queries that go through a chunk together, sharing each load of a key or value.
+// Queries that go through a chunk together, sharing each load of a value; of keys, half as many share more loads.
 constexpr std::size_t kAttendTogether = 8;
+constexpr std::size_t kScoreTogether = 4;
 
 // Some queries that see the same positions [begin, end) of one chunk.
 struct AttendGroup {
@@ -41,39 +42,84 @@ void for_each_block(const AttendCall& call, std::size_t begin, std::size_t end, 
   }
 }
 
-// Scores of kQueries queries, each a sum over the elements of the head in order.
+// A vector of positions within one page.
+struct KeyVector {
+  std::size_t first = 0;   // element 0 of the head: index into the keys
+  std::size_t scales = 0;  // index into the scales
+  std::size_t score = 0;   // index into the scores of a chunk
+};
+
+// Scores of queries [query, query + kQueries) of the group, each a sum over the elements of the head in order, for
+// kVectors of positions; of the last vector for `lanes` positions.
+template <class V, DType D, std::size_t kQueries, std::size_t kVectors>
+void score_vectors(const AttendCall& call, const AttendGroup& group, std::size_t query, const KeyVector* vectors,
+                   std::size_t lanes) {
+  typename V::Reg sums[kQueries][kVectors];
+#pragma GCC unroll 4
+  for (auto& of_query : sums) {
+#pragma GCC unroll 4
+    for (auto& sum : of_query) sum = V::set(0.0f);
+  }
+  std::size_t index = 0;
+  for (std::size_t element = 0; element < call.head_dim; ++element, index += call.block_size) {
+    typename V::Reg keys[kVectors];
+#pragma GCC unroll 4
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      keys[v] = kVectors > 1 || lanes == V::kWidth ? load<V, D>(call.keys, vectors[v].first + index)
+                                                   : load_some<V, D>(call.keys, vectors[v].first + index, lanes);
+    }
+#pragma GCC unroll 4
+    for (std::size_t q = 0; q < kQueries; ++q) {
+      const auto factor = V::set(group.queries[query + q][element]);
+#pragma GCC unroll 4
+      for (std::size_t v = 0; v < kVectors; ++v) sums[q][v] = V::fma(factor, keys[v], sums[q][v]);
+    }
+  }
+#pragma GCC unroll 4
+  for (std::size_t v = 0; v < kVectors; ++v) {
+    auto scale = V::set(call.scale);
+    if constexpr (has_page_scales(D)) {
+      scale = V::mul(scale, load_f32<V>(call.key_scales + vectors[v].scales, kVectors > 1 ? V::kWidth : lanes));
+    }
+#pragma GCC unroll 4
+    for (std::size_t q = 0; q < kQueries; ++q) {
+      store_f32<V>(group.scores[query + q] + vectors[v].score, V::mul(sums[q][v], scale),
+                   kVectors > 1 ? V::kWidth : lanes);
+    }
+  }
+}
+
+// Several vectors of positions share each load of a query's element, as queries share those of keys.
 template <class V, DType D, std::size_t kQueries>
-void score_keys(const AttendCall& call, const AttendGroup& group) {
+void score_keys(const AttendCall& call, const AttendGroup& group, std::size_t query) {
+  constexpr std::size_t kVectors = V::kScoreVectors;
+  KeyVector vectors[kVectors];
+  std::size_t count = 0;
   for_each_block(call, group.begin, group.end,
-                 [&](std::size_t position, std::size_t page, std::size_t offset, std::size_t count) {
-                   for_each_vector<V>(count, [&](std::size_t i, std::size_t lanes) {
-                     typename V::Reg sums[kQueries];
-#pragma GCC unroll 8
-                     for (auto& sum : sums) sum = V::set(0.0f);
-                     const std::size_t first = page * call.head_dim * call.block_size + offset + i;
-                     for (std::size_t element = 0; element < call.head_dim; ++element) {
-                       const std::size_t index = first + element * call.block_size;
-                       const auto key =
-                           lanes == V::kWidth ? load<V, D>(call.keys, index) : load_some<V, D>(call.keys, index, lanes);
-#pragma GCC unroll 8
-                       for (std::size_t q = 0; q < kQueries; ++q)
-                         sums[q] = V::fma(V::set(group.queries[q][element]), key, sums[q]);
-                     }
-                     auto scale = V::set(call.scale);
-                     if constexpr (has_page_scales(D)) {
-                       scale = V::mul(scale, load_f32<V>(call.key_scales + page * call.block_size + offset + i, lanes));
-                     }
-#pragma GCC unroll 8
-                     for (std::size_t q = 0; q < kQueries; ++q) {
-                       store_f32<V>(group.scores[q] + (position - group.chunk) + i, V::mul(sums[q], scale), lanes);
+                 [&](std::size_t position, std::size_t page, std::size_t offset, std::size_t size) {
+                   for_each_vector<V>(size, [&](std::size_t i, std::size_t lanes) {
+                     KeyVector& next = vectors[count];
+                     next.first = page * call.head_dim * call.block_size + offset + i;
+                     next.scales = page * call.block_size + offset + i;
+                     next.score = position - group.chunk + i;
+                     if (lanes < V::kWidth) {
+                       score_vectors<V, D, kQueries, 1>(call, group, query, &next, lanes);
+                     } else if (++count == kVectors) {
+                       score_vectors<V, D, kQueries, kVectors>(call, group, query, vectors, V::kWidth);
+                       count = 0;
                      }
                    });
                  });
+  for (std::size_t i = 0; i < count; ++i) {
+    score_vectors<V, D, kQueries, 1>(call, group, query, vectors + i, V::kWidth);
+  }
 }
 
-// values = values * correction + sum over positions, in order, of probability * value; kVectors of each query.
+// values = values * correction + sum over positions, in order, of probability * value; kVectors of each query. Within
+// a larger function GCC keeps some of the sums in memory.
 template <class V, DType D, std::size_t kQueries, std::size_t kVectors>
-void add_values_at(const AttendCall& call, const AttendGroup& group, std::size_t element, std::size_t last_lanes) {
+[[gnu::noinline]] void add_values_at(const AttendCall& call, const AttendGroup& group, std::size_t element,
+                                     std::size_t last_lanes) {
   constexpr std::size_t kWidth = V::kWidth;
   typename V::Reg sums[kQueries][kVectors];
 #pragma GCC unroll 8
@@ -127,11 +173,11 @@ void add_values(const AttendCall& call, const AttendGroup& group) {
 }
 
 template <class V, DType D, std::size_t kQueries>
-void score_some(std::size_t queries, const AttendCall& call, const AttendGroup& group) {
+void score_some(std::size_t queries, const AttendCall& call, const AttendGroup& group, std::size_t query) {
   if constexpr (kQueries > 1) {
-    if (queries < kQueries) return score_some<V, D, kQueries - 1>(queries, call, group);
+    if (queries < kQueries) return score_some<V, D, kQueries - 1>(queries, call, group, query);
   }
-  score_keys<V, D, kQueries>(call, group);
+  score_keys<V, D, kQueries>(call, group, query);
 }
 
 template <class V, DType D, std::size_t kQueries>
@@ -192,7 +238,9 @@ void attend_chunk(const AttendCall& call, const AttendState& state, std::size_t 
         for (float& score : scores[done + q]) score = -__builtin_inff();
       }
     }
-    score_some<V, D, kAttendTogether>(together, call, group);
+    for (std::size_t q = 0; q < together; q += kScoreTogether) {
+      score_some<V, D, kScoreTogether>(together - q < kScoreTogether ? together - q : kScoreTogether, call, group, q);
+    }
     for (std::size_t q = 0; q < together; ++q) {
       const std::size_t query = first + done + q;
       group.corrections[q] = soften<V>(scores[done + q], state.highest[query], state.sums[query]);

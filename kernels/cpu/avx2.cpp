@@ -18,6 +18,7 @@ struct Avx2 {
   static constexpr std::size_t kWidth = 8;
   static constexpr std::size_t kPanelVectors = 3;
   static constexpr std::size_t kTileRows = 4;
+  static constexpr std::size_t kScoreVectors = 2;
   static constexpr std::size_t kValueVectors = 1;
 
   static __m256i first_lanes(std::size_t count) {

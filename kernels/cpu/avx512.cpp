@@ -13,6 +13,7 @@ struct Avx512 {
   static constexpr std::size_t kWidth = 16;
   static constexpr std::size_t kPanelVectors = 4;
   static constexpr std::size_t kTileRows = 6;
+  static constexpr std::size_t kScoreVectors = 4;
   static constexpr std::size_t kValueVectors = 2;
 
   static __mmask16 first_lanes(std::size_t count) { return static_cast<__mmask16>((1u << count) - 1); }

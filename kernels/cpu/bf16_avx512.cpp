@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cpu/ahead.h"
 #include "kernels/cpu/vector_ops.h"
 
 namespace troupe::kernels {
@@ -28,21 +29,6 @@ constexpr std::size_t kLead = 8192;
 // Pairs of features after which lines of what is ahead are asked for: all at once are more than a core can wait for.
 constexpr std::size_t kAskPairs = 2;
 
-// What is to be read next, asked for in equal parts while rows of a call go by, into the second-level cache.
-class Ahead {
- public:
-  Ahead(const std::byte* begin, std::size_t bytes) : next_(begin), end_(begin + bytes) {}
-
-  void ask(std::size_t lines) {
-    for (; lines > 0 && next_ < end_; --lines, next_ += 64) _mm_prefetch(next_, _MM_HINT_T1);
-  }
-  std::size_t lines() const { return static_cast<std::size_t>(end_ - next_ + 63) / 64; }
-
- private:
-  const std::byte* next_;
-  const std::byte* end_;
-};
-
 // The rows of one block of inputs that go through `depth` tiles together, from tile `first` on.
 struct Stretch {
   const std::byte* in;     // of the first row: (in_depth, block_rows, 32) BF16
@@ -52,7 +38,6 @@ struct Stretch {
   std::size_t depth;
   float* out;
   std::size_t out_stride;
-  std::size_t lines;  // to be asked for with every kAskPairs
 };
 
 // Every sum is one chain over pairs of features, however many rows and vectors there are.
@@ -77,7 +62,7 @@ void multiply_stretch(const Stretch& at, Ahead& ahead) {
           _mm_prefetch(tiles + kLead + 64 * (pair * kVectors + v), _MM_HINT_T0);
         }
       } else if (pair % kAskPairs == 0) {
-        ahead.ask(at.lines);
+        ahead.step();
       }
       __m512i weights[kVectors];
 #pragma GCC unroll 4
@@ -128,7 +113,6 @@ void multiply_depth(const TileMultiply& call, std::size_t first, std::size_t dep
   at.first = first;
   at.depth = depth;
   at.out_stride = call.out_stride;
-  at.lines = depth == 0 ? 0 : divide_up(ahead.lines(), passes_of(call.rows) * depth * (kTilePairs / kAskPairs));
   for (std::size_t block = 0; block < call.rows; block += kBlockRows) {
     at.block_rows = least(call.rows - block, kBlockRows);
     const std::byte* in = call.in + block * call.in_depth * 2 * kFeatures;
@@ -148,14 +132,15 @@ void multiply_of(const TileMultiply& call) {
   constexpr std::size_t kDepthBytes = kVectors * kTileBytes;
   const std::size_t bytes = call.depth * kDepthBytes;
   if (passes_of(call.rows) == 1) {
-    return multiply_depth<kVectors, true>(call, call.first, call.depth, Ahead(nullptr, 0));
+    return multiply_depth<kVectors, true>(call, call.first, call.depth, Ahead(nullptr, 0, 0));
   }
   for (std::size_t done = 0; done == 0 || done < call.depth; done += kDepthBlock) {
     const std::size_t depth = least(call.depth - done, kDepthBlock);
     const std::size_t behind = (done + depth) * kDepthBytes;
     const bool is_last = behind == bytes;
     const Ahead ahead(is_last ? call.next : call.panel + behind,
-                      least(is_last ? call.next_bytes : bytes - behind, kDepthBlock * kDepthBytes));
+                      least(is_last ? call.next_bytes : bytes - behind, kDepthBlock * kDepthBytes),
+                      passes_of(call.rows) * depth * (kTilePairs / kAskPairs));
     multiply_depth<kVectors, false>(call, call.first + done, depth, ahead);
   }
 }

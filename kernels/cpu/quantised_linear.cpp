@@ -61,8 +61,10 @@ QuantisedLinear::Plan QuantisedLinear::make_plan(ConstMatrixF32 in, std::span<co
       if (linear->weight != nullptr) most_cols = std::max(most_cols, panels_of(*linear)->padded_cols());
     }
   }
-  plan.row_block = std::max(ops_.tile_rows, kRowBlockBytes / most_cols / ops_.tile_rows * ops_.tile_rows);
-  plan.row_blocks = divide_up(in.rows, plan.row_block);
+  const std::size_t block_rows = ops_.tile_rows * ops_.tiles_together;
+  const std::size_t most_rows = std::max(block_rows, kRowBlockBytes / most_cols / block_rows * block_rows);
+  plan.row_blocks = divide_up(in.rows, most_rows);
+  plan.row_block = divide_up(divide_up(in.rows, plan.row_blocks), block_rows) * block_rows;
   plan.rows_together = std::min(ops_.rows_together, plan.row_block);
   scratch_blocks_ = most_cols * kPanelOuts / sizeof(AlignedBlock);
   grow(scratch_, team_.size() * scratch_blocks_);
@@ -99,7 +101,7 @@ QuantisedLinear::PlannedPart QuantisedLinear::planned(ConstMatrixF32 in, const P
   const std::size_t least =
       std::min(divide_up(kLeastPieceBytes, panel_bytes), divide_up(kLeastPieceMultiplyAdds, panel_work));
   const std::size_t panels_a_piece = std::max(least, std::min(share, kMostPieceBytes) / panel_bytes);
-  planned.together = group == 0 ? 1 : std::lcm(group, kPanelOuts) / kPanelOuts;
+  planned.together = std::lcm(ops_.panels_together, group == 0 ? 1 : std::lcm(group, kPanelOuts) / kPanelOuts);
   planned.groups = divide_up(panels, planned.together);
   planned.pieces_a_member = divide_up(panels, panels_a_piece * team_.size());
   return planned;
@@ -107,10 +109,10 @@ QuantisedLinear::PlannedPart QuantisedLinear::planned(ConstMatrixF32 in, const P
 
 QuantisedLinear::Piece QuantisedLinear::piece_of(const Plan& plan, std::size_t index) const {
   Piece piece;
-  piece.first_row = index % plan.row_blocks * plan.row_block;
+  const std::size_t block = index / plan.pieces_a_member % plan.row_blocks;
+  piece.first_row = std::min(plan.rows, block * plan.row_block);
   piece.end_row = std::min(plan.rows, piece.first_row + plan.row_block);
-  index /= plan.row_blocks;
-  const std::size_t owner = index / plan.pieces_a_member;
+  const std::size_t owner = index / plan.pieces_a_member / plan.row_blocks;
   index %= plan.pieces_a_member;
   while (index >= plan.parts[piece.part].pieces_a_member) index -= plan.parts[piece.part++].pieces_a_member;
   const PlannedPart& part = plan.parts[piece.part];
@@ -151,22 +153,22 @@ PanelSums QuantisedLinear::sums_of(const Plan& plan, const Piece& piece, std::si
 // `out`: of the piece's first output.
 void QuantisedLinear::multiply(const Weight& weight, const Piece& piece, std::size_t first_row, std::size_t rows,
                                float* out, std::size_t out_stride, std::size_t member) {
-  QuantisedCall call{
+  if (piece.panels() == 0) return;
+  const QuantisedPanels& panels = *weight.panels;
+  const std::size_t first_out = piece.first_panel * kPanelOuts;
+  ops_.multiply({
       .in = *weight.in,
       .first_row = first_row,
       .rows = rows,
+      .panels = panels.panel(piece.first_panel),
+      .panel_bytes = panels.panel_bytes(),
+      .out_scales = panels.scales() != nullptr ? panels.scales() + first_out : nullptr,
+      .bias = weight.bias != nullptr ? weight.bias + first_out : nullptr,
+      .out = out,
       .out_stride = out_stride,
+      .outs = std::min(panels.rows(), piece.end_panel * kPanelOuts) - first_out,
       .scratch = scratch_[member * scratch_blocks_].bytes,
-  };
-  for (std::size_t panel = piece.first_panel; panel < piece.end_panel; ++panel) {
-    const std::size_t first_out = panel * kPanelOuts;
-    call.panel = weight.panels->panel(panel);
-    call.outs = std::min(kPanelOuts, weight.panels->rows() - first_out);
-    call.out_scales = weight.panels->scales() != nullptr ? weight.panels->scales() + first_out : nullptr;
-    call.bias = weight.bias != nullptr ? weight.bias + first_out : nullptr;
-    call.out = out + (panel - piece.first_panel) * kPanelOuts;
-    ops_.multiply(call);
-  }
+  });
 }
 
 }  // namespace troupe::kernels

@@ -53,8 +53,9 @@ class QuantisedLinear {
     std::size_t together = 0;  // panels of a group
     std::size_t pieces_a_member = 0;
   };
-  // How the work is cut: piece = (some groups of panels of a part, a block of rows). Each member begins with its pieces
-  // of every part, one after the other: the parts of the weights that it packed.
+  // How the work is cut: piece = (a block of rows, some groups of panels of a part). Each member begins with its pieces
+  // of every part, one after the other: the parts of the weights that it packed; and it does with a block of rows,
+  // which its second-level cache holds, all that it has to before it goes on to the next.
   struct Plan {
     std::array<PlannedPart, kMostParts> parts;
     std::size_t rows = 0;

@@ -40,6 +40,25 @@ inline TilePointers tile_at(const QuantisedRows& rows, std::size_t first) {
           rows.min_sums + starts};
 }
 
+// The part of a call that begins at `first_out`, a multiple of kPanelOuts, and has at most `outs` outputs.
+inline QuantisedCall panels_of(const QuantisedCall& call, std::size_t first_out, std::size_t outs) {
+  QuantisedCall part = call;
+  part.panels += first_out / kPanelOuts * call.panel_bytes;
+  if (part.out_scales != nullptr) part.out_scales += first_out;
+  if (part.bias != nullptr) part.bias += first_out;
+  part.out += first_out;
+  part.outs = call.outs - first_out < outs ? call.outs - first_out : outs;
+  return part;
+}
+
+// Calls multiply(QuantisedCall) for one panel after the other.
+template <class Multiply>
+void for_each_panel(const QuantisedCall& call, const Multiply& multiply) {
+  for (std::size_t out = 0; out < call.outs; out += kPanelOuts) multiply(panels_of(call, out, kPanelOuts));
+}
+
+// From here to multiply_from, calls have one panel.
+//
 // Inputs of `kBlockInputs` (32 or 16) times their weights, for kGroup rows of a tile of kRows at a time, so that as
 // many chains of sums run beside each other.
 template <class V, class Chunk, std::size_t kRows>
@@ -47,7 +66,7 @@ void multiply_tile(const QuantisedCall& call, std::size_t first) {
   constexpr std::size_t kGroup = kRows < 4 ? kRows : 4;
   constexpr std::size_t kVectors = 8 / Chunk::kSubs;  // of quants that share a scale
   TilePointers in = tile_at(call.in, first);
-  const std::byte* panel = call.panel;
+  const std::byte* panel = call.panels;
   typename V::Floats sums[kRows];
 #pragma GCC unroll 16
   for (auto& sum : sums) sum = V::zero();
@@ -131,7 +150,7 @@ void multiply_int8_tile(const QuantisedCall& call, std::size_t first) {
       sums[r][chain] = chain == 0 && !V::kSigned ? V::set_ints(in.starts + r) : V::zero_ints();
     }
   }
-  const std::byte* panel = call.panel;
+  const std::byte* panel = call.panels;
   const std::int8_t* quants = in.quants;
   for (std::size_t c = 0; c < call.in.cols / kInputChunk; ++c) {
     prefetch<1024>(panel);
@@ -179,7 +198,9 @@ void multiply_from(const QuantisedCall& call, std::size_t first, std::size_t end
 
 template <class V>
 void multiply(const QuantisedCall& call) {
-  multiply_from<V, V::kTileRows>(call, call.first_row, call.first_row + call.rows);
+  for_each_panel(call, [](const QuantisedCall& panel) {
+    multiply_from<V, V::kTileRows>(panel, panel.first_row, panel.first_row + panel.rows);
+  });
 }
 
 // The largest |x|, a NaN being passed over.
@@ -195,18 +216,36 @@ float largest_of(const float* in, std::size_t count) {
 // 127 steps to the largest |x|. What is smaller than a float32's inverse can express counts as nothing.
 inline float steps_a_unit(float largest) { return largest > 1e-35f && largest < 1e38f ? 127.0f / largest : 0.0f; }
 
-// Quantises `count` (1 to 16) numbers; returns their sum.
+// Quantises the first `count` of 16 numbers; what follows them is zero. `steps`: to a unit.
 template <class V>
-std::int32_t quantise_16(const float* in, std::size_t count, float steps, std::int8_t* to) {
-  const auto numbers = count == 16 ? V::load(in) : V::load_some(in, count);
+typename V::Ints quantise_16(const float* in, std::size_t count, float steps, std::int8_t* to) {
+  const auto numbers = count >= 16 ? V::load(in) : V::load_some(in, count);
   const auto quants = V::to_ints(V::mul(numbers, V::set(&steps)));
   V::store_quants(to, quants);
-  return V::sum_ints(quants);
+  return quants;
+}
+
+// One scale for all of a row.
+template <class V>
+void quantise_whole_row(const float* in, std::size_t cols, const QuantisedRows& to, InputTile tile, std::size_t row) {
+  const float largest = largest_of<V>(in, cols);
+  const float steps = steps_a_unit(largest);
+  std::int8_t* quants = to.quants + tile.first * to.cols + row * kInputChunk;
+  auto total = V::zero_ints();
+  for (std::size_t start = 0; start < to.cols; start += kInputChunk, quants += tile.count * kInputChunk) {
+#pragma GCC unroll 4
+    for (std::size_t i = 0; i < kInputChunk; i += 16) {
+      const std::size_t left = start + i < cols ? cols - start - i : 0;
+      total = V::add_ints(total, quantise_16<V>(in + start + i, left, steps, quants + i));
+    }
+  }
+  to.scales[tile.first + row] = steps == 0 ? 0 : largest / 127;
+  to.starts[tile.first + row] = -quant_offset(to.dtype) * V::sum_ints(total);
 }
 
 template <class V>
 void quantise_row(const float* in, std::size_t cols, const QuantisedRows& to, InputTile tile, std::size_t row) {
-  const bool one_scale = to.dtype == DType::kInt8;
+  if (to.dtype == DType::kInt8) return quantise_whole_row<V>(in, cols, to, tile, row);
   const bool halves = to.dtype == DType::kQ6_K;
   const bool mins = to.dtype == DType::kQ4_K || to.dtype == DType::kQ5_K;
   const std::int32_t offset = quant_offset(to.dtype);
@@ -214,52 +253,38 @@ void quantise_row(const float* in, std::size_t cols, const QuantisedRows& to, In
   const std::size_t first_start = tile.first * starts_of(to.dtype, to.cols) + row;
   float* scales = to.scales + tile.first * scales_of(to.dtype, to.cols) + row;
 
-  float steps = 0;
-  std::int32_t total = 0;
-  if (one_scale) {
-    const float largest = largest_of<V>(in, cols);
-    steps = steps_a_unit(largest);
-    *scales = steps == 0 ? 0 : largest / 127;
-  }
   for (std::size_t block = 0; block < to.cols / kInputBlock; ++block) {
     const std::size_t start = block * kInputBlock;
     const std::size_t count = start >= cols ? 0 : cols - start < kInputBlock ? cols - start : kInputBlock;
     std::int8_t* block_quants = quants + block / 2 * tile.count * kInputChunk + block % 2 * kInputBlock;
-    float scale = 0;
-    if (!one_scale) {
-      const float largest = largest_of<V>(in + start, count);
-      steps = steps_a_unit(largest);
-      scale = steps == 0 ? 0 : largest / 127;
-      scales[block * tile.count] = scale;
+    const float largest = largest_of<V>(in + start, count);
+    const float steps = steps_a_unit(largest);
+    const float scale = steps == 0 ? 0 : largest / 127;
+    scales[block * tile.count] = scale;
+    const auto first = quantise_16<V>(in + start, count, steps, block_quants);
+    const auto second = quantise_16<V>(in + start + 16, count > 16 ? count - 16 : 0, steps, block_quants + 16);
+    if (halves) {
+      to.starts[first_start + 2 * block * tile.count] = -offset * V::sum_ints(first);
+      to.starts[first_start + (2 * block + 1) * tile.count] = -offset * V::sum_ints(second);
+      continue;
     }
-    std::int32_t sums[2] = {};
-    for (std::size_t half = 0; half < 2; ++half) {
-      const std::size_t from = half * 16;
-      const std::size_t left = count > from ? count - from : 0;
-      if (left == 0) {
-        __builtin_memset(block_quants + from, 0, 16);
-      } else {
-        sums[half] = quantise_16<V>(in + start + from, left < 16 ? left : 16, steps, block_quants + from);
-      }
-    }
-    const std::int32_t sum = sums[0] + sums[1];
-    if (one_scale) {
-      total += sum;
-    } else if (halves) {
-      to.starts[first_start + 2 * block * tile.count] = -offset * sums[0];
-      to.starts[first_start + (2 * block + 1) * tile.count] = -offset * sums[1];
-    } else if (mins) {
+    const std::int32_t sum = V::sum_ints(V::add_ints(first, second));
+    if (mins) {
       to.min_sums[first_start + block * tile.count] = -(scale * static_cast<float>(sum));
     } else {
       to.starts[first_start + block * tile.count] = -offset * sum;
     }
   }
-  if (one_scale) to.starts[first_start] = -offset * total;
 }
 
 template <class V>
 constexpr QuantisedOps quantised_ops() {
-  return {.tile_rows = V::kTileRows, .rows_together = 16, .quantise_row = quantise_row<V>, .multiply = multiply<V>};
+  return {.tile_rows = V::kTileRows,
+          .rows_together = 16,
+          .tiles_together = 1,
+          .panels_together = 1,
+          .quantise_row = quantise_row<V>,
+          .multiply = multiply<V>};
 }
 
 }  // namespace

@@ -47,17 +47,18 @@ struct InputTile {
   std::size_t count = 0;
 };
 
-// out(rows, outs) = inputs * panel.
+// out(rows, outs) = inputs * panels.
 struct QuantisedCall {
   QuantisedRows in;
   std::size_t first_row = 0;  // a multiple of tile_rows
   std::size_t rows = 0;
-  const std::byte* panel = nullptr;   // as PanelFormat (kernels/cpu/quantised_panels.h)
+  const std::byte* panels = nullptr;  // of QuantisedPanels, one behind the other
+  std::size_t panel_bytes = 0;
   const float* out_scales = nullptr;  // kInt8: (outs)
   const float* bias = nullptr;        // (outs) or null
   float* out = nullptr;               // of first_row
   std::size_t out_stride = 0;
-  std::size_t outs = 0;          // 1 to kPanelOuts
+  std::size_t outs = 0;          // at least 1; every panel but the last has kPanelOuts
   std::byte* scratch = nullptr;  // 64-aligned, (cols, kPanelOuts) bytes of this thread's
 };
 
@@ -66,6 +67,9 @@ struct QuantisedOps {
   // Rows that go through one panel after the other: few, where they stay in the first-level cache and a piece's panels
   // in the second; as many as there are, where a panel takes work before it can be multiplied. A multiple of tile_rows.
   std::size_t rows_together;
+  // How many tiles of rows and panels are multiplied with each other at once: multiples of both leave nothing over.
+  std::size_t tiles_together;
+  std::size_t panels_together;
 
   // Row `row` of a tile; in: (cols), cols up to to.cols.
   void (*quantise_row)(const float* in, std::size_t cols, const QuantisedRows& to, InputTile tile, std::size_t row);
