@@ -129,7 +129,7 @@ BOOST_AUTO_TEST_CASE(several_choices_of_a_prompt_count_it_once) {
     for (const auto id : {second, first}) {
       cast.delta([&](schema::Delta::Builder delta) {
         delta.setRequest(id);
-        delta.setTokens({id == first ? 'A' : 'B'});
+        delta.setTokens({id == first ? std::uint32_t{'A'} : std::uint32_t{'B'}});
         delta.setCachedTokens(id == first ? 0 : 2);
         delta.setFinish(schema::FinishReason::LENGTH);
       });
