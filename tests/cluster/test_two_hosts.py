@@ -47,6 +47,7 @@ class TwoHosts(unittest.TestCase):
     def status(self):
         done = subprocess.run([TROUPE, "status", TOPOLOGY, "--json"], env=self.environment, capture_output=True,
                               text=True, timeout=30)
+        self.last_status = done.stdout + done.stderr
         return json.loads(done.stdout) if done.stdout else {"ready": False, "epoch": 0, "actors": []}
 
     def wait_ready(self, after_epoch):
@@ -58,7 +59,7 @@ class TwoHosts(unittest.TestCase):
         try:
             wait_until(ready, 60, f"ready in an epoch after {after_epoch}")
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.log.read_text()[-4000:]}") from None
+            raise AssertionError(f"{error}\n{self.last_status}\n{self.log.read_text()[-4000:]}") from None
 
     def generate(self, *options):
         """A client inside the namespace 'left', where the gateway listens."""

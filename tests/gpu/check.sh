@@ -3,9 +3,9 @@
 # the goldens, clusters with shards on the GPU, NCCL where there are several, compute-sanitizer where it is installed,
 # and then how fast it is.
 # usage: tests/gpu/check.sh [--out DIRECTORY] [--no-bench] [--emulated] [--only PART[,PART...]]
-# Runs from a source tree that is built (build/release) and from a bundle; needs nothing installed but a driver. Logs of
-# every part, and results as JSON, go to DIRECTORY (default: gpu-check in the current directory); a table of all parts
-# comes last, and is summary.txt there.
+# Runs from a source tree that is built (build/release, or TROUPE_BIN's) and from a bundle; needs nothing installed but
+# a driver. Logs of every part, and results as JSON, go to DIRECTORY (default: gpu-check in the current directory); a
+# table of all parts comes last, and is summary.txt there.
 #   --emulated   a rehearsal without a GPU: the same parts on an emulated one, but samples of the kernel tests, and the
 #                benchmark with tiny shapes
 #   --only       only these parts, by the names in the table
@@ -28,7 +28,9 @@ done
 if [ -x "$root/bin/troupe" ]; then
   troupe=$root/bin/troupe programs=$root/tests/bin
 else
-  troupe=$root/build/release/bin/troupe programs=$root/build/release/tests
+  build=$root/build/release
+  [ -z "${TROUPE_BIN:-}" ] || build=$(dirname "$(dirname "$TROUPE_BIN")")  # another build of this tree
+  troupe=$build/bin/troupe programs=$build/tests
 fi
 [ -x "$troupe" ] || { echo "check.sh: $troupe is not there; build the tree (tests/run.sh) or make a bundle" >&2; exit 2; }
 # A test program's path; its name where there is none.
