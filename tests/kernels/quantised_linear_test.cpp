@@ -1,5 +1,6 @@
 #include "kernels/cpu/quantised_linear.h"
 
+#include <atomic>
 #include <boost/test/unit_test.hpp>
 #include <cmath>
 
@@ -178,6 +179,7 @@ BOOST_AUTO_TEST_CASE(products_with_the_same_inputs_agree_with_each_alone) {
         parts.push_back(part);
         for (auto& of : sums) of.emplace_back(rows * outs, -1.0f);
       }
+      std::atomic<bool> cuts_a_group = false;  // Boost.Test's checks are for one thread
       products.linear.run(in.view(), parts, group, [&](const PanelSums& piece) {
         const std::size_t outs = parts[piece.part].first.weight->rows();
         const std::size_t stride = group == 0 ? piece.outs : piece.group_stride;
@@ -190,8 +192,9 @@ BOOST_AUTO_TEST_CASE(products_with_the_same_inputs_agree_with_each_alone) {
             if (parts[piece.part].second.weight != nullptr) sums[1][piece.part][to] = piece.second_row(row)[from];
           }
         }
-        if (group != 0) BOOST_REQUIRE_EQUAL(piece.outs % group, 0u);
+        if (group != 0 && piece.outs % group != 0) cuts_a_group = true;
       });
+      BOOST_REQUIRE(!cuts_a_group);
       for (std::size_t i = 0; i < parts.size(); ++i) {
         for (const bool second : {false, true}) {
           const LinearWeight& linear = second ? parts[i].second : parts[i].first;
