@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <thread>
 
 #include "runtime/base/relax.h"
 #include "runtime/collective/rank_order.h"
@@ -70,6 +71,11 @@ class Group {
     for (std::uint32_t i = 0; i < options_.spin_iterations; ++i) {
       if (completed_.load(std::memory_order_acquire) >= meeting) return {};
       relax();
+    }
+    const auto until = std::chrono::steady_clock::now() + options_.yielding;
+    while (std::chrono::steady_clock::now() < until) {
+      if (completed_.load(std::memory_order_acquire) >= meeting) return {};
+      std::this_thread::yield();
     }
     std::unique_lock lock(mutex_);
     // A completed meeting counts even where the group failed since: the others have this rank's part already.

@@ -12,7 +12,9 @@ namespace troupe::collective {
 
 struct InProcessOptions {
   std::chrono::milliseconds timeout{60'000};  // of one operation: how long a rank waits for the others
-  std::uint32_t spin_iterations = 256;        // before sleeping; short, because shards may share cores
+  std::uint32_t spin_iterations = 256;        // before yielding; short, because shards may share cores
+  // Before sleeping, the core being left to whoever else wants it: to wake up takes longer than most waits last.
+  std::chrono::microseconds yielding{200};
   // An all_reduce of more floats is split among the ranks, at the price of meeting twice.
   std::size_t split_above_floats = 16 * 1024;
 };
