@@ -1,7 +1,6 @@
 #include "cluster/run_state.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -58,14 +57,40 @@ Result<RunState> parse(const std::string& text, const std::filesystem::path& pat
   }
 }
 
+// Whose lock is on the open file and on no thread or process: what a fork inherits goes on with it.
+struct flock whole_file(short type) {
+  struct flock lock = {};
+  lock.l_type = type;
+  lock.l_whence = SEEK_SET;
+  return lock;
+}
+
+// Asks without locking: a reader's lock, however short, would keep a cluster from starting.
+bool is_locked(int file) {
+  struct flock lock = whole_file(F_RDLCK);
+  return fcntl(file, F_OFD_GETLK, &lock) == 0 && lock.l_type == F_WRLCK;
+}
+
+int open_to_read(const std::filesystem::path& path) { return open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW); }
+
 std::string running_clusters() {
   std::string names;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(run_directory(), error)) {
     if (entry.path().extension() != ".json") continue;
-    names += (names.empty() ? "" : ", ") + entry.path().stem().string();
+    const int file = open_to_read(entry.path());
+    if (file < 0) continue;
+    if (is_locked(file)) names += (names.empty() ? "" : ", ") + entry.path().stem().string();
+    close(file);
   }
   return names.empty() ? "none" : names;
+}
+
+// Whether `path` still leads to the open file: who held it before may have removed it since it was opened.
+bool leads_to(const std::filesystem::path& path, int file) {
+  struct stat there, opened;
+  return lstat(path.c_str(), &there) == 0 && fstat(file, &opened) == 0 && there.st_dev == opened.st_dev &&
+         there.st_ino == opened.st_ino;
 }
 
 }  // namespace
@@ -83,18 +108,28 @@ std::filesystem::path run_directory() {
 Result<RunStateFile> RunStateFile::claim(const std::string& cluster) {
   const std::filesystem::path path = path_of(cluster);
   TROUPE_RETURN_IF_ERROR(make_private_directory(path.parent_path()));
-  const int file = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (file < 0) return unavailable(path.string() + ": " + std::strerror(errno));
-  if (flock(file, LOCK_EX | LOCK_NB) != 0) {
-    std::string owner;
-    if (auto text = read_all(file, path); text.ok()) {
-      if (auto state = parse(*text, path); state.ok()) owner = " (process " + std::to_string(state->pid) + ")";
+  while (true) {
+    const int file = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (file < 0) return unavailable(path.string() + ": " + std::strerror(errno));
+    const struct flock lock = whole_file(F_WRLCK);
+    if (fcntl(file, F_OFD_SETLK, &lock) != 0) {
+      std::string owner;
+      if (auto text = read_all(file, path); text.ok()) {
+        if (auto state = parse(*text, path); state.ok()) owner = " (process " + std::to_string(state->pid) + ")";
+      }
+      close(file);
+      return unavailable("a cluster named " + cluster + " runs already" + owner +
+                         "; end it with 'troupe down', or give this one another name with 'cluster:'");
+    }
+    // From here on nobody but us removes it.
+    if (leads_to(path, file)) {
+      RunStateFile claimed(path, file);
+      // What a process that was killed has left.
+      if (ftruncate(file, 0) != 0) return unavailable(path.string() + ": " + std::strerror(errno));
+      return claimed;
     }
     close(file);
-    return unavailable("a cluster named " + cluster + " runs already" + owner +
-                       "; end it with 'troupe down', or give this one another name with 'cluster:'");
   }
-  return RunStateFile(path, file);
 }
 
 RunStateFile::RunStateFile(RunStateFile&& other) noexcept
@@ -121,20 +156,17 @@ Result<void> RunStateFile::write(const RunState& state) {
 
 Result<RunState> read_run_state(const std::string& cluster) {
   const std::filesystem::path path = path_of(cluster);
-  const auto absent = [&] {
-    return not_found("no cluster named " + cluster + " is running here (running: " + running_clusters() + ")");
-  };
-  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-  if (file < 0) return absent();
+  const int file = open_to_read(path);
   // Nobody holds the lock: its process was killed and could not remove the file.
-  const bool abandoned = flock(file, LOCK_SH | LOCK_NB) == 0;
-  auto text = read_all(file, path);
-  close(file);
-  if (abandoned) {
-    unlink(path.c_str());
-    return absent();
+  const bool is_running = file >= 0 && is_locked(file);
+  Result<std::string> text = std::string();
+  if (is_running) text = read_all(file, path);
+  if (file >= 0) close(file);
+  if (!is_running) {
+    return not_found("no cluster named " + cluster + " is running here (running: " + running_clusters() + ")");
   }
   if (!text.ok()) return std::move(text).error();
+  if (text->empty()) return unavailable("cluster " + cluster + " is about to start; ask again in a moment");
   return parse(*text, path);
 }
 
